@@ -1,0 +1,46 @@
+#include "base/memory.h"
+
+#include "base/error.h"
+
+namespace onceover {
+namespace {
+
+void* heap_allocate(void*, size_t size, size_t alignment) {
+  return ::operator new(size, std::align_val_t(alignment), std::nothrow);
+}
+
+void heap_release(void*, void* pointer, size_t, size_t alignment) {
+  ::operator delete(pointer, std::align_val_t(alignment));
+}
+
+}  // namespace
+
+Allocator heap_allocator() noexcept { return {nullptr, heap_allocate, heap_release}; }
+
+void* Memory::allocate(size_t size, const char* purpose) {
+  if (limit_ != 0 && (size > limit_ || used_ > limit_ - size)) {
+    fail(Status::kMemory,
+         "memory limit: the %s needs %zu bytes, %zu of %zu allowed are in use; raise the limit or use a smaller "
+         "memory bank or input size",
+         purpose, size, used_, limit_);
+  }
+  void* pointer = allocator_.allocate(allocator_.context, size, kAlignment);
+  if (pointer == nullptr) {
+    fail(Status::kMemory, "out of memory: the %s needs %zu bytes and the allocator has none", purpose, size);
+  }
+  used_ += size;
+  if (used_ > peak_) peak_ = used_;
+  return pointer;
+}
+
+void Memory::release(void* pointer, size_t size) noexcept {
+  allocator_.release(allocator_.context, pointer, size, kAlignment);
+  used_ -= size;
+}
+
+void fail_allocation_overflow(size_t count, size_t element_size, const char* purpose) {
+  fail(Status::kMemory, "the %s would need %zu elements of %zu bytes, more than this machine can address", purpose,
+       count, element_size);
+}
+
+}  // namespace onceover

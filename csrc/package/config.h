@@ -1,0 +1,58 @@
+// The meaning of the fixed members "config", "calibration" and "parity", validated once on open.
+#pragma once
+
+#include <vector>
+
+#include "image/image_view.h"
+#include "image/prepare.h"
+#include "package/reader.h"
+
+namespace onceover {
+
+struct Config {
+  Preprocessing preprocessing;
+  uint32_t grid_height = 0, grid_width = 0, embedding_dim = 0;
+  float blur_sigma = 0;
+  size_t patch_count() const { return size_t{grid_height} * grid_width; }
+};
+
+struct Calibration {
+  bool calibrated = false;
+  double false_alarm_rate = 0;
+  float threshold = 0;      // +inf when uncalibrated
+  float map_threshold = 0;  // +inf when uncalibrated
+  const float* scores = nullptr;       // ascending, size n
+  const float* map_maxima = nullptr;   // ascending, size n
+  uint32_t n = 0;
+  // (1 + #{calibration ≥ score}) / (n + 1); 1 when n is 0.
+  double p_value(float score) const;
+};
+
+struct ParityImage {
+  ImageView image;
+  float score;
+  uint32_t verdict;
+  const float* patch_scores;
+  const float* map;  // every map_step-th row and column
+};
+
+struct Parity {
+  float relative_tolerance = 0;
+  uint32_t map_step = 1;
+  std::vector<ParityImage> images;
+};
+
+// The members' bytes, from their meaning; the only code that fills the records of layout.h.
+std::vector<uint8_t> write_config(const Config& config);
+// scores and map_maxima need not be sorted, but must be finite and of equal length.
+std::vector<uint8_t> write_calibration(bool calibrated, double false_alarm_rate, float threshold, float map_threshold,
+                                       std::vector<float> scores, std::vector<float> map_maxima,
+                                       uint32_t image_count);
+std::vector<uint8_t> write_parity(const Parity& parity, const Config& config);
+
+// Each throws Error(kPackage) naming package, member, field, value and what is allowed.
+Config read_config(const Package& package);
+Calibration read_calibration(const Package& package);
+Parity read_parity(const Package& package, const Config& config);
+
+}  // namespace onceover

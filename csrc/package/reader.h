@@ -1,0 +1,60 @@
+// The only package parser: maps or views one file, checks everything, hands out views. Layout: export/FORMAT.md.
+#pragma once
+
+#include <array>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "package/layout.h"
+
+namespace onceover {
+
+struct MemberView {
+  std::string_view name;
+  DataType type = DataType::kBytes;
+  uint32_t dimension_count = 0;
+  std::array<uint64_t, kMaxDimensions> dimensions{};
+  bool required = false;
+  const uint8_t* data = nullptr;  // 64-byte aligned within the file
+  uint64_t size_bytes = 0;
+  Digest sha256{};
+
+  // The member as an array of T; throws Error(kPackage) when type or rank differ from what the caller expects.
+  template <typename T>
+  const T* as(size_t rank) const;
+};
+
+class Package {
+ public:
+  // Maps a file read-only and checks it. Throws Error(kInput) when it cannot be read, kPackage when it is damaged
+  // (what, at which byte), kUnsupported for another major version or an unknown required member.
+  static std::shared_ptr<const Package> open(const std::string& path);
+  // Borrows `size` bytes, which must outlive the package (flash, a test). `label` names it in messages.
+  static std::shared_ptr<const Package> view(const uint8_t* data, size_t size, const std::string& label);
+
+  ~Package();
+  Package(const Package&) = delete;
+  Package& operator=(const Package&) = delete;
+
+  const std::string& label() const noexcept { return label_; }
+  const Digest& id() const noexcept { return id_; }  // SHA-256 over header, table of contents and member hashes
+  uint16_t minor_version() const noexcept { return minor_; }
+  const std::vector<MemberView>& members() const noexcept { return members_; }
+  const MemberView* find(std::string_view name) const noexcept;
+  const MemberView& require(std::string_view name) const;  // throws Error(kPackage): the member is missing
+
+ private:
+  Package() = default;
+  void parse();  // fills members_ from data_, size_
+  std::string label_;
+  const uint8_t* data_ = nullptr;
+  size_t size_ = 0;
+  bool mapped_ = false;
+  uint16_t minor_ = 0;
+  Digest id_{};
+  std::vector<MemberView> members_;
+};
+
+}  // namespace onceover

@@ -1,0 +1,31 @@
+// Image → patch embeddings: prepare and one engine run. What fit uses, and the first half of a session.
+#pragma once
+
+#include <memory>
+
+#include "engines/engine.h"
+#include "image/prepare.h"
+#include "package/config.h"
+
+namespace onceover {
+
+struct Timing {  // nanoseconds of the last run
+  uint64_t prepare_ns = 0, engine_ns = 0, score_ns = 0, map_ns = 0;
+};
+
+class Embedder {
+ public:
+  Embedder(const Config& config, GraphView graph, const EngineOptions& options, Memory& memory);
+  // → (patch_count, embedding_dim) row-major, valid until the next call. Throws Error(kEngine) when the engine's
+  // answer holds a non-finite value.
+  const float* embed(const ImageView& image, Timing& timing);
+  std::string engine_version() const { return engine_->version(); }
+
+ private:
+  Config config_;
+  Preparer preparer_;
+  Buffer<float> input_, output_;
+  std::unique_ptr<Engine> engine_;
+};
+
+}  // namespace onceover

@@ -1,0 +1,74 @@
+// Package + engine + scorer + map → verdict. The whole path on one screen; everything that scores goes through here.
+#pragma once
+
+#include <memory>
+
+#include "image/anomaly_map.h"
+#include "kernels/kernel_table.h"
+#include "package/config.h"
+#include "session/embedder.h"
+
+namespace onceover {
+
+enum class Decision : uint32_t { kUncalibrated = 0, kNormal = 1, kAnomalous = 2 };
+
+struct Result {
+  float score = 0;     // Euclidean distance of the worst patch to the memory bank; higher is more anomalous
+  double p_value = 1;  // of the score among the calibration scores; 1 when there are none
+  Decision decision = Decision::kUncalibrated;
+  float map_maximum = 0;  // of the anomaly map at input size
+  uint32_t worst_patch = 0;  // row-major in the patch grid
+  uint32_t nearest_row = 0;  // its nearest memory bank row
+  Timing timing;
+};
+
+struct SessionOptions {
+  EngineOptions engine;
+  Allocator allocator = heap_allocator();
+  size_t memory_limit_bytes = 0;  // 0: no limit. Our buffers; what the engine allocates is its own.
+};
+
+class Session {
+ public:
+  Session(std::shared_ptr<const Package> package, const SessionOptions& options);
+
+  // One image → result. Our code allocates nothing here. Throws Error(kInput | kEngine).
+  const Result& run(const ImageView& image);
+
+  // Of the last run:
+  const float* patch_scores() const { return patch_scores_.data(); }      // (h · w)
+  const uint32_t* nearest_rows() const { return nearest_rows_.data(); }   // (h · w)
+  MatrixView<const float> map() const { return map_.map(); }              // at input size
+  void draw_map(MatrixView<float> out) const { map_.resize_to(out); }     // at any size
+
+  // Replays the package's parity record. Throws Error(kVerification) with image, expected, got and tolerance.
+  struct SelfTest {
+    uint32_t images = 0;
+    double largest_relative_difference = 0;  // of scores and patch scores
+    double largest_map_difference = 0;       // relative to the largest expected map value
+    float tolerance = 0;
+  };
+  SelfTest self_test();
+
+  const Config& config() const { return config_; }
+  const Calibration& calibration() const { return calibration_; }
+  const Package& package() const { return *package_; }
+  std::string engine_version() const { return embedder_.engine_version(); }
+  size_t memory_bytes() const { return memory_.used_bytes(); }
+  size_t bank_rows() const { return bank_.rows; }
+
+ private:
+  std::shared_ptr<const Package> package_;
+  Memory memory_;
+  Config config_;
+  Calibration calibration_;
+  MatrixView<const float> bank_;
+  const KernelTable& kernels_;
+  Embedder embedder_;
+  Buffer<float> patch_scores_;
+  Buffer<uint32_t> nearest_rows_;
+  AnomalyMap map_;
+  Result result_;
+};
+
+}  // namespace onceover

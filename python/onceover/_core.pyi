@@ -1,0 +1,138 @@
+"""The compiled core (csrc/bindings). Arrays are numpy; everything heavy releases the GIL.
+
+An image argument is uint8 or uint16, (H, W) gray, (H, W, 3) or (H, W, 4); pixels of a row must be contiguous, rows
+may be strided. `color` is "rgb" or "bgr" (with a fourth channel: RGBA or BGRA, alpha ignored).
+"""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+__version__: str
+
+# kernels
+def isa() -> str: ...  # the active instruction set
+def available_isas() -> list[str]: ...  # best first
+
+# image
+def resize(image: NDArray[Any], height: int, width: int, color: str = "rgb") -> NDArray[np.uint8]:
+    """The one resize: (H, W[, C]) 8-bit → (height, width, 3) uint8 RGB."""
+
+def prepare(
+    image: NDArray[Any], height: int, width: int, mean: tuple[float, float, float], std: tuple[float, float, float],
+    color: str = "rgb",
+) -> NDArray[np.float32]:
+    """Image → (3, height, width) float32 network input."""
+
+def draw_anomaly_map(patch_scores: NDArray[np.float32], height: int, width: int, sigma: float) -> NDArray[np.float32]:
+    """(h, w) → (height, width): bilinear, then Gaussian blur."""
+
+def resize_map(anomaly_map: NDArray[np.float32], height: int, width: int) -> NDArray[np.float32]: ...
+
+# scoring
+def nearest_neighbor(
+    queries: NDArray[np.float32], bank: NDArray[np.float32], isa: str | None = None
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """(Q, D), (M, D) → Euclidean distances (Q,), lowest indices (Q,); a non-finite query gives +inf and −1."""
+
+class GreedyCoreset:
+    def __init__(self, points: NDArray[np.float32], first: int, isa: str | None = None) -> None: ...
+    def select(self, count: int) -> None: ...
+    @property
+    def selected(self) -> NDArray[np.int64]: ...
+    @property
+    def covering_radius(self) -> float: ...
+
+# package
+class Package:
+    @staticmethod
+    def open(path: str) -> Package: ...
+    @staticmethod
+    def view(data: bytes, label: str = "package") -> Package: ...  # keeps `data` alive
+    @property
+    def label(self) -> str: ...
+    @property
+    def id(self) -> str: ...  # 64 hex digits
+    @property
+    def version(self) -> tuple[int, int]: ...
+    @property
+    def members(self) -> list[dict[str, Any]]: ...  # name, type, dimensions, size_bytes, required, sha256 (hex)
+    def read(self, name: str) -> bytes: ...
+    def array(self, name: str) -> NDArray[Any]: ...  # read-only view into the file, shaped
+
+class PackageWriter:
+    def __init__(self) -> None: ...
+    def add(self, name: str, data: bytes | NDArray[Any], required: bool = True) -> None: ...  # bytes or array; kept alive
+    def bytes(self) -> bytes: ...
+    def save(self, path: str) -> None: ...
+
+def save_atomically(path: str, data: bytes) -> None: ...
+
+class Config:
+    def __init__(
+        self, *, height: int, width: int, mean: tuple[float, float, float], std: tuple[float, float, float],
+        grid_height: int, grid_width: int, embedding_dim: int, blur_sigma: float,
+    ) -> None: ...
+    height: int
+    width: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    grid_height: int
+    grid_width: int
+    embedding_dim: int
+    blur_sigma: float
+    def to_bytes(self) -> bytes: ...
+
+def calibration_bytes(
+    *, calibrated: bool, false_alarm_rate: float, threshold: float, map_threshold: float,
+    scores: NDArray[np.float32], map_maxima: NDArray[np.float32], image_count: int,
+) -> bytes: ...
+
+class ParityItem:
+    """One reference image with what the session that wrote the package answered."""
+    def __init__(
+        self, image: NDArray[Any], color: str, score: float, verdict: int, patch_scores: NDArray[np.float32],
+        anomaly_map: NDArray[np.float32],
+    ) -> None: ...  # anomaly_map at input size; the record keeps every map_step-th row and column
+
+def parity_bytes(items: list[ParityItem], config: Config, relative_tolerance: float, map_step: int) -> bytes: ...
+
+# session
+class Embedder:
+    def __init__(self, config: Config, graph: bytes, engine: str, library_path: str, threads: int = 1) -> None: ...
+    def embed(self, image: NDArray[Any], color: str = "rgb") -> NDArray[np.float32]: ...  # (P, D), a copy
+    @property
+    def engine_version(self) -> str: ...
+
+class RunResult:
+    score: float
+    p_value: float
+    decision: str  # "uncalibrated" | "normal" | "anomalous"
+    map_maximum: float
+    worst_patch: int
+    nearest_row: int
+    prepare_ns: int
+    engine_ns: int
+    score_ns: int
+    map_ns: int
+
+class Session:
+    def __init__(
+        self, package: Package, engine: str, library_path: str, threads: int = 1, memory_limit_bytes: int = 0
+    ) -> None: ...
+    def run(self, image: NDArray[Any], color: str = "rgb") -> RunResult: ...
+    def patch_scores(self) -> NDArray[np.float32]: ...  # (h, w) of the last run, a copy
+    def nearest_rows(self) -> NDArray[np.int64]: ...  # (h, w)
+    def anomaly_map(self, height: int = 0, width: int = 0) -> NDArray[np.float32]: ...  # 0: input size
+    def self_test(self) -> dict[str, Any]: ...  # images, largest_relative_difference, largest_map_difference, tolerance
+    @property
+    def config(self) -> Config: ...
+    @property
+    def calibration(self) -> dict[str, Any]: ...  # calibrated, false_alarm_rate, threshold, map_threshold, n, image_count
+    @property
+    def engine_version(self) -> str: ...
+    @property
+    def memory_bytes(self) -> int: ...
+    @property
+    def bank_rows(self) -> int: ...

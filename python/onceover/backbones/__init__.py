@@ -1,0 +1,41 @@
+"""Backbones: an image → features of a few stages. One architecture per file; needs torch (the extra 'train')."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from onceover import registry
+from onceover.errors import InputError
+
+if TYPE_CHECKING:
+    from onceover.backbones.backbone import Backbone
+
+
+def create_backbone(
+    name: str,
+    weights: Path | None,
+    strides: tuple[int, ...] = (8, 16),
+    random_init_seed: int | None = None,
+) -> Backbone:
+    """The backbone `name` in eval mode, filled from the .safetensors file `weights`.
+
+    Raises UnknownNameError for a name that is not registered, and InputError without weights: random features are
+    only for tests, which ask for them by `random_init_seed`.
+    """
+    factory = registry.load("backbone", name, registry.BACKBONES)
+    if weights is None and random_init_seed is None:
+        raise InputError(f"the backbone {name!r} needs a weights file; pass the path of a .safetensors file")
+    import torch
+
+    from onceover.backbones.weights import load_into
+
+    with torch.random.fork_rng(devices=[]):  # the caller's random state stays as it was
+        torch.manual_seed(random_init_seed or 0)
+        backbone: Backbone = factory(strides)
+    if weights is not None:
+        load_into(backbone, Path(weights))
+    return backbone.eval()
+
+
+__all__ = ["create_backbone"]

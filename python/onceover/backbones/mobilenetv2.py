@@ -1,0 +1,193 @@
+"""MobileNetV2, Sandler et al. 2018, arXiv:1801.04381, table 2: any width, cut after the last stage that is asked for.
+
+State-dict keys are those of torchvision; without batch norm the same keys name folded convolutions with a bias.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch.nn.functional as F  # noqa: N812 - the name everyone knows
+from torch import Tensor, nn
+
+from onceover.backbones.backbone import Backbone, Normalization, StageInfo
+from onceover.errors import UsageError
+
+Padding = Literal["same", "symmetric"]
+
+# (expansion t, channels c, repeats n, first stride s) of each group of inverted residuals
+GROUPS = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
+
+# stride → index in `features` of the last block at that stride. These are linear bottlenecks: signed values.
+TAPS = {4: 3, 8: 6, 16: 13, 32: 17}
+
+# The published TensorFlow weights take pixels in -1..1.
+TENSORFLOW_NORMALIZATION = Normalization(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+
+
+def round_channels(value: float) -> int:
+    """The nearest multiple of 8, at least 8, and never more than 10 % below `value`."""
+    rounded = max(8, int(value + 4) // 8 * 8)
+    return rounded + 8 if rounded < 0.9 * value else rounded
+
+
+def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
+    """TensorFlow SAME padding (before, after) of one axis: the output has ceil(size / stride) cells."""
+    out = -(-size // stride)
+    total = max((out - 1) * stride + kernel - size, 0)
+    return total // 2, total - total // 2
+
+
+class SameConv2d(nn.Conv2d):
+    """A convolution with TensorFlow SAME padding, which depends on the input size and may be lopsided."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) → (B, C', ceil(H / stride), ceil(W / stride))."""
+        top, bottom = same_padding(x.shape[2], self.kernel_size[0], self.stride[0])
+        left, right = same_padding(x.shape[3], self.kernel_size[1], self.stride[1])
+        padding = (top, left)
+        if (top, left) != (bottom, right):  # only a lopsided pad needs an operation of its own
+            x, padding = F.pad(x, (left, right, top, bottom)), (0, 0)
+        return F.conv2d(x, self.weight, self.bias, self.stride, padding, self.dilation, self.groups)
+
+
+class _Layers:
+    """Makes convolutions of one padding and one normalization style."""
+
+    def __init__(self, padding: Padding, batch_norm: bool) -> None:
+        self.padding, self.batch_norm = padding, batch_norm
+
+    def linear(self, inputs: int, outputs: int, kernel: int = 1, stride: int = 1, groups: int = 1) -> list[nn.Module]:
+        """A convolution and its batch norm (or a convolution with a bias, where that is folded)."""
+        bias = not self.batch_norm
+        conv: nn.Conv2d
+        if self.padding == "same":
+            conv = SameConv2d(inputs, outputs, kernel, stride, groups=groups, bias=bias)
+        else:
+            conv = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=bias)
+        return [conv, nn.BatchNorm2d(outputs)] if self.batch_norm else [conv]
+
+    def active(self, inputs: int, outputs: int, kernel: int = 1, stride: int = 1, groups: int = 1) -> nn.Sequential:
+        """The same, followed by ReLU6."""
+        return nn.Sequential(*self.linear(inputs, outputs, kernel, stride, groups), nn.ReLU6())
+
+
+class InvertedResidual(nn.Module):
+    """Expand 1x1, depthwise 3x3, project 1x1 without activation; the input is added where the shapes agree."""
+
+    def __init__(self, layers: _Layers, inputs: int, outputs: int, stride: int, expansion: int) -> None:
+        super().__init__()
+        hidden = inputs * expansion
+        expand = [layers.active(inputs, hidden)] if expansion != 1 else []
+        depthwise = layers.active(hidden, hidden, 3, stride, groups=hidden)
+        self.conv = nn.Sequential(*expand, depthwise, *layers.linear(hidden, outputs))
+        self.has_skip = stride == 1 and inputs == outputs
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) → (B, C', ceil(H / stride), ceil(W / stride))."""
+        y: Tensor = self.conv(x)
+        return x + y if self.has_skip else y
+
+
+class MobileNetV2(Backbone):
+    """See the file's head. `features` holds blocks 0 … last tap; with `classes` also the published classifier.
+
+    `projections` (stride → channels) puts a 1x1 convolution behind a stage, as a distilled student needs.
+    """
+
+    def __init__(
+        self,
+        width: float,
+        padding: Padding,
+        batch_norm: bool,
+        strides: tuple[int, ...],
+        projections: dict[int, int] | None = None,
+        classes: int = 0,
+    ) -> None:
+        super().__init__()
+        _check_strides(strides)
+        layers = _Layers(padding, batch_norm)
+        blocks, channels = _blocks(layers, width, through=18 if classes else TAPS[strides[-1]])
+        self.features = nn.ModuleList(blocks)
+        wanted = {stride: outputs for stride, outputs in (projections or {}).items() if stride in strides}
+        self.projections = nn.ModuleDict({str(s): nn.Conv2d(channels[TAPS[s]], out, 1) for s, out in wanted.items()})
+        if classes:
+            self.classifier = nn.Sequential(nn.Dropout(0.2), nn.Linear(channels[18], classes))
+        self.normalization = TENSORFLOW_NORMALIZATION
+        self.stages = tuple(StageInfo(f"features.{TAPS[s]}", wanted.get(s, channels[TAPS[s]]), s) for s in strides)
+        self._initialize()
+
+    def _initialize(self) -> None:
+        """He initialization, fan out, as the paper's public implementations use."""
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out")
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """(B, 3, H, W) float32, normalized → stage features by rising stride."""
+        strides = {TAPS[stage.stride]: str(stage.stride) for stage in self.stages}
+        taken = []
+        for index, block in enumerate(self.features):
+            x = block(x)
+            if index in strides:
+                stride = strides[index]
+                taken.append(self.projections[stride](x) if stride in self.projections else x)
+            if len(taken) == len(self.stages):
+                break
+        return taken
+
+    def classify(self, x: Tensor) -> Tensor:
+        """(B, 3, H, W) float32, normalized → logits (B, classes); UsageError where no classifier was built."""
+        if not hasattr(self, "classifier"):
+            raise UsageError("this MobileNetV2 was built without a classifier; pass classes=1001 to build one")
+        for block in self.features:
+            x = block(x)
+        logits: Tensor = self.classifier(x.mean(dim=(2, 3)))  # (B, C, h, w) → (B, C)
+        return logits
+
+    def may_ignore(self, key: str) -> bool:
+        """True for blocks behind the cut, the classifier, and projections of stages that were not asked for."""
+        room, _, rest = key.partition(".")
+        if room == "features":
+            index = rest.partition(".")[0]
+            return index.isdigit() and len(self.features) <= int(index) <= 18
+        if room == "projections":
+            return rest.partition(".")[0] not in {str(stage.stride) for stage in self.stages}
+        return room == "classifier" and not hasattr(self, "classifier")
+
+
+def _check_strides(strides: tuple[int, ...]) -> None:
+    if not strides or list(strides) != sorted(set(strides)) or not set(strides) <= set(TAPS):
+        raise UsageError(f"strides must be rising and among {sorted(TAPS)}, got {strides}")
+
+
+def _blocks(layers: _Layers, width: float, through: int) -> tuple[list[nn.Module], list[int]]:
+    """Blocks 0 … `through` and the channels behind each."""
+    channels = [round_channels(32 * width)]
+    blocks: list[nn.Module] = [layers.active(3, channels[0], 3, 2)]
+    for expansion, base, repeats, first_stride in GROUPS:
+        for repeat in range(repeats):
+            channels.append(round_channels(base * width))
+            stride = first_stride if repeat == 0 else 1
+            blocks.append(InvertedResidual(layers, channels[-2], channels[-1], stride, expansion))
+    channels.append(round_channels(1280 * max(1.0, width)))
+    blocks.append(layers.active(channels[-2], channels[-1]))
+    return blocks[: through + 1], channels
+
+
+def mobilenetv2(strides: tuple[int, ...] = (8, 16)) -> MobileNetV2:
+    """Width 1.0 in the layout of the folded TensorFlow weights (SAME padding, no batch norm)."""
+    return MobileNetV2(1.0, "same", batch_norm=False, strides=strides)
+
+
+def mobilenetv2_050(strides: tuple[int, ...] = (8, 16)) -> MobileNetV2:
+    """Width 0.5, symmetric padding, batch norm: the student that `training/distil.py` teaches.
+
+    Its projections have the widths of the teacher's taps, features.6 (32) and features.13 (96).
+    """
+    return MobileNetV2(0.5, "symmetric", batch_norm=True, strides=strides, projections={8: 32, 16: 96})
+
+
+__all__ = ["MobileNetV2", "SameConv2d", "mobilenetv2", "mobilenetv2_050", "round_channels", "same_padding"]

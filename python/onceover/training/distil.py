@@ -1,0 +1,144 @@
+"""Teach the small embedded backbone to see like a larger one, from a few dozen photographs and procedural textures.
+
+Feature distillation on crops of very few images: Asano & Saeed 2021, arXiv:2112.00725. The student's projected
+features are regressed on the teacher's taps, channel by channel normalized, as EfficientAD does (arXiv:2303.14535).
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rich.progress import Progress
+from torch import Tensor, nn
+
+from onceover.backbones import create_backbone
+from onceover.backbones.backbone import Backbone, normalize
+from onceover.backbones.weights import WeightsCard, read_card, save_weights
+from onceover.errors import InputError, OutputError
+from onceover.training import procedural
+
+Image = NDArray[np.uint8]
+
+STUDENT, TEACHER = "mobilenetv2_050", "mobilenetv2"
+STRIDES = (8, 16)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Every number of the training. The number of steps is fixed, so that a run can be repeated."""
+
+    steps: int = 6000
+    learning_rate: float = 2e-3
+    weight_decay: float = 1e-4
+    photo_share: float = 0.65
+    # (share of the steps, crop size, batch). Larger crops at the end show the student more context and fewer
+    # borders, which it pads differently from its teacher; the batch shrinks so that a step costs the same.
+    phases: tuple[tuple[float, int, int], ...] = ((0.7, 128, 24), (0.3, 192, 11))
+    statistics_crops: int = 192
+    seed: int = 0
+
+
+def read_photos(folder: Path) -> list[Image]:
+    """Every image of the folder in name order, (H, W, 3) uint8 RGB; InputError when there is none."""
+    paths = sorted(path for path in folder.glob("*") if path.suffix.lower() in {".png", ".jpg", ".jpeg"})
+    photos = [cv2.imread(str(path), cv2.IMREAD_COLOR) for path in paths]
+    broken = [path.name for path, photo in zip(paths, photos) if photo is None]
+    if broken or not photos:
+        raise InputError(f"{folder}: needs .png or .jpg photographs; cannot read: {', '.join(broken) or 'none found'}")
+    return [np.ascontiguousarray(photo[..., ::-1], dtype=np.uint8) for photo in photos if photo is not None]
+
+
+def random_crop(rng: np.random.Generator, photo: Image, size: int) -> Image:
+    """A random square of 15 to 100 % of the short side, resized to (size, size, 3)."""
+    height, width = photo.shape[:2]
+    side = max(16, int(min(height, width) * rng.uniform(0.15, 1.0)))
+    top, left = rng.integers(height - side + 1), rng.integers(width - side + 1)
+    crop = photo[top : top + side, left : left + side]
+    filter_ = cv2.INTER_AREA if side > size else cv2.INTER_LINEAR  # antialiased where it shrinks
+    return np.asarray(cv2.resize(crop, (size, size), interpolation=filter_), dtype=np.uint8)
+
+
+def augment(rng: np.random.Generator, image: Image) -> Image:
+    """Flips, right-angle turns, 40 % gray, contrast 0.4 to 1.4 around mid-gray, brightness ±50."""
+    image = np.rot90(image, int(rng.integers(4)))
+    if rng.random() < 0.5:
+        image = image[:, ::-1]
+    pixels = image.astype(np.float32)
+    if rng.random() < 0.4:
+        pixels = np.repeat(pixels.mean(axis=2, keepdims=True), 3, axis=2)
+    contrast, brightness = rng.uniform(0.4, 1.4), rng.uniform(-50, 50)
+    pixels = (pixels - 127.5) * np.float32(contrast) + np.float32(127.5 + brightness)
+    return np.clip(pixels, 0, 255).astype(np.uint8)
+
+
+def draw_batch(rng: np.random.Generator, photos: Sequence[Image], photo_share: float, size: int, count: int) -> Tensor:
+    """(count, 3, size, size) uint8 RGB, photographs and textures mixed."""
+    images = []
+    for _ in range(count):
+        if rng.random() < photo_share:
+            image = random_crop(rng, photos[int(rng.integers(len(photos)))], size)
+        else:
+            image = procedural.draw(rng, size)
+        images.append(augment(rng, image))
+    return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)  # (count, size, size, 3) → (count, 3, size, size)
+
+
+class NormalizedTeacher:
+    """The teacher's taps with mean 0 and variance 1 per channel, measured on the student's own kind of crops."""
+
+    def __init__(self, teacher: Backbone, crops: Tensor) -> None:
+        self.teacher = teacher.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+        stages = self._features(crops)
+        self.means = [stage.mean(dim=(0, 2, 3), keepdim=True) for stage in stages]  # each (1, C, 1, 1)
+        self.stds = [stage.std(dim=(0, 2, 3), keepdim=True) + 1e-6 for stage in stages]
+
+    def _features(self, pixels: Tensor) -> list[Tensor]:
+        x = normalize(pixels, self.teacher.normalization).contiguous(memory_format=torch.channels_last)
+        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+            return [stage.float() for stage in self.teacher(x)]
+
+    def __call__(self, pixels: Tensor) -> list[Tensor]:
+        """(B, 3, H, W) uint8 → normalized stage features."""
+        stages = zip(self._features(pixels), self.means, self.stds)
+        return [((stage - mean) / std).clone() for stage, mean, std in stages]
+
+
+def schedule(recipe: Recipe) -> Iterator[tuple[int, int]]:
+    """(crop size, batch) of every step."""
+    for share, size, batch in recipe.phases:
+        for _ in range(round(recipe.steps * share)):
+            yield size, batch
+
+
+def distil(student: Backbone, teacher: Backbone, photos: Sequence[Image], recipe: Recipe) -> list[float]:
+    """Train `student` in place; the loss of every step: MSE of each stage, summed (each has variance 1)."""
+    rng = np.random.Generator(np.random.PCG64(recipe.seed))
+    crops = draw_batch(rng, photos, recipe.photo_share, recipe.phases[0][1], recipe.statistics_crops)
+    target_of = NormalizedTeacher(teacher, crops)
+    student.train().to(memory_format=torch.channels_last)
+    optimizer = torch.optim.AdamW(student.parameters(), recipe.learning_rate, weight_decay=recipe.weight_decay)
+    steps = list(schedule(recipe))
+    cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, len(steps))
+    losses: list[float] = []
+    with Progress() as progress:
+        task = progress.add_task("distilling", total=len(steps))
+        for size, batch in steps:
+            pixels = draw_batch(rng, photos, recipe.photo_share, size, batch)
+            x = normalize(pixels, student.normalization).contiguous(memory_format=torch.channels_last)
+            loss = torch.stack([nn.functional.mse_loss(a, b) for a, b in zip(student(x), target_of(pixels))]).sum()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            cosine.step()
+            losses.append(loss.item())
+            mean = float(np.mean(losses[-200:]))
+            progress.update(task, advance=1, description=f"distilling, loss {mean:.3f}")
+    student.eval()
+    return losses

@@ -1,0 +1,146 @@
+"""Procedural textures: images without a source, for training where no photographs may be used or too few exist.
+
+Materials that industrial cameras see are caricatured: noise with a 1/f spectrum, gratings, clutter of boxes and
+discs, grains (Voronoi cells), brushed metal, woven cloth. numpy only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+Float = NDArray[np.float32]
+
+
+def draw(rng: np.random.Generator, size: int) -> NDArray[np.uint8]:
+    """One random texture, (size, size, 3) uint8 RGB. The same generator state gives the same image."""
+    texture = TEXTURES[int(rng.integers(len(TEXTURES)))](rng, size)
+    if rng.random() < 0.3:  # two textures meet along a soft border, as parts and background do
+        other = TEXTURES[int(rng.integers(len(TEXTURES)))](rng, size)
+        blend = np.clip(8 * _spectrum_noise(rng, size, 2.0) / 3 + 0.5, 0, 1)[..., None]
+        texture = blend * texture + (1 - blend) * other
+    texture = texture + np.float32(rng.uniform(0, 0.04)) * rng.standard_normal((size, size, 1), dtype=np.float32)
+    return (np.clip(texture, 0, 1) * 255).astype(np.uint8)
+
+
+def noise(rng: np.random.Generator, size: int) -> Float:
+    """Noise with a 1/f^a spectrum, a in 0.5 … 2.5; one channel tinted, or three of their own."""
+    exponent = float(rng.uniform(0.5, 2.5))
+    if rng.random() < 0.5:
+        return _tint(rng, 0.5 + 0.2 * _spectrum_noise(rng, size, exponent))
+    return np.stack([0.5 + 0.2 * _spectrum_noise(rng, size, exponent) for _ in range(3)], axis=-1)
+
+
+def grating(rng: np.random.Generator, size: int) -> Float:
+    """One to three sine gratings (hardened into stripes half of the time), bent a little by smooth noise."""
+    y, x = _grid(size)
+    bend = np.float32(rng.uniform(0, 0.6)) * _spectrum_noise(rng, size, 2.0)
+    value = np.zeros((size, size), np.float32)
+    for _ in range(int(rng.integers(1, 4))):
+        angle, period = rng.uniform(0, np.pi), np.exp(rng.uniform(np.log(3), np.log(size / 2)))
+        along = x * np.float32(np.cos(angle)) + y * np.float32(np.sin(angle))
+        value += np.sin(along * np.float32(2 * np.pi / period) + np.float32(rng.uniform(0, 6.3)) + bend)
+    if rng.random() < 0.5:
+        value = np.tanh(np.float32(rng.uniform(1, 8)) * value)
+    return _tint(rng, 0.5 + 0.35 * value / max(1e-3, float(np.abs(value).max())))
+
+
+def clutter(rng: np.random.Generator, size: int) -> Float:
+    """Boxes and discs of random colors over a plain ground, each with its own grain of noise."""
+    y, x = _grid(size)
+    image = np.broadcast_to(_color(rng), (size, size, 3)).copy()
+    for _ in range(int(rng.integers(2, 25))):
+        cy, cx = rng.uniform(0, size, 2)
+        ry, rx = np.exp(rng.uniform(np.log(2), np.log(size / 3), 2))
+        if rng.random() < 0.5:
+            inside = (np.abs(y - cy) < ry) & (np.abs(x - cx) < rx)
+        else:
+            inside = (y - cy) ** 2 + (x - cx) ** 2 < rx * rx
+        grain = np.float32(rng.uniform(0, 0.15)) * rng.standard_normal((int(inside.sum()), 1), dtype=np.float32)
+        image[inside] = _color(rng) + grain
+    return image
+
+
+def grains(rng: np.random.Generator, size: int) -> Float:
+    """Voronoi cells of random gray with darker borders: cast metal, terrazzo, leather."""
+    y, x = _grid(size)
+    count = int(np.exp(rng.uniform(np.log(8), np.log(120))))
+    points = rng.uniform(0, size, (count, 2)).astype(np.float32)
+    nearest = np.full((size, size), np.inf, np.float32)
+    second, owner = nearest.copy(), np.zeros((size, size), np.int64)
+    for index, (cy, cx) in enumerate(points):
+        distance = (y - cy) ** 2 + (x - cx) ** 2  # (size, size)
+        closer = distance < nearest
+        second = np.where(closer, nearest, np.minimum(second, distance))
+        nearest, owner = np.where(closer, distance, nearest), np.where(closer, index, owner)
+    spread = np.float32(rng.uniform(0.05, 0.4))
+    cells = 0.5 + spread * rng.standard_normal((count, 3 if rng.random() < 0.5 else 1), dtype=np.float32)
+    border = np.clip((np.sqrt(second) - np.sqrt(nearest)) / np.float32(rng.uniform(0.5, 4)), 0, 1)
+    return (cells[owner] * (0.5 + 0.5 * border[..., None])) * np.ones(3, np.float32)
+
+
+def brushed(rng: np.random.Generator, size: int) -> Float:
+    """Brushed or ground metal: noise that is long along one axis, with slow shading and a few scratches."""
+    lines = rng.standard_normal((size, size), dtype=np.float32)
+    length = int(rng.integers(8, size))
+    kernel = np.fft.rfft(np.exp(-np.arange(size, dtype=np.float32) / length))
+    lines = np.fft.irfft(np.fft.rfft(lines, axis=1) * kernel, size, axis=1).astype(np.float32)
+    lines /= lines.std() + 1e-6
+    value = 0.55 + np.float32(rng.uniform(0.02, 0.15)) * lines + 0.1 * _spectrum_noise(rng, size, 2.5)
+    y, x = _grid(size)
+    for _ in range(int(rng.integers(0, 5))):
+        angle, offset = rng.uniform(0, np.pi), rng.uniform(0, size)
+        distance = np.abs((y - size / 2) * np.cos(angle) + (x - size / 2) * np.sin(angle) + offset - size / 2)
+        value = value + np.float32(rng.uniform(-0.4, 0.4)) * np.exp(-(distance**2)).astype(np.float32)
+    return _tint(rng, value.T if rng.random() < 0.5 else value)
+
+
+def weave(rng: np.random.Generator, size: int) -> Float:
+    """Plain weave: warp and weft threads pass over each other like a checkerboard."""
+    y, x = _grid(size)
+    pitch, angle = np.exp(rng.uniform(np.log(4), np.log(size / 6))), rng.uniform(0, np.pi / 2)
+    wobble = np.float32(rng.uniform(0, 0.15)) * _spectrum_noise(rng, size, 2.0)
+    u = (x * np.float32(np.cos(angle)) + y * np.float32(np.sin(angle))) / np.float32(pitch) + wobble
+    v = (y * np.float32(np.cos(angle)) - x * np.float32(np.sin(angle))) / np.float32(pitch) + wobble
+    over = ((np.floor(u) + np.floor(v)) % 2 == 0)[..., None]
+    warp = np.sin(np.pi * (u % 1))[..., None] * _color(rng)
+    weft = np.sin(np.pi * (v % 1))[..., None] * _color(rng)
+    grain = 1 + np.float32(rng.uniform(0, 0.15)) * _spectrum_noise(rng, size, 0.7)[..., None]
+    return np.where(over, warp, weft) * grain
+
+
+TEXTURES: tuple[Callable[[np.random.Generator, int], Float], ...] = (noise, grating, clutter, grains, brushed, weave)
+
+
+def _grid(size: int) -> tuple[Float, Float]:
+    """Row and column of every pixel, shapes (size, 1) and (1, size)."""
+    axis = np.arange(size, dtype=np.float32)
+    return axis[:, None], axis[None, :]
+
+
+def _spectrum_noise(rng: np.random.Generator, size: int, exponent: float) -> Float:
+    """(size, size) noise of mean 0 and standard deviation 1 whose amplitude falls as 1 / frequency^exponent."""
+    fy, fx = np.fft.fftfreq(size)[:, None], np.fft.rfftfreq(size)[None, :]
+    radius = np.hypot(fy, fx)
+    radius[0, 0] = 1.0  # the mean is removed below
+    spectrum = np.fft.rfft2(rng.standard_normal((size, size), dtype=np.float32)) / radius**exponent
+    spectrum[0, 0] = 0.0
+    field = np.fft.irfft2(spectrum, (size, size)).astype(np.float32)
+    return field / (field.std() + np.float32(1e-6))
+
+
+def _color(rng: np.random.Generator) -> Float:
+    """A random color, gray half of the time; (3,) in 0 … 1."""
+    channels = rng.random(1 if rng.random() < 0.5 else 3, dtype=np.float32)
+    return channels * np.ones(3, np.float32)
+
+
+def _tint(rng: np.random.Generator, value: Float) -> Float:
+    """(size, size) in about 0 … 1 → (size, size, 3) on the line between two random colors."""
+    dark, bright = _color(rng), _color(rng)
+    return dark + value[..., None] * (bright - dark)
+
+
+__all__ = ["draw"]

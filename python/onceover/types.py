@@ -1,0 +1,123 @@
+"""The nouns everything else talks about, frozen. A result does not know where it came from or how it is drawn."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Decision = Literal["uncalibrated", "normal", "anomalous"]
+Image = NDArray[Any]  # uint8 or uint16; (H, W) gray, (H, W, 3) RGB or (H, W, 4) RGBA
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """From image to network input: resize to (height, width) with the antialiased triangle filter, then (x/255 − mean)/std."""
+
+    height: int
+    width: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class GraphSpec:
+    """What an exported backbone says of itself (ONNX metadata key "onceover.backbone")."""
+
+    name: str
+    preprocessing: Preprocessing
+    grid_height: int
+    grid_width: int
+    embedding_dim: int
+    strides: tuple[int, ...]
+    weights: dict[str, Any] = field(hash=False)  # the weights card: source, license, training data, sha256
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Held-out normal parts and the threshold they support (split conformal).
+
+    scores, map_maxima: float32 (n,), one value per independent part (its highest), ascending.
+    threshold: an image score above it is anomalous; None when uncalibrated.
+    """
+
+    false_alarm_rate: float
+    threshold: float | None
+    map_threshold: float | None
+    scores: NDArray[np.float32] = field(hash=False)
+    map_maxima: NDArray[np.float32] = field(hash=False)
+    image_count: int
+
+    @property
+    def calibrated(self) -> bool:
+        return self.threshold is not None
+
+    @property
+    def n(self) -> int:
+        return len(self.scores)
+
+
+@dataclass(frozen=True)
+class Region:
+    """A connected part of the anomaly map above the map threshold, in pixels of the image.
+
+    box: (top, left, bottom, right), bottom and right exclusive. peak: (row, column) of its largest map value.
+    """
+
+    box: tuple[int, int, int, int]
+    area: int
+    peak: tuple[int, int]
+    peak_value: float
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Milliseconds per stage."""
+
+    prepare_ms: float
+    engine_ms: float
+    score_ms: float
+    map_ms: float
+
+    @property
+    def total_ms(self) -> float:
+        return self.prepare_ms + self.engine_ms + self.score_ms + self.map_ms
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the session says of one image.
+
+    score: float32 distance, higher is more anomalous, never rescaled. p_value: share of normal parts at least this
+    anomalous, (1 + #{calibration ≥ score}) / (n + 1). anomaly_map: float32 (H, W) of the image, raw distances.
+    patch_scores: float32 (h, w). nearest: memory bank row nearest to the worst patch.
+    """
+
+    score: float
+    p_value: float
+    decision: Decision
+    threshold: float | None
+    anomaly_map: NDArray[np.float32] = field(repr=False, hash=False)
+    patch_scores: NDArray[np.float32] = field(repr=False, hash=False)
+    map_threshold: float | None
+    regions: tuple[Region, ...]
+    worst_patch: tuple[int, int]
+    nearest: int
+    timing: Timing
+
+    @property
+    def is_anomalous(self) -> bool | None:
+        """None when the package is uncalibrated: there is a score, but no verdict."""
+        return None if self.decision == "uncalibrated" else self.decision == "anomalous"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything but the pictures, for JSON."""
+        return {
+            "decision": self.decision, "is_anomalous": self.is_anomalous, "score": self.score,
+            "p_value": self.p_value, "threshold": self.threshold, "map_threshold": self.map_threshold,
+            "worst_patch": list(self.worst_patch), "nearest": self.nearest,
+            "regions": [asdict(region) for region in self.regions],
+            "timing": {**asdict(self.timing), "total_ms": self.timing.total_ms},
+        }  # fmt: skip

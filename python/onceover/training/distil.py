@@ -7,7 +7,8 @@ features are regressed on the teacher's taps, channel by channel normalized, as 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,7 +35,7 @@ STRIDES = (8, 16)
 class Recipe:
     """Every number of the training. The number of steps is fixed, so that a run can be repeated."""
 
-    steps: int = 6000
+    steps: int = 5600
     learning_rate: float = 2e-3
     weight_decay: float = 1e-4
     photo_share: float = 0.65
@@ -101,13 +102,13 @@ class NormalizedTeacher:
 
     def _features(self, pixels: Tensor) -> list[Tensor]:
         x = normalize(pixels, self.teacher.normalization).contiguous(memory_format=torch.channels_last)
-        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
             return [stage.float() for stage in self.teacher(x)]
 
     def __call__(self, pixels: Tensor) -> list[Tensor]:
         """(B, 3, H, W) uint8 → normalized stage features."""
         stages = zip(self._features(pixels), self.means, self.stds)
-        return [((stage - mean) / std).clone() for stage, mean, std in stages]
+        return [(stage - mean) / std for stage, mean, std in stages]
 
 
 def schedule(recipe: Recipe) -> Iterator[tuple[int, int]]:
@@ -117,7 +118,9 @@ def schedule(recipe: Recipe) -> Iterator[tuple[int, int]]:
             yield size, batch
 
 
-def distil(student: Backbone, teacher: Backbone, photos: Sequence[Image], recipe: Recipe) -> list[float]:
+def distil(
+    student: Backbone, teacher: Backbone, photos: Sequence[Image], recipe: Recipe, on_step: Callable[[float], None]
+) -> list[float]:
     """Train `student` in place; the loss of every step: MSE of each stage, summed (each has variance 1)."""
     rng = np.random.Generator(np.random.PCG64(recipe.seed))
     crops = draw_batch(rng, photos, recipe.photo_share, recipe.phases[0][1], recipe.statistics_crops)
@@ -127,18 +130,31 @@ def distil(student: Backbone, teacher: Backbone, photos: Sequence[Image], recipe
     steps = list(schedule(recipe))
     cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, len(steps))
     losses: list[float] = []
-    with Progress() as progress:
-        task = progress.add_task("distilling", total=len(steps))
-        for size, batch in steps:
-            pixels = draw_batch(rng, photos, recipe.photo_share, size, batch)
-            x = normalize(pixels, student.normalization).contiguous(memory_format=torch.channels_last)
-            loss = torch.stack([nn.functional.mse_loss(a, b) for a, b in zip(student(x), target_of(pixels))]).sum()
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            cosine.step()
-            losses.append(loss.item())
-            mean = float(np.mean(losses[-200:]))
-            progress.update(task, advance=1, description=f"distilling, loss {mean:.3f}")
+    for size, batch in steps:
+        pixels = draw_batch(rng, photos, recipe.photo_share, size, batch)
+        x = normalize(pixels, student.normalization).contiguous(memory_format=torch.channels_last)
+        loss = torch.stack([nn.functional.mse_loss(a, b) for a, b in zip(student(x), target_of(pixels))]).sum()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        cosine.step()
+        losses.append(loss.item())
+        on_step(losses[-1])
     student.eval()
     return losses
+
+
+def run(teacher_weights: Path, photo_folder: Path, recipe: Recipe) -> tuple[Backbone, list[float]]:
+    """The trained student and its losses, with a progress bar."""
+    teacher = create_backbone(TEACHER, teacher_weights, STRIDES)
+    student = create_backbone(STUDENT, None, STRIDES, random_init_seed=recipe.seed)
+    recent: deque[float] = deque(maxlen=200)
+    with Progress() as progress:
+        task = progress.add_task("distilling", total=len(list(schedule(recipe))))
+
+        def show(loss: float) -> None:
+            recent.append(loss)
+            progress.update(task, advance=1, description=f"distilling, loss {sum(recent) / len(recent):.3f}")
+
+        losses = distil(student, teacher, read_photos(photo_folder), recipe, show)
+    return student, losses

@@ -15,6 +15,8 @@ enum class PixelFormat : uint32_t {
   kGray16 = 6,
   kRgb16 = 7,
   kBgr16 = 8,
+  kRgba16 = 9,
+  kBgra16 = 10,
 };
 
 struct ImageView {

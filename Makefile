@@ -1,0 +1,94 @@
+# The same commands for a person and for CI (.ci/run). Everything is idempotent: what is up to date is not done again.
+PYTHON ?= python3
+JOBS ?= 2
+VENV := .venv
+PY := $(VENV)/bin/python
+PIP := $(PY) -m pip --quiet --disable-pip-version-check
+PYTEST := $(PY) -m pytest -q -ra
+
+METADATA := setup.py pyproject.toml VERSION
+CORE_SOURCES := $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.def' -o -name CMakeLists.txt)
+CXX_FILES = $$(git ls-files 'csrc/*.cpp' 'csrc/*.h' 'tests/*.cpp' 'tests/*.h' 'tests/*.c')
+PY_FILES := setup.py python export tests $(wildcard benchmarks)
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo test check test-cpp test-python test-sanitizers test-slow bench clean
+
+help: ## show this list
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' Makefile
+
+demo: $(VENV)/.core ## install what runs onceover and show it on a small drawn data set
+	@echo "demo: fitting, evaluating and drawing a contact sheet"
+	@$(VENV)/bin/onceover demo
+
+test: check test-cpp test-python ## lint, types, C++ tests, Python tests
+
+check: $(VENV)/.installed-dev ## lint, format, types, one version everywhere
+	@echo "check: ruff"
+	@$(PY) -m ruff check --quiet $(PY_FILES)
+	@$(PY) -m ruff format --quiet --check $(PY_FILES) || { $(PY) -m ruff format --check $(PY_FILES); exit 1; }
+	@echo "check: mypy"
+	@# mypy follows no import hooks, so it is shown the package as it is installed: export/ inside onceover/
+	@rm -rf build/types && mkdir -p build/types/onceover
+	@ln -s $(CURDIR)/python/onceover/* $(CURDIR)/export build/types/onceover/
+	@cd build/types && ../../$(PY) -m mypy --config-file ../../pyproject.toml --cache-dir ../../.mypy_cache -p onceover
+	@echo "check: clang-format"
+	@$(VENV)/bin/clang-format --dry-run -Werror $(CXX_FILES)
+	@echo "check: version"
+	@test "$$(cat VERSION)" = "$$($(PY) -c 'import importlib.metadata as m; print(m.version("onceover"))')" \
+	  || { echo "check: VERSION and the installed metadata disagree; run make clean, then make check"; exit 1; }
+
+test-cpp: build/tests/CMakeCache.txt ## C++ tests, warnings are errors
+	@echo "test-cpp: building and running the C++ tests"
+	@cmake --build build/tests --parallel $(JOBS) -- --no-print-directory -s
+	@ctest --test-dir build/tests --output-on-failure --no-tests=error
+
+build/tests/CMakeCache.txt: csrc/CMakeLists.txt VERSION
+	@cmake -S csrc -B build/tests -DONCEOVER_BUILD_TESTS=ON -DONCEOVER_WERROR=ON >/dev/null
+	@touch $@
+
+test-sanitizers: ## C++ tests under the address and undefined-behavior sanitizers
+	@echo "test-sanitizers: building and running the C++ tests with sanitizers"
+	@cmake -S csrc -B build/sanitizers -DONCEOVER_BUILD_TESTS=ON -DONCEOVER_WERROR=ON \
+	  -DONCEOVER_SANITIZE=address,undefined >/dev/null
+	@cmake --build build/sanitizers --parallel $(JOBS) -- --no-print-directory -s
+	@ctest --test-dir build/sanitizers --output-on-failure --no-tests=error
+
+test-python: $(VENV)/.installed-dev $(VENV)/.core ## Python tests
+	@echo "test-python: running pytest"
+	@$(PYTEST) tests
+
+test-slow: $(VENV)/.installed-dev $(VENV)/.core ## what builds wheels and fresh environments
+	@echo "test-slow: running the slow tests"
+	@$(PYTEST) -m slow tests
+
+bench: $(VENV)/.installed-dev $(VENV)/.core ## benchmarks; see benchmarks/README.md
+	@$(PY) -m pytest -q benchmarks
+
+# Setuptools, wheel and pybind11 live in the environment, so that the editable build needs no isolated copy of them.
+$(PY):
+	@echo "install: creating $(VENV) with $$($(PYTHON) --version)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(PIP) install "setuptools>=77" wheel "pybind11>=2.13"
+
+$(VENV)/.installed-run: $(METADATA) | $(PY)
+	@echo "install: onceover and what it needs at run time (compiles the core)"
+	@$(PIP) install --no-build-isolation -e .
+	@touch $@
+
+# torch comes first and exact: nothing that follows may pull another build of it.
+$(VENV)/.installed-dev: $(METADATA) | $(PY)
+	@echo "install: torch 2.13.0"
+	@$(PIP) install torch==2.13.0
+	@echo "install: onceover with the extras train and dev (compiles the core)"
+	@$(PIP) install --no-build-isolation -e '.[train,dev]'
+	@touch $@ $(VENV)/.installed-run
+
+$(VENV)/.core: $(CORE_SOURCES) $(VENV)/.installed-run
+	@echo "build: the compiled core"
+	@mkdir -p build && $(PY) setup.py --quiet build_ext --inplace >build/core.log 2>&1 || { cat build/core.log; exit 1; }
+	@touch $@
+
+clean: ## remove the environment and everything built
+	rm -rf $(VENV) build dist python/*.egg-info python/onceover/_core*.so .mypy_cache .ruff_cache .pytest_cache

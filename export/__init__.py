@@ -1,0 +1,35 @@
+"""Everything that leaves: graphs from torch modules (torch), packages from fitted parts (no torch)."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from onceover import _core
+from onceover.errors import OnceoverError, VerificationError
+from onceover.export.verify import verify_bytes
+from onceover.runtime.assemble import PackageParts, assemble
+
+
+def package(parts: PackageParts, path: str | Path, engine: str = "onnxruntime") -> str:
+    """Write a package that has proven itself; returns its id (64 hex digits).
+
+    The bytes are opened and their parity record replayed before anything is written; the file then appears complete
+    under its name or not at all, and is reopened once more. Raises VerificationError, OutputError.
+    """
+    data = assemble(parts).bytes()
+    package_id = verify_bytes(data, engine)
+    _core.save_atomically(str(path), data)
+    try:
+        reopened = _core.Package.open(str(path))
+        if reopened.id != package_id:
+            raise VerificationError(
+                f"{path}: written as {package_id[:12]}, read back as {reopened.id[:12]}; the disk is at fault"
+            )
+    except OnceoverError:
+        os.unlink(path)  # a package that cannot be read back is not kept
+        raise
+    return package_id
+
+
+__all__ = ["package"]

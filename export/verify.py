@@ -1,0 +1,13 @@
+"""Reopen and replay: a package that does not reproduce its own record is not kept."""
+
+from __future__ import annotations
+
+from onceover import _core
+from onceover.runtime.session import engine_library
+
+
+def verify_bytes(data: bytes, engine: str = "onnxruntime") -> str:
+    """Open a package in memory, replay its parity record; returns its id. Raises PackageError, VerificationError."""
+    package = _core.Package.view(data, "the new package")
+    _core.Session(package, engine, engine_library(engine)).self_test()
+    return package.id

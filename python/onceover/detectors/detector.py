@@ -1,0 +1,40 @@
+"""The contract of a detector: patch embeddings of normal images in, package members for one scorer out."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+# progress(stage, done, total); called often, must be cheap
+Progress = Callable[[str, int, int], None]
+
+
+def no_progress(stage: str, done: int, total: int) -> None:
+    """The default: say nothing."""
+
+
+class Detector(ABC):
+    """Learns what normal patches look like."""
+
+    scorer: ClassVar[str]  # one of the closed set in csrc/session: "nearest_neighbor"
+
+    @abstractmethod
+    def fit(self, embeddings: NDArray[np.float32], progress: Progress = no_progress) -> None:
+        """embeddings: float32 (N·P, D), the patches of N images one after another, finite."""
+
+    @abstractmethod
+    def state(self) -> dict[str, NDArray[Any]]:
+        """Package members by name. Raises NotFittedError before `fit`."""
+
+    @abstractmethod
+    def describe(self) -> dict[str, Any]:
+        """Settings and what came of them, for the manifest."""
+
+    @property
+    def chosen(self) -> NDArray[np.int64] | None:
+        """int64 (M,): for detectors that keep patches, which of the patches given to `fit` they kept."""
+        return None

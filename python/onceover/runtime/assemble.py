@@ -1,0 +1,86 @@
+"""Fitted parts → the members of one package. The only place that says which members a package has."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onceover import _core
+from onceover.types import Calibration, GraphSpec
+
+RELATIVE_TOLERANCE = 1e-4  # of the parity replay: engine kernels differ by CPU; see tests/tolerances.py
+MAP_STEP = 8  # the parity record keeps every 8th row and column of the map: 4 KB at 256 × 256
+
+
+@dataclass(frozen=True)
+class PackageParts:
+    """Everything a package is made of.
+
+    state: the detector's members (PatchCore: memory_bank float32 (M, D)).
+    bank_source: uint32 (M, 2), for every bank row its image (index into manifest bank_images) and patch; optional.
+    """
+
+    graph: bytes
+    spec: GraphSpec
+    blur_sigma: float
+    state: Mapping[str, NDArray[Any]]
+    calibration: Calibration
+    parity: tuple[_core.ParityItem, ...]
+    manifest: Mapping[str, Any]
+    bank_source: NDArray[np.uint32] | None = None
+
+    def with_calibration(self, calibration: Calibration) -> PackageParts:
+        return replace(self, calibration=calibration)
+
+
+def config_of(spec: GraphSpec, blur_sigma: float) -> _core.Config:
+    """The fixed config record of a graph."""
+    return _core.Config(
+        height=spec.preprocessing.height,
+        width=spec.preprocessing.width,
+        mean=spec.preprocessing.mean,
+        std=spec.preprocessing.std,
+        grid_height=spec.grid_height,
+        grid_width=spec.grid_width,
+        embedding_dim=spec.embedding_dim,
+        blur_sigma=blur_sigma,
+    )
+
+
+def uncalibrated() -> Calibration:
+    """The calibration of a package nobody calibrated."""
+    none = np.zeros(0, np.float32)
+    return Calibration(0.0, None, None, none, none, 0)
+
+
+def assemble(parts: PackageParts) -> _core.PackageWriter:
+    """A writer holding all members; deterministic: the same parts give the same bytes."""
+    config = config_of(parts.spec, parts.blur_sigma)
+    calibration = parts.calibration
+    writer = _core.PackageWriter()
+    writer.add("config", config.to_bytes())
+    writer.add("manifest.json", json.dumps(parts.manifest, indent=1, sort_keys=True, allow_nan=False).encode())
+    writer.add("graph.onnx", parts.graph)
+    for name, member in parts.state.items():
+        writer.add(name, member)
+    writer.add(
+        "calibration",
+        _core.calibration_bytes(
+            calibrated=calibration.calibrated,
+            false_alarm_rate=calibration.false_alarm_rate if calibration.calibrated else 0.0,
+            threshold=np.inf if calibration.threshold is None else calibration.threshold,
+            map_threshold=np.inf if calibration.map_threshold is None else calibration.map_threshold,
+            scores=calibration.scores,
+            map_maxima=calibration.map_maxima,
+            image_count=calibration.image_count,
+        ),
+    )
+    writer.add("parity", _core.parity_bytes(list(parts.parity), config, RELATIVE_TOLERANCE, MAP_STEP))
+    if parts.bank_source is not None:
+        writer.add("bank_source", parts.bank_source, required=False)
+    return writer

@@ -1,0 +1,183 @@
+"""Package and labelled folder → one report: detection, localization, errors at the threshold, latency."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from onceover import metrics
+from onceover.detectors.detector import Progress, no_progress
+from onceover.errors import InputError
+from onceover.images import read_image, read_mask
+from onceover.runtime.inspector import Inspector
+from onceover.training.dataset import Sample, read_dataset
+from onceover.types import Image, Verdict
+
+STAGES = ("prepare_ms", "engine_ms", "score_ms", "map_ms", "total_ms")
+# Called with every image as it is inspected: sample, image, ground-truth mask (None: unknown), verdict.
+Observer = Callable[[Sample, Image, "NDArray[np.bool_] | None", Verdict], None]
+
+
+@dataclass(frozen=True)
+class DefectRow:
+    """One kind of defect: how many, how many found, and how well it separates from the good images."""
+
+    defect: str
+    images: int
+    detected: int | None  # None when the package is uncalibrated
+    image_auroc: float
+
+
+@dataclass(frozen=True)
+class EvaluationReport:
+    """Every rate is a share of images; NaN where a class is missing.
+
+    aupro is integrated to FPR 0.3 and divided by it. resolution: "mask" (maps drawn at each mask's size) or pixels.
+    """
+
+    name: str
+    package_id: str
+    images: int
+    good: int
+    anomalous: int
+    image_auroc: float
+    pixel_auroc: float
+    aupro: float
+    f1_max: float
+    f1_max_threshold: float
+    threshold: float | None
+    target_false_alarm_rate: float | None
+    false_alarm_rate: float | None
+    miss_rate: float | None
+    resolution: str | int
+    defects: tuple[DefectRow, ...]
+    latency_ms: dict[str, dict[str, float]]  # stage → p50, p99
+    problems: tuple[str, ...]
+    scores: dict[str, float] = field(repr=False)  # relative path → image score
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON: NaN becomes null."""
+        return {key: _without_nan(value) for key, value in asdict(self).items()}
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, float) and not np.isfinite(value):
+        return None
+    if isinstance(value, dict):
+        return {key: _without_nan(item) for key, item in value.items()}
+    return [_without_nan(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def evaluate(
+    inspector: Inspector,
+    root: str | Path,
+    resolution: str | int = "mask",
+    progress: Progress = no_progress,
+    observe: Observer | None = None,
+) -> EvaluationReport:
+    """Inspect every test image of an MVTec-style folder and compare with its labels and masks.
+
+    resolution: "mask" compares at each mask's own size; a number compares at that many pixels squared, with
+    nearest-neighbor masks (as published reproductions do). Raises InputError, EngineError.
+    """
+    dataset = read_dataset(root)
+    samples = dataset.test
+    if not samples:
+        raise InputError(f"{root}: no test images; expected test/good and test/<defect> (MVTec layout)")
+    collected = _Collected()
+    for i, sample in enumerate(samples):
+        progress("inspecting", i, len(samples))
+        image = read_image(sample.path)
+        size = image.shape[:2] if resolution == "mask" else (int(resolution), int(resolution))
+        verdict = inspector.inspect(image, map_size=size)
+        mask = _ground_truth(sample, image.shape[:2])
+        collected.add(sample, verdict, mask, size)
+        if observe is not None:
+            observe(sample, image, mask, verdict)
+    progress("inspecting", len(samples), len(samples))
+    return replace(collected.report(inspector, resolution), problems=tuple(dataset.problems))
+
+
+def _ground_truth(sample: Sample, shape: tuple[int, int]) -> NDArray[np.bool_] | None:
+    """bool (H, W); zeros for a good image; None for an anomalous one without a mask (image-level metrics only)."""
+    if sample.label == 0:
+        return np.zeros(shape, np.bool_)
+    return None if sample.mask_path is None else read_mask(sample.mask_path, shape)
+
+
+class _Collected:
+    """What evaluation keeps of each image."""
+
+    def __init__(self) -> None:
+        self.samples: list[Sample] = []
+        self.verdicts: list[Verdict] = []  # without their maps
+        self.maps: list[NDArray[np.float32]] = []
+        self.masks: list[NDArray[np.bool_]] = []
+
+    def add(self, sample: Sample, verdict: Verdict, mask: NDArray[np.bool_] | None, size: tuple[int, int]) -> None:
+        self.samples.append(sample)
+        if mask is not None:
+            if mask.shape != size:
+                nearest = cv2.resize(mask.astype(np.uint8), size[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
+                mask = nearest.astype(np.bool_)
+            self.maps.append(verdict.anomaly_map)
+            self.masks.append(mask)
+        self.verdicts.append(replace(verdict, anomaly_map=np.zeros((0, 0), np.float32)))
+
+    def report(self, inspector: Inspector, resolution: str | int) -> EvaluationReport:
+        labels = np.array([sample.label for sample in self.samples])
+        scores = np.array([verdict.score for verdict in self.verdicts], np.float32)
+        segmentation = metrics.segmentation_metrics(self.maps, self.masks, fpr_limits=(0.3,))
+        f1, f1_threshold = metrics.f1_max(scores, labels)
+        calibration = inspector.calibration
+        flagged = scores > (np.inf if calibration.threshold is None else calibration.threshold)
+        good, bad = labels == 0, labels == 1
+        return EvaluationReport(
+            name=str(inspector.manifest.get("name", "")),
+            package_id=inspector.package.id,
+            images=len(labels),
+            good=int(good.sum()),
+            anomalous=int(bad.sum()),
+            image_auroc=metrics.image_auroc(scores, labels),
+            pixel_auroc=segmentation.pixel_auroc,
+            aupro=segmentation.aupro[0.3],
+            f1_max=f1,
+            f1_max_threshold=f1_threshold,
+            threshold=calibration.threshold,
+            target_false_alarm_rate=calibration.false_alarm_rate if calibration.calibrated else None,
+            false_alarm_rate=float(flagged[good].mean()) if calibration.calibrated and good.any() else None,
+            miss_rate=float(1 - flagged[bad].mean()) if calibration.calibrated and bad.any() else None,
+            resolution=resolution,
+            defects=self._defects(scores, flagged, calibration.calibrated),
+            latency_ms=self._latency(),
+            problems=(),
+            scores={sample.relative: float(score) for sample, score in zip(self.samples, scores, strict=True)},
+        )
+
+    def _defects(
+        self, scores: NDArray[np.float32], flagged: NDArray[np.bool_], calibrated: bool
+    ) -> tuple[DefectRow, ...]:
+        kinds = np.array([sample.defect for sample in self.samples])
+        labels = np.array([sample.label for sample in self.samples])
+        rows = []
+        for kind in sorted({sample.defect for sample in self.samples if sample.label == 1}):
+            chosen = (kinds == kind) & (labels == 1)
+            against_good = chosen | (labels == 0)
+            auroc = metrics.image_auroc(scores[against_good], labels[against_good]) if (labels == 0).any() else np.nan
+            detected = int(flagged[chosen].sum()) if calibrated else None
+            rows.append(DefectRow(kind, int(chosen.sum()), detected, auroc))
+        return tuple(rows)
+
+    def _latency(self) -> dict[str, dict[str, float]]:
+        stages = {}
+        for stage in STAGES:
+            values = np.array([getattr(verdict.timing, stage) for verdict in self.verdicts])
+            p50, p99 = np.percentile(values, [50, 99])
+            stages[stage] = {"p50": round(float(p50), 4), "p99": round(float(p99), 4)}
+        return stages

@@ -1,0 +1,228 @@
+"""The one loop: folder of good images → patch embeddings → detector → calibration → parity record → package parts.
+
+Everything is computed by the C++ session that the device will run, so nothing here can differ from deployment.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onceover import _core
+from onceover.detectors import BankSize, create_detector
+from onceover.detectors.detector import Progress, no_progress
+from onceover.images import list_images, read_image
+from onceover.runtime.assemble import PackageParts, assemble, config_of, uncalibrated
+from onceover.runtime.graph import DEFAULT_BACKBONE, load_graph
+from onceover.runtime.session import engine_library
+from onceover.training.calibrate import calibrate, plan_holdout
+from onceover.training.dataset import read_groups, split_holdout
+from onceover.types import GraphSpec, Image
+
+DEFAULT_FALSE_ALARM_RATE = 0.05
+DECISIONS = ("uncalibrated", "normal", "anomalous")  # session.h Decision, in its order
+PARITY_IMAGES = 3
+PARITY_SIDE = 509  # reference images are cropped to this: prime, so that the resize is never trivial, and small
+
+
+@dataclass(frozen=True)
+class FitOptions:
+    """What fit may be told; every default is a decision of the docs.
+
+    false_alarm_rate: None means 5 % if the data can support it, else an uncalibrated package; an explicit rate that
+    the data cannot support is refused. holdout: share (float) or number (int) of parts held out for calibration.
+    groups: CSV (file, group) of images that show the same part.
+    """
+
+    backbone: str | Path | bytes = DEFAULT_BACKBONE
+    detector: str = "patchcore"
+    coreset: str = "greedy"
+    bank: BankSize = BankSize()
+    false_alarm_rate: float | None = None
+    holdout: float | int | None = None
+    groups: Path | None = None
+    seed: int = 0
+    blur_sigma: float = 4.0
+    engine: str = "onnxruntime"
+    threads: int = 1
+    name: str | None = None
+
+
+@dataclass(frozen=True)
+class FitPlan:
+    """What fit will do, known before it starts, so that it can be shown and refused."""
+
+    bank_images: tuple[Path, ...]
+    calibration_images: tuple[Path, ...]
+    calibration_groups: tuple[str, ...]  # of calibration_images, one each
+    false_alarm_rate: float
+    patch_count: int
+    embedding_dim: int
+    bank_rows: int
+
+    @property
+    def embeddings_mb(self) -> float:
+        """Peak memory of the embeddings while the bank is chosen."""
+        return self.patch_count * self.embedding_dim * 4 / 1e6
+
+    @property
+    def bank_mb(self) -> float:
+        return self.bank_rows * self.embedding_dim * 4 / 1e6
+
+
+def plan_fit(directory: Path, spec: GraphSpec, options: FitOptions) -> FitPlan:
+    """Which images go where; raises InputError or UsageError before any work is done."""
+    images = list_images(directory)
+    groups = read_groups(options.groups, images, directory) if options.groups else {p: str(p) for p in images}
+    explicit = options.false_alarm_rate is not None
+    rate = DEFAULT_FALSE_ALARM_RATE if options.false_alarm_rate is None else options.false_alarm_rate
+    held_out = plan_holdout(len(set(groups.values())), rate, explicit, options.holdout)
+    bank, calibration = split_holdout(images, groups, held_out, options.seed)
+    patch_count = len(bank) * spec.grid_height * spec.grid_width
+    return FitPlan(
+        bank_images=tuple(bank),
+        calibration_images=tuple(calibration),
+        calibration_groups=tuple(groups[path] for path in calibration),
+        false_alarm_rate=rate,
+        patch_count=patch_count,
+        embedding_dim=spec.embedding_dim,
+        bank_rows=options.bank.resolve(patch_count, spec.embedding_dim),
+    )
+
+
+def fit(directory: str | Path, options: FitOptions | None = None, progress: Progress = no_progress) -> PackageParts:
+    """Fit on a folder of images of good parts.
+
+    Returns the parts of a package; `onceover.export.package` writes and verifies it. Raises InputError (nothing or
+    nothing usable in the folder), UsageError (an impossible rate or size), UnknownNameError, EngineError.
+    """
+    return _Fit(Path(directory), options or FitOptions(), progress).run()
+
+
+class _Fit:
+    """One fit: what its steps share."""
+
+    def __init__(self, directory: Path, options: FitOptions, progress: Progress) -> None:
+        self.directory = directory
+        self.options = options
+        self.progress = progress
+        self.graph, self.spec = load_graph(options.backbone)
+        self.plan = plan_fit(directory, self.spec, options)
+        self.detector = create_detector(options.detector, options.bank, options.coreset, options.seed)
+
+    def run(self) -> PackageParts:
+        embeddings, hashes = self._embed_bank_images()
+        self.detector.fit(embeddings, self.progress)
+        del embeddings
+        parts = PackageParts(
+            graph=self.graph,
+            spec=self.spec,
+            blur_sigma=self.options.blur_sigma,
+            state=self.detector.state(),
+            calibration=uncalibrated(),
+            parity=(),
+            manifest={},
+            bank_source=self._bank_source(),
+        )
+        scores, map_maxima = self._score_held_out(self._session(parts))
+        groups, rate = list(self.plan.calibration_groups), self.plan.false_alarm_rate
+        parts = replace(parts, calibration=calibrate(scores, map_maxima, groups, rate))
+        parity = self._parity(self._session(parts), self._reference_images(scores))
+        return replace(parts, parity=parity, manifest=self._manifest(parts, hashes))
+
+    def _session(self, parts: PackageParts) -> _core.Session:
+        package = _core.Package.view(assemble(parts).bytes(), "the package being fitted")
+        return _core.Session(package, self.options.engine, engine_library(self.options.engine), self.options.threads)
+
+    def _embed_bank_images(self) -> tuple[NDArray[np.float32], list[str]]:
+        """→ (N·P, D) patch embeddings of the bank images in order, and the SHA-256 of each file."""
+        engine = self.options.engine
+        config = config_of(self.spec, self.options.blur_sigma)
+        embedder = _core.Embedder(config, self.graph, engine, engine_library(engine), self.options.threads)
+        images = self.plan.bank_images
+        patches = self.spec.grid_height * self.spec.grid_width
+        embeddings = np.empty((len(images) * patches, self.spec.embedding_dim), np.float32)
+        hashes = []
+        self.progress("patch embeddings", 0, len(images))
+        for i, path in enumerate(images):
+            embeddings[i * patches : (i + 1) * patches] = embedder.embed(read_image(path))
+            hashes.append(hashlib.sha256(path.read_bytes()).hexdigest())
+            self.progress("patch embeddings", i + 1, len(images))
+        return embeddings, hashes
+
+    def _bank_source(self) -> NDArray[np.uint32] | None:
+        """(M, 2): image and patch of every bank row, for detectors that keep patches."""
+        chosen = self.detector.chosen
+        if chosen is None:
+            return None
+        return np.stack(divmod(chosen, self.spec.grid_height * self.spec.grid_width), axis=1).astype(np.uint32)
+
+    def _score_held_out(self, session: _core.Session) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Image scores and anomaly-map maxima of the held-out images, float32 (n,) each."""
+        images = self.plan.calibration_images
+        scores = np.zeros(len(images), np.float32)
+        map_maxima = np.zeros(len(images), np.float32)
+        for i, path in enumerate(images):
+            result = session.run(read_image(path))
+            scores[i], map_maxima[i] = result.score, result.map_maximum
+            self.progress("calibration", i + 1, len(images))
+        return scores, map_maxima
+
+    def _reference_images(self, scores: NDArray[np.float32]) -> list[Image]:
+        """For the parity record: the held-out images with the lowest, middle and highest score, cropped."""
+        paths: Sequence[Path] = self.plan.calibration_images
+        order = np.argsort(scores, kind="stable")
+        if len(paths) == 0:
+            paths = self.plan.bank_images
+            order = np.arange(len(paths))
+        picks = {int(order[round(i * (len(order) - 1) / (PARITY_IMAGES - 1))]) for i in range(PARITY_IMAGES)}
+        return [np.ascontiguousarray(read_image(paths[i])[:PARITY_SIDE, :PARITY_SIDE]) for i in sorted(picks)]
+
+    def _parity(self, session: _core.Session, references: list[Image]) -> tuple[_core.ParityItem, ...]:
+        """What this machine answers for the reference images."""
+        items = []
+        for image in references:
+            result = session.run(image)
+            verdict = DECISIONS.index(result.decision)
+            items.append(
+                _core.ParityItem(image, "rgb", result.score, verdict, session.patch_scores(), session.anomaly_map())
+            )
+        return tuple(items)
+
+    def _manifest(self, parts: PackageParts, hashes: list[str]) -> dict[str, Any]:
+        """Provenance for people and Python. No time and no absolute path: the same input gives the same bytes."""
+        calibration, plan = parts.calibration, self.plan
+        return {
+            "name": self.options.name or product_name(self.directory),
+            "onceover": _core.__version__,
+            "backbone": asdict(self.spec),
+            "detector": self.detector.describe(),
+            "calibration": {
+                "method": "split conformal" if calibration.calibrated else "uncalibrated",
+                "false_alarm_rate": plan.false_alarm_rate if calibration.calibrated else None,
+                "parts": calibration.n,
+                "images": calibration.image_count,
+            },
+            "data": {
+                "bank_images": self._relative(plan.bank_images),
+                "bank_sha256": hashes,
+                "calibration_images": self._relative(plan.calibration_images),
+            },
+            "seed": self.options.seed,
+            "engine": self.options.engine,
+        }
+
+    def _relative(self, paths: Sequence[Path]) -> list[str]:
+        return [path.relative_to(self.directory).as_posix() for path in paths]
+
+
+def product_name(directory: Path) -> str:
+    """The folder's name, or its product's: …/tile/train/good → tile."""
+    parts = [part for part in directory.resolve().parts if part.lower() not in ("train", "good", "ok", "normal")]
+    return parts[-1] if len(parts) > 1 else "part"

@@ -1,0 +1,102 @@
+"""onceover: visual anomaly inspection on edge devices. Give every part the once-over.
+
+    import onceover
+    verdict = onceover.Inspector.open("part.onceover").inspect("image.png")
+    verdict.decision, verdict.score, verdict.anomaly_map
+
+Names are loaded when first used; nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from onceover import metrics
+    from onceover._core import __version__
+    from onceover.errors import (
+        EngineError,
+        InputError,
+        InternalError,
+        MemoryLimitError,
+        MissingExtraError,
+        NotFittedError,
+        OnceoverError,
+        OutputError,
+        PackageError,
+        UnknownNameError,
+        UnsupportedPackageError,
+        UsageError,
+        VerificationError,
+    )
+    from onceover.runtime.inspector import Inspector
+    from onceover.training.fit import FitOptions
+    from onceover.types import Region, Timing, Verdict
+
+_HOMES = {
+    "__version__": "onceover._core",
+    "FitOptions": "onceover.training.fit",
+    "Inspector": "onceover.runtime.inspector",
+    "Region": "onceover.types",
+    "Timing": "onceover.types",
+    "Verdict": "onceover.types",
+}
+
+__all__ = [
+    "EngineError",
+    "FitOptions",
+    "InputError",
+    "Inspector",
+    "InternalError",
+    "MemoryLimitError",
+    "MissingExtraError",
+    "NotFittedError",
+    "OnceoverError",
+    "OutputError",
+    "PackageError",
+    "Region",
+    "Timing",
+    "UnknownNameError",
+    "UnsupportedPackageError",
+    "UsageError",
+    "VerificationError",
+    "Verdict",
+    "__version__",
+    "evaluate",
+    "fit",
+    "metrics",
+]
+
+
+def fit(directory: Any, output: Any, options: Any = None) -> Inspector:
+    """Fit on a folder of images of good parts, write and verify the package `output`; returns it opened.
+
+    options: onceover.FitOptions. Raises the errors of onceover.errors; on failure no package is left behind.
+    """
+    from onceover import export
+    from onceover.runtime.inspector import Inspector
+    from onceover.training.fit import fit as fit_parts
+
+    export.package(fit_parts(directory, options), output)
+    return Inspector.open(output)
+
+
+def evaluate(package: Any, dataset: Any, resolution: str | int = "mask") -> Any:
+    """Inspect a labelled folder (MVTec layout) with a package; returns an EvaluationReport."""
+    from onceover.runtime.inspector import Inspector
+    from onceover.training.evaluate import evaluate as evaluate_with
+
+    return evaluate_with(Inspector.open(package), dataset, resolution)
+
+
+def __getattr__(name: str) -> Any:
+    if name == "metrics":
+        return importlib.import_module("onceover.metrics")
+    if name in __all__:
+        return getattr(importlib.import_module(_HOMES.get(name, "onceover.errors")), name)
+    raise AttributeError(f"module 'onceover' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

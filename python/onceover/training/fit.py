@@ -6,7 +6,7 @@ Everything is computed by the C++ session that the device will run, so nothing h
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -96,13 +96,22 @@ def plan_fit(directory: Path, spec: GraphSpec, options: FitOptions) -> FitPlan:
     )
 
 
-def fit(directory: str | Path, options: FitOptions | None = None, progress: Progress = no_progress) -> PackageParts:
+def fit(
+    directory: str | Path,
+    options: FitOptions | None = None,
+    progress: Progress = no_progress,
+    on_plan: Callable[[FitPlan], None] | None = None,
+) -> PackageParts:
     """Fit on a folder of images of good parts.
 
+    on_plan is told what will happen before anything expensive does; it may raise to stop.
     Returns the parts of a package; `onceover.export.package` writes and verifies it. Raises InputError (nothing or
     nothing usable in the folder), UsageError (an impossible rate or size), UnknownNameError, EngineError.
     """
-    return _Fit(Path(directory), options or FitOptions(), progress).run()
+    job = _Fit(Path(directory), options or FitOptions(), progress)
+    if on_plan is not None:
+        on_plan(job.plan)
+    return job.run()
 
 
 class _Fit:

@@ -1,0 +1,288 @@
+"""One function per command: call the library, show what it says, return the exit status."""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+
+from onceover import _core, registry
+from onceover.cli.output import Output, number, percent
+from onceover.errors import InputError, UsageError
+from onceover.types import Verdict
+
+LISTINGS = ("backbones", "detectors", "targets", "engines", "isas")
+
+
+def version() -> str:
+    return _core.__version__
+
+
+def run_fit(options: argparse.Namespace, output: Output) -> int:
+    from onceover import export
+    from onceover.detectors import BankSize
+    from onceover.training.fit import FitOptions, FitPlan, fit
+
+    def show_plan(plan: FitPlan) -> None:
+        rate = percent(plan.false_alarm_rate)
+        output.say(
+            f"{len(plan.bank_images)} images for the memory bank, {len(plan.calibration_images)} held out "
+            f"({len(set(plan.calibration_groups))} parts) for a false-alarm rate of {rate}"
+        )
+        output.say(
+            f"memory bank: {plan.bank_rows:,} of {plan.patch_count:,} patches, {plan.bank_mb:.1f} MB in the package; "
+            f"needs {plan.embeddings_mb:.0f} MB of memory while it is chosen"
+        )
+
+    _check_target(options.output)
+    with tempfile.TemporaryDirectory() as scratch, output.progress() as progress:
+        settings = FitOptions(
+            **({} if options.backbone is None else {"backbone": _backbone(options, Path(scratch))}),
+            detector=options.detector,
+            coreset=options.coreset,
+            bank=BankSize(options.bank_rows, options.bank_mb, options.bank_ratio),
+            false_alarm_rate=options.false_alarm,
+            holdout=options.holdout,
+            groups=options.groups,
+            seed=options.seed,
+            engine=options.engine,
+            threads=options.threads,
+            name=options.name,
+        )
+        parts = fit(options.directory, settings, progress, show_plan)
+        package_id = export.package(parts, options.output, options.engine)
+    calibration = parts.calibration
+    size_mb = options.output.stat().st_size / 1e6
+    output.say(f"[bold]{options.output}[/] written and verified: {size_mb:.1f} MB, id {package_id[:16]}")
+    if calibration.calibrated:
+        output.say(f"threshold {calibration.threshold:.4f} from {calibration.n} held-out parts")
+    else:
+        output.warn(
+            f"uncalibrated: {calibration.n} held-out parts cannot support a false-alarm rate of "
+            f"{percent(settings.false_alarm_rate or 0.05)}; scores and maps work, verdicts will say 'uncalibrated'"
+        )
+    manifest = parts.manifest
+    output.object(
+        {
+            "package": str(options.output),
+            "id": package_id,
+            "size_bytes": options.output.stat().st_size,
+            "calibrated": calibration.calibrated,
+            "false_alarm_rate": calibration.false_alarm_rate if calibration.calibrated else None,
+            "threshold": calibration.threshold,
+            "detector": manifest["detector"],
+        }
+    )
+    return 0
+
+
+def _check_target(path: Path) -> None:
+    """Fail before minutes of work, not after."""
+    folder = path.parent
+    if path.is_dir():
+        raise UsageError(f"{path}: is a folder; give the name of a file to write, e.g. {path / 'part.onceover'}")
+    if not folder.is_dir():
+        raise UsageError(f"{path}: the folder {folder} does not exist; create it first")
+
+
+def _backbone(options: argparse.Namespace, scratch: Path) -> str | Path:
+    """The file or embedded name given, or a fresh export of a named backbone when weights are given."""
+    if options.weights is None:
+        return str(options.backbone)
+    from onceover.export.to_onnx import export_backbone
+
+    target = scratch / f"{options.backbone}.onnx"
+    return export_backbone(options.backbone, options.weights, target, options.size, options.size)
+
+
+def run_evaluate(options: argparse.Namespace, output: Output) -> int:
+    from onceover.report.contact_sheet import SheetRow, draw_contact_sheet
+    from onceover.runtime.inspector import Inspector
+    from onceover.training.evaluate import evaluate
+
+    resolution: str | int = options.resolution
+    if resolution != "mask":
+        if not str(resolution).isdigit() or int(resolution) < 8:
+            raise UsageError(f"--resolution must be 'mask' or a number of pixels ≥ 8, got {resolution!r}")
+        resolution = int(resolution)
+    rows: list[SheetRow] = []
+
+    def keep(sample: Any, image: Any, mask: Any, verdict: Verdict) -> None:
+        rows.append(SheetRow(name=sample.relative, image=image, verdict=verdict, ground_truth=mask))
+
+    inspector = Inspector.open(options.package, engine=options.engine, threads=options.threads)
+    with output.progress() as progress:
+        report = evaluate(inspector, options.dataset, resolution, progress, keep if options.save else None)
+    show_report(report, output)
+    if options.save:
+        from onceover.images import write_image
+        from onceover.report.contact_sheet import pick_rows
+
+        write_image(options.save, draw_contact_sheet(pick_rows(rows), f"{report.name}: {options.dataset.name}"))
+        output.say(f"contact sheet: {options.save}")
+    output.object(report.to_dict())
+    return 0
+
+
+def show_report(report: Any, output: Output) -> None:
+    """The tables of one evaluation."""
+    at = "mask resolution" if report.resolution == "mask" else f"{report.resolution} pixels"
+    output.table(
+        f"{report.name}: {report.good} good, {report.anomalous} anomalous images, maps at {at}",
+        ("image AUROC ", "pixel AUROC ", "AUPRO(0.3) ", "F1-max ", "false alarms ", "target ", "missed "),
+        [
+            (
+                number(report.image_auroc), number(report.pixel_auroc), number(report.aupro), number(report.f1_max),
+                percent(report.false_alarm_rate), percent(report.target_false_alarm_rate), percent(report.miss_rate),
+            )
+        ],
+    )  # fmt: skip
+    output.table(
+        "by kind of defect",
+        ("defect", "images ", "found ", "image AUROC "),
+        [
+            (row.defect, str(row.images), "n/a" if row.detected is None else str(row.detected), number(row.image_auroc))
+            for row in report.defects
+        ],
+    )
+    stages = [stage for stage in report.latency_ms if stage != "total_ms"]
+    output.table(
+        "latency, ms per image",
+        ("", *(f"{stage.removesuffix('_ms')} " for stage in stages), "total "),
+        [
+            (key, *(number(report.latency_ms[stage][key], 2) for stage in [*stages, "total_ms"]))
+            for key in ("p50", "p99")
+        ],
+    )
+    for problem in report.problems:
+        output.warn(problem)
+
+
+def run_inspect(options: argparse.Namespace, output: Output) -> int:
+    from onceover.images import read_image
+    from onceover.runtime.inspector import Inspector
+
+    inspector = Inspector.open(options.package, engine=options.engine, threads=options.threads)
+    paths = _expand(options.images)
+    results: list[dict[str, Any]] = []
+    rows = []
+    with output.progress() as progress:
+        for i, path in enumerate(paths):
+            image = read_image(path)
+            verdict = inspector.inspect(image)
+            results.append({"image": str(path), **verdict.to_dict()})
+            rows.append(_verdict_row(path, verdict))
+            if options.save:
+                results[-1]["picture"] = str(_save_picture(options.save, path, image, verdict))
+            progress("inspecting", i + 1, len(paths))
+    threshold = inspector.calibration.threshold
+    output.table(
+        f"{inspector.manifest.get('name', options.package)}: threshold {number(threshold, 4)}",
+        ("image", "verdict", "score ", "p-value ", "regions ", "ms "),
+        rows,
+    )
+    if options.save:
+        output.say(f"pictures: {options.save}")
+    if threshold is None:
+        output.warn("this package is uncalibrated: scores mean something, verdicts do not; fit with more images")
+    output.object({"package": str(options.package), "id": inspector.package.id, "results": results})
+    return 0 if all(result["decision"] == "normal" for result in results) else 1
+
+
+def _expand(paths: list[Path]) -> list[Path]:
+    from onceover.images import list_images
+
+    return [image for path in paths for image in (list_images(path) if path.is_dir() else [path])]
+
+
+def _verdict_row(path: Path, verdict: Verdict) -> tuple[str, ...]:
+    return (
+        path.name, verdict.decision, number(verdict.score, 4), number(verdict.p_value, 4),
+        str(len(verdict.regions)), number(verdict.timing.total_ms, 1),
+    )  # fmt: skip
+
+
+def _save_picture(folder: Path, path: Path, image: Any, verdict: Verdict) -> Path:
+    from onceover.images import write_image
+    from onceover.report.contact_sheet import draw_verdict
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be created: {error.strerror}; choose another folder for --save") from error
+    target = folder / f"{path.parent.name}_{path.stem}.png"
+    write_image(target, draw_verdict(image, verdict, name=path.name))
+    return target
+
+
+def run_verify(options: argparse.Namespace, output: Output) -> int:
+    from onceover.runtime.inspector import Inspector
+
+    inspector = Inspector.open(options.package, engine=options.engine, threads=options.threads)
+    result = inspector.verify()
+    output.say(
+        f"[green]verified[/]: {result['images']} reference images replayed on {result['engine']}, "
+        f"largest score difference {result['largest_relative_difference']:.1e} "
+        f"(allowed {result['tolerance']:.0e}), id {inspector.package.id[:16]}"
+    )
+    output.object({"package": str(options.package), "id": inspector.package.id, "verified": True, **result})
+    return 0
+
+
+def run_export(options: argparse.Namespace, output: Output) -> int:
+    from onceover.export.to_onnx import export_backbone
+    from onceover.runtime.graph import load_graph
+
+    _check_target(options.output)
+    with output.err.status(f"exporting {options.name}"):
+        path = export_backbone(options.name, options.weights, options.output, options.height, options.width)
+    _, spec = load_graph(path)
+    size = path.stat().st_size
+    output.say(
+        f"[bold]{path}[/]: {size / 1e6:.1f} MB, input {spec.preprocessing.height} × {spec.preprocessing.width}, "
+        f"{spec.grid_height} × {spec.grid_width} patches of {spec.embedding_dim} values; equal to torch"
+    )
+    output.object({"graph": str(path), "size_bytes": size, **asdict(spec)})
+    return 0
+
+
+def run_list(options: argparse.Namespace, output: Output) -> int:
+    listing = _listing()
+    chosen = {options.what: listing[options.what]} if options.what else listing
+    for name, rows in chosen.items():
+        columns = tuple(rows[0]) if rows else ("name",)
+        output.table(name, columns, [tuple(str(cell) for cell in row.values()) for row in rows])
+    output.object(chosen)
+    return 0
+
+
+def _listing() -> dict[str, list[dict[str, Any]]]:
+    """Everything with a name, as tables."""
+    from onceover.runtime.graph import EMBEDDED, load_graph
+    from onceover.runtime.session import available_engines
+
+    embedded = {name: load_graph(name)[1] for name in EMBEDDED}
+    backbones = [
+        {
+            "name": name,
+            "weights": "embedded" if name in embedded else "bring your own (--weights)",
+            "license": embedded[name].weights.get("license", "") if name in embedded else "",
+            "needs": "nothing" if name in embedded else "torch, once, to export",
+        }
+        for name in sorted({*registry.BACKBONES, *EMBEDDED})
+    ]
+    active = _core.isa()
+    return {
+        "backbones": backbones,
+        "detectors": [{"name": name} for name in registry.DETECTORS],
+        "targets": [{"name": name} for name in registry.EXPORT_TARGETS],
+        "engines": [
+            {"name": e.name, "version": e.version or "", "state": e.problem or "ready"} for e in available_engines()
+        ],
+        "isas": [{"name": name, "state": "active" if name == active else "available"} for name in _core.available_isas()],
+    }
+
+

@@ -1,0 +1,126 @@
+"""The commands and their options; each names the function that runs it."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from onceover.cli import commands
+from onceover.cli.demo import run_demo
+from onceover.errors import unknown_name
+
+EXAMPLES = """\
+examples:
+  onceover demo                                         draw two products, fit, evaluate, look
+  onceover fit good_parts/ -o part.onceover             learn from images of good parts
+  onceover inspect part.onceover *.png --save results/  verdicts and heat maps
+  onceover evaluate part.onceover dataset/              AUROC, AUPRO, false alarms, latency
+"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="onceover",
+        description="Give every part the once-over: visual anomaly inspection on edge devices.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"onceover {commands.version()}")
+    subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _add_fit(subparsers)
+    _add_evaluate(subparsers)
+    _add_inspect(subparsers)
+    _add_verify(subparsers)
+    _add_export(subparsers)
+    listing = _command(subparsers, "list", "what is here: backbones, detectors, engines, instruction sets", _list)
+    listing.add_argument("what", nargs="?", choices=commands.LISTINGS, help="only this table")
+    demo = _command(subparsers, "demo", "draw an inspection data set, fit, evaluate and show the results", run_demo)
+    demo.add_argument("-o", "--output", type=Path, default=Path("demo"), help="folder for everything (default: demo)")
+    demo.add_argument("--seed", type=int, default=0)
+    return parser
+
+
+def check_command(words: Sequence[str]) -> None:
+    """UnknownNameError with near matches for a mistyped command (argparse would only list them)."""
+    if words and not words[0].startswith("-") and words[0] not in COMMANDS:
+        raise unknown_name("command", words[0], COMMANDS)
+
+
+COMMANDS = ("demo", "evaluate", "export", "fit", "inspect", "list", "verify")
+
+
+def _list(options: argparse.Namespace, output: Any) -> int:
+    return commands.run_list(options, output)
+
+
+def _command(subparsers: Any, name: str, summary: str, run: Callable[..., int]) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = subparsers.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of tables")
+    parser.set_defaults(run=run)
+    return parser
+
+
+def _add_engine(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--engine", default="onnxruntime", help="what runs the network (default: onnxruntime)")
+    parser.add_argument("--threads", type=int, default=1, help="threads of the engine (default: 1)")
+
+
+def _add_fit(subparsers: Any) -> None:
+    fit = _command(subparsers, "fit", "learn from a folder of images of good parts and write one package", commands.run_fit)
+    fit.add_argument("directory", type=Path, help="folder of images of good parts only")
+    fit.add_argument("-o", "--output", type=Path, required=True, help="the package to write, e.g. part.onceover")
+    fit.add_argument("--backbone", default=None, help="an exported .onnx, or a name of `onceover list` (default: embedded)")
+    fit.add_argument("--weights", type=Path, help="weights of a named backbone (.safetensors); exports it first (torch)")
+    fit.add_argument("--size", type=int, default=256, help="input side when exporting a named backbone (default: 256)")
+    fit.add_argument("--detector", default="patchcore")
+    fit.add_argument("--coreset", choices=("greedy", "random"), default="greedy")
+    size = fit.add_mutually_exclusive_group()
+    size.add_argument("--bank-rows", type=int, help="memory bank size in rows (default: 10 %% of patches, ≤ 10,000)")
+    size.add_argument("--bank-mb", type=float, help="memory bank size in megabytes")
+    size.add_argument("--bank-ratio", type=float, help="memory bank size as a share of all patches")
+    fit.add_argument("--false-alarm", type=float, metavar="RATE", help="target false-alarm rate (default: 0.05)")
+    fit.add_argument("--holdout", type=_share_or_count, help="share (0.2) or number (50) of parts held out for calibration")
+    fit.add_argument("--groups", type=Path, help="CSV with columns file,group: images of the same part count once")
+    fit.add_argument("--seed", type=int, default=0)
+    fit.add_argument("--name", help="product name (default: from the folder)")
+    _add_engine(fit)
+
+
+def _share_or_count(text: str) -> float | int:
+    return float(text) if "." in text else int(text)
+
+
+def _add_evaluate(subparsers: Any) -> None:
+    evaluate = _command(subparsers, "evaluate", "inspect a labelled data set (MVTec layout) and report", commands.run_evaluate)
+    evaluate.add_argument("package", type=Path)
+    evaluate.add_argument("dataset", type=Path, help="folder with test/good, test/<defect>, ground_truth/<defect>")
+    evaluate.add_argument("--resolution", default="mask", help="compare maps at 'mask' size (default) or at N pixels")
+    evaluate.add_argument("--save", type=Path, metavar="FILE", help="write a contact sheet of the hardest images (.png)")
+    _add_engine(evaluate)
+
+
+def _add_inspect(subparsers: Any) -> None:
+    inspect = _command(subparsers, "inspect", "verdict, score, where and why for images", commands.run_inspect)
+    inspect.add_argument("package", type=Path)
+    inspect.add_argument("images", type=Path, nargs="+", help="image files or folders")
+    inspect.add_argument("--save", type=Path, metavar="DIR", help="write a picture with heat map for every image")
+    _add_engine(inspect)
+
+
+def _add_verify(subparsers: Any) -> None:
+    verify = _command(subparsers, "verify", "check a package and replay its reference images on this machine", commands.run_verify)
+    verify.add_argument("package", type=Path)
+    _add_engine(verify)
+
+
+def _add_export(subparsers: Any) -> None:
+    export = subparsers.add_parser("export", help="export a backbone to ONNX (needs torch)")
+    kinds = export.add_subparsers(dest="kind", required=True, metavar="WHAT")
+    backbone = _command(kinds, "backbone", "a named backbone and its weights → one .onnx that fit can use", commands.run_export)
+    backbone.add_argument("name", help="see `onceover list backbones`")
+    backbone.add_argument("--weights", type=Path, required=True, help=".safetensors file")
+    backbone.add_argument("-o", "--output", type=Path, required=True)
+    backbone.add_argument("--height", type=int, default=256)
+    backbone.add_argument("--width", type=int, default=256)

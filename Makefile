@@ -3,7 +3,7 @@ PYTHON ?= python3
 JOBS ?= 2
 VENV := .venv
 PY := $(VENV)/bin/python
-PIP := $(PY) -m pip --quiet --disable-pip-version-check
+PIP := $(PY) -m pip -qq --disable-pip-version-check
 PYTEST := $(PY) -m pytest -q -ra
 
 METADATA := setup.py pyproject.toml VERSION

@@ -45,7 +45,7 @@ class Session {
   struct SelfTest {
     uint32_t images = 0;
     double largest_relative_difference = 0;  // of scores and patch scores
-    double largest_map_difference = 0;       // relative to the largest expected map value
+    double largest_map_difference = 0;       // relative to the largest expected patch score
     float tolerance = 0;
   };
   SelfTest self_test();

@@ -1,0 +1,65 @@
+#include "session/embedder.h"
+
+#include <chrono>
+#include <cstring>
+#include <limits>
+
+#include "base/error.h"
+
+namespace onceover {
+namespace {
+
+uint64_t since_ns(std::chrono::steady_clock::time_point start) {
+  const auto passed = std::chrono::steady_clock::now() - start;
+  return static_cast<uint64_t>(std::chrono::duration_cast<std::chrono::nanoseconds>(passed).count());
+}
+
+// Reads exponents instead of calling isfinite, so that the compiler can run it over whole registers.
+bool all_finite(const float* values, size_t count) {
+  constexpr uint32_t kExponent = 0x7f800000;
+  uint32_t found = 0;
+  for (size_t i = 0; i < count; ++i) {
+    uint32_t bits;
+    std::memcpy(&bits, values + i, sizeof bits);
+    found |= (bits & kExponent) == kExponent;
+  }
+  return found == 0;
+}
+
+size_t input_count(const Config& config) {
+  return size_t{3} * config.preprocessing.height * config.preprocessing.width;
+}
+
+size_t output_count(const Config& config) { return config.patch_count() * config.embedding_dim; }
+
+}  // namespace
+
+Embedder::Embedder(const Config& config, GraphView graph, const EngineOptions& options, Memory& memory)
+    : config_(config),
+      preparer_(config.preprocessing, memory),
+      input_(memory, input_count(config), "network input"),
+      output_(memory, output_count(config), "patch embeddings") {
+  const std::vector<int64_t> input_shape = {1, 3, config.preprocessing.height, config.preprocessing.width};
+  const std::vector<int64_t> output_shape = {1, static_cast<int64_t>(config.patch_count()), config.embedding_dim};
+  engine_ = create_engine(options, graph, input_.data(), input_shape, output_.data(), output_shape);
+}
+
+const float* Embedder::embed(const ImageView& image, Timing& timing) {
+  const auto start = std::chrono::steady_clock::now();
+  preparer_.run(image, input_.data());
+  timing.prepare_ns = since_ns(start);
+
+  const auto engine_start = std::chrono::steady_clock::now();
+  // What the engine leaves unwritten must not pass for the embeddings of the image before.
+  for (float& value : output_) value = std::numeric_limits<float>::quiet_NaN();
+  engine_->run();
+  if (!all_finite(output_.data(), output_.size())) {
+    fail(Status::kEngine,
+         "%s answered NaN or infinite patch embeddings; the image gets no verdict. Check the graph and its weights",
+         engine_->version().c_str());
+  }
+  timing.engine_ns = since_ns(engine_start);
+  return output_.data();
+}
+
+}  // namespace onceover

@@ -1,0 +1,170 @@
+#include "session/session.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+
+#include "base/error.h"
+#include "kernels/dispatch.h"
+#include "scoring/nearest_neighbor.h"
+
+namespace onceover {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+uint64_t passed_ns(Clock::time_point from, Clock::time_point to) {
+  return static_cast<uint64_t>(std::chrono::duration_cast<std::chrono::nanoseconds>(to - from).count());
+}
+
+GraphView graph_of(const Package& package) {
+  const MemberView& member = package.require("graph.onnx");
+  return {member.data, static_cast<size_t>(member.size_bytes)};
+}
+
+// The memory bank (M, D), read in place from the mapped file.
+MatrixView<const float> memory_bank_of(const Package& package, const Config& config) {
+  const MemberView& member = package.require("memory_bank");
+  const float* rows = member.as<float>(2);
+  const uint64_t row_count = member.dimensions[0], columns = member.dimensions[1];
+  if (columns != config.embedding_dim) {
+    fail(Status::kPackage, "%s: member 'memory_bank' has %llu columns, the patch embedding has %u; write it again",
+         package.label().c_str(), static_cast<unsigned long long>(columns), config.embedding_dim);
+  }
+  if (row_count < 1 || row_count >= UINT32_MAX) {
+    fail(Status::kPackage, "%s: member 'memory_bank' has %llu rows, allowed are 1 to %u; write it again",
+         package.label().c_str(), static_cast<unsigned long long>(row_count), UINT32_MAX - 1);
+  }
+  const MatrixView<const float> bank(rows, static_cast<size_t>(row_count), config.embedding_dim);
+  try {
+    check_finite_rows(bank, "memory_bank");
+  } catch (const Error& error) {  // a user's input there, a damaged package here
+    fail(Status::kPackage, "%s: %s; write it again", package.label().c_str(), error.what());
+  }
+  return bank;
+}
+
+template <typename T>
+size_t first_maximum(const T* values, size_t count) {
+  size_t best = 0;
+  for (size_t i = 1; i < count; ++i) {
+    if (values[i] > values[best]) best = i;
+  }
+  return best;
+}
+
+float largest_value(MatrixView<const float> map) {
+  float largest = map.row(0)[0];
+  for (size_t y = 0; y < map.rows; ++y) {
+    for (size_t x = 0; x < map.columns; ++x) largest = map.row(y)[x] > largest ? map.row(y)[x] : largest;
+  }
+  return largest;
+}
+
+const char* decision_name(Decision decision) {
+  return decision == Decision::kUncalibrated ? "uncalibrated" : decision == Decision::kNormal ? "normal" : "anomalous";
+}
+
+// One parity image being replayed: what differs, by how much, and how much may.
+struct Replay {
+  const Package& package;
+  size_t image;     // its number, from 0
+  float tolerance;  // relative to `scale`
+  float scale;      // the largest expected patch score or score
+
+  float allowed() const { return tolerance * scale; }
+
+  // Returns |expected − got| / scale (0 when both are 0); throws when it is more than allowed, or not a number.
+  double compare(const char* quantity, size_t index, float expected, float got) const {
+    const double difference = std::fabs(double{expected} - double{got});
+    if (!(difference <= allowed())) {
+      fail(
+          Status::kVerification,
+          "%s: parity image %zu, %s %zu: expected %.9g, got %.9g, allowed difference %.3g; this machine or engine does "
+          "not reproduce the package, do not use it here",
+          package.label().c_str(), image, quantity, index, double{expected}, double{got}, double{allowed()});
+    }
+    return scale > 0 ? difference / scale : 0;
+  }
+};
+
+}  // namespace
+
+Session::Session(std::shared_ptr<const Package> package, const SessionOptions& options)
+    : package_(std::move(package)),
+      memory_(options.allocator, options.memory_limit_bytes),
+      config_(read_config(*package_)),
+      calibration_(read_calibration(*package_)),
+      bank_(memory_bank_of(*package_, config_)),
+      kernels_(onceover::kernels()),
+      embedder_(config_, graph_of(*package_), options.engine, memory_),
+      patch_scores_(memory_, config_.patch_count(), "patch scores"),
+      nearest_rows_(memory_, config_.patch_count(), "nearest rows"),
+      map_(config_.grid_height, config_.grid_width, config_.preprocessing.height, config_.preprocessing.width,
+           config_.blur_sigma, memory_) {}
+
+const Result& Session::run(const ImageView& image) {
+  const float* embeddings = embedder_.embed(image, result_.timing);  // (P, D)
+
+  const auto scoring = Clock::now();
+  const MatrixView<const float> queries(embeddings, config_.patch_count(), config_.embedding_dim);
+  nearest_neighbor(queries, bank_, patch_scores_.data(), nearest_rows_.data(), kernels_);
+  const size_t worst = first_maximum(patch_scores_.data(), patch_scores_.size());
+  result_.score = patch_scores_[worst];
+  if (!std::isfinite(result_.score)) {
+    fail(Status::kEngine, "%s: the image score is not finite (patch %zu); the image gets no verdict",
+         package_->label().c_str(), worst);
+  }
+  result_.worst_patch = static_cast<uint32_t>(worst);
+  result_.nearest_row = nearest_rows_[worst];
+
+  const auto drawing = Clock::now();
+  result_.map_maximum = largest_value(map_.draw(patch_scores_.data()));
+  const auto end = Clock::now();
+
+  result_.p_value = calibration_.p_value(result_.score);
+  result_.decision = !calibration_.calibrated                 ? Decision::kUncalibrated
+                     : result_.score > calibration_.threshold ? Decision::kAnomalous
+                                                              : Decision::kNormal;
+  result_.timing.score_ns = passed_ns(scoring, drawing);
+  result_.timing.map_ns = passed_ns(drawing, end);
+  return result_;
+}
+
+Session::SelfTest Session::self_test() {
+  const Parity parity = read_parity(*package_, config_);
+  SelfTest report;
+  report.tolerance = parity.relative_tolerance;
+  for (size_t i = 0; i < parity.images.size(); ++i) {
+    const ParityImage& expected = parity.images[i];
+    const Result& got = run(expected.image);
+
+    const size_t patches = config_.patch_count();
+    const float largest = expected.patch_scores[first_maximum(expected.patch_scores, patches)];
+    const Replay replay{*package_, i, parity.relative_tolerance, std::max(largest, expected.score)};
+    double& worst = report.largest_relative_difference;
+    worst = std::max(worst, replay.compare("score of patch", got.worst_patch, expected.score, got.score));
+    for (size_t p = 0; p < patches; ++p) {
+      worst = std::max(worst, replay.compare("patch score", p, expected.patch_scores[p], patch_scores_[p]));
+    }
+    const float* sample = expected.map;
+    for (size_t y = 0; y < map().rows; y += parity.map_step) {
+      for (size_t x = 0; x < map().columns; x += parity.map_step, ++sample) {
+        const double difference = replay.compare("map pixel", y * map().columns + x, *sample, map().row(y)[x]);
+        report.largest_map_difference = std::max(report.largest_map_difference, difference);
+      }
+    }
+    const auto verdict = static_cast<Decision>(expected.verdict);
+    const bool near_threshold =
+        calibration_.calibrated && std::fabs(got.score - calibration_.threshold) <= replay.allowed();
+    if (got.decision != verdict && !near_threshold) {
+      fail(Status::kVerification, "%s: parity image %zu, verdict: expected %s, got %s (score %.9g, threshold %.9g)",
+           package_->label().c_str(), i, decision_name(verdict), decision_name(got.decision), double{got.score},
+           double{calibration_.threshold});
+    }
+    ++report.images;
+  }
+  return report;
+}
+
+}  // namespace onceover

@@ -19,11 +19,12 @@ struct Config {
 struct Calibration {
   bool calibrated = false;
   double false_alarm_rate = 0;
-  float threshold = 0;      // +inf when uncalibrated
-  float map_threshold = 0;  // +inf when uncalibrated
-  const float* scores = nullptr;       // ascending, size n
-  const float* map_maxima = nullptr;   // ascending, size n
-  uint32_t n = 0;
+  float threshold = 0;                // +inf when uncalibrated
+  float map_threshold = 0;            // +inf when uncalibrated
+  const float* scores = nullptr;      // ascending, size n
+  const float* map_maxima = nullptr;  // ascending, size n
+  uint32_t n = 0;                     // independent parts
+  uint32_t image_count = 0;           // images those parts had
   // (1 + #{calibration ≥ score}) / (n + 1); 1 when n is 0.
   double p_value(float score) const;
 };
@@ -42,15 +43,17 @@ struct Parity {
   std::vector<ParityImage> images;
 };
 
-// The members' bytes, from their meaning; the only code that fills the records of layout.h.
+// The members' bytes, from their meaning; the only code that fills the records of layout.h. Each throws Error(kUsage)
+// for what its reader would refuse, naming member, field, value and what is allowed.
 std::vector<uint8_t> write_config(const Config& config);
-// scores and map_maxima need not be sorted, but must be finite and of equal length.
+// scores and map_maxima need not be sorted, but must be finite and of equal length. When not calibrated, the rate is
+// stored as 0 and the thresholds as +inf, whatever was given.
 std::vector<uint8_t> write_calibration(bool calibrated, double false_alarm_rate, float threshold, float map_threshold,
-                                       std::vector<float> scores, std::vector<float> map_maxima,
-                                       uint32_t image_count);
+                                       std::vector<float> scores, std::vector<float> map_maxima, uint32_t image_count);
 std::vector<uint8_t> write_parity(const Parity& parity, const Config& config);
 
-// Each throws Error(kPackage) naming package, member, field, value and what is allowed.
+// Each throws Error(kPackage) naming package, member, field, value and what is allowed; kUnsupported instead when the
+// package has a newer minor version, which may have given the value a meaning.
 Config read_config(const Package& package);
 Calibration read_calibration(const Package& package);
 Parity read_parity(const Package& package, const Config& config);

@@ -5,6 +5,11 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <string_view>
+
+#if defined(__BYTE_ORDER__) && __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
+#error "packages are read in place, which takes a little-endian machine"
+#endif
 
 namespace onceover {
 
@@ -16,9 +21,65 @@ inline constexpr uint16_t kFormatMinor = 1;
 inline constexpr size_t kMemberAlignment = 64;
 inline constexpr size_t kMaxDimensions = 4;
 inline constexpr size_t kMaxMembers = 64;
-inline constexpr size_t kMaxNameBytes = 47;  // [a-z0-9_.-], NUL-padded to 48
+inline constexpr size_t kMaxNameBytes = 47;     // [a-z0-9_.-], first a letter or digit, NUL-padded to 48
+inline constexpr size_t kMaxEntryBytes = 4096;  // bounds the table of a newer minor version
+
+// Members that this version understands; any other one marked required is refused by name.
+inline constexpr std::string_view kKnownMembers[] = {"config",      "manifest.json", "graph.onnx",
+                                                     "memory_bank", "calibration",   "parity"};
 
 enum class DataType : uint32_t { kBytes = 0, kFloat32 = 1, kFloat64 = 2, kUint8 = 3, kInt8 = 4, kUint32 = 5 };
+
+// Bytes of one element and its name in messages; 0 and null for a type this version does not know.
+constexpr size_t data_type_bytes(DataType type) {
+  switch (type) {
+    case DataType::kBytes:
+    case DataType::kUint8:
+    case DataType::kInt8:
+      return 1;
+    case DataType::kFloat32:
+    case DataType::kUint32:
+      return 4;
+    case DataType::kFloat64:
+      return 8;
+  }
+  return 0;
+}
+
+constexpr const char* data_type_name(DataType type) {
+  constexpr const char* kNames[] = {"bytes", "float32", "float64", "uint8", "int8", "uint32"};
+  return data_type_bytes(type) == 0 ? nullptr : kNames[static_cast<uint32_t>(type)];
+}
+
+constexpr bool is_known_member(std::string_view name) {
+  for (const std::string_view known : kKnownMembers) {
+    if (name == known) return true;
+  }
+  return false;
+}
+
+// A name can become a file name anywhere: no separators, no hidden files, no options, no case to lose.
+constexpr bool is_member_name(std::string_view name) {
+  if (name.empty() || name.size() > kMaxNameBytes) return false;
+  for (size_t i = 0; i < name.size(); ++i) {
+    const char c = name[i];
+    const bool alphanumeric = (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9');
+    if (!alphanumeric && (i == 0 || (c != '_' && c != '.' && c != '-'))) return false;
+  }
+  return true;
+}
+
+// product(dimensions) · bytes per element; 0 when the type is unknown, the rank is not 1 … 4, a dimension is 0 or
+// the product overflows. No member has 0 bytes, so 0 never agrees with anything.
+constexpr uint64_t member_bytes(DataType type, const uint64_t* dimensions, size_t dimension_count) {
+  if (dimension_count < 1 || dimension_count > kMaxDimensions) return 0;
+  uint64_t bytes = data_type_bytes(type);
+  for (size_t i = 0; i < dimension_count; ++i) {
+    if (dimensions[i] == 0 || bytes > UINT64_MAX / dimensions[i]) return 0;
+    bytes *= dimensions[i];
+  }
+  return bytes;
+}
 
 struct FileHeader {  // at byte 0
   uint8_t magic[8];
@@ -33,7 +94,9 @@ struct FileHeader {  // at byte 0
 };
 static_assert(sizeof(FileHeader) == 64);
 
-struct TableEntry {  // member_count of them at table_offset, then member_count SHA-256 digests, then the package id
+// member_count entries of entry_bytes each at table_offset, then member_count SHA-256 digests, then the package id,
+// then zeros up to a multiple of 64, where the first member may begin.
+struct TableEntry {
   char name[48];
   uint32_t flags;  // bit 0: a reader that does not know this member must refuse the package
   uint32_t type;
@@ -67,8 +130,8 @@ static_assert(sizeof(ConfigRecord) == 256);
 // Member "calibration" (required): this record, then score_count float32 image scores ascending, then score_count
 // float32 anomaly-map maxima ascending, one pair of values per independent held-out part.
 struct CalibrationRecord {
-  uint32_t record_bytes;  // 64
-  uint32_t state;         // 0 uncalibrated, 1 split conformal
+  uint32_t record_bytes;    // 64
+  uint32_t state;           // 0 uncalibrated, 1 split conformal
   double false_alarm_rate;  // alpha; 0 when uncalibrated
   float threshold;          // image score above it is anomalous; +inf when uncalibrated
   float map_threshold;      // anomaly-map value above it belongs to a region; +inf when uncalibrated
@@ -80,8 +143,8 @@ static_assert(sizeof(CalibrationRecord) == 64);
 
 // Member "parity" (required): header, then `image_count` records; every record's offsets count from the member start.
 struct ParityHeader {
-  uint32_t record_bytes;  // of one ParityRecord: 64
-  uint32_t image_count;
+  uint32_t record_bytes;     // of one ParityRecord: 64
+  uint32_t image_count;      // up to 1024; 0 in a package that has not been replayed yet
   float relative_tolerance;  // |score − expected| ≤ relative_tolerance · max(expected, largest expected patch score)
   uint32_t map_step;         // every map_step-th row and column of the anomaly map at input size is recorded
   uint8_t zeros[48];

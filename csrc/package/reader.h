@@ -12,6 +12,7 @@
 namespace onceover {
 
 struct MemberView {
+  std::string_view package;  // label of the package, for messages
   std::string_view name;
   DataType type = DataType::kBytes;
   uint32_t dimension_count = 0;
@@ -21,7 +22,8 @@ struct MemberView {
   uint64_t size_bytes = 0;
   Digest sha256{};
 
-  // The member as an array of T; throws Error(kPackage) when type or rank differ from what the caller expects.
+  // The member as an array of T (float, double, uint8_t, int8_t, uint32_t); throws Error(kPackage) when type or rank
+  // differ from what the caller expects.
   template <typename T>
   const T* as(size_t rank) const;
 };
@@ -31,7 +33,8 @@ class Package {
   // Maps a file read-only and checks it. Throws Error(kInput) when it cannot be read, kPackage when it is damaged
   // (what, at which byte), kUnsupported for another major version or an unknown required member.
   static std::shared_ptr<const Package> open(const std::string& path);
-  // Borrows `size` bytes, which must outlive the package (flash, a test). `label` names it in messages.
+  // Borrows `size` bytes, which must outlive the package (flash, a test). `label` names it in messages. Bytes that do
+  // not start at a multiple of 64 are copied, because members promise that alignment.
   static std::shared_ptr<const Package> view(const uint8_t* data, size_t size, const std::string& label);
 
   ~Package();
@@ -47,11 +50,13 @@ class Package {
 
  private:
   Package() = default;
-  void parse();  // fills members_ from data_, size_
+  void parse();                                      // fills members_ from data_, size_
+  void check_content(uint64_t directory_end) const;  // zero padding and member hashes
   std::string label_;
   const uint8_t* data_ = nullptr;
   size_t size_ = 0;
   bool mapped_ = false;
+  uint8_t* copy_ = nullptr;  // owned, when a borrowed view was not aligned
   uint16_t minor_ = 0;
   Digest id_{};
   std::vector<MemberView> members_;

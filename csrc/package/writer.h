@@ -10,16 +10,19 @@ namespace onceover {
 
 class PackageWriter {
  public:
-  // Copies nothing: `data` must live until bytes() or save(). Throws Error(kUsage) for a bad or duplicate name, or
-  // a size that disagrees with type and dimensions. An empty dimensions list means one dimension, size_bytes.
+  // Copies nothing: `data` must live until bytes() or save(). Throws Error(kUsage) for a bad or duplicate name, a
+  // required member that no reader knows (layout.h), no bytes, or a size that disagrees with type and dimensions. An
+  // empty dimensions list means one dimension of size_bytes elements of one byte.
   void add(const std::string& name, const void* data, size_t size_bytes, DataType type,
            const std::vector<uint64_t>& dimensions, bool required);
 
   // The whole package in memory. Same members in the same order, same bytes.
   std::vector<uint8_t> bytes() const;
 
-  // bytes() to `path`: temporary file in the same folder, fsync, rename, fsync of the folder. On failure throws
-  // Error(kOutput) naming path and reason, and leaves no temporary file and the old `path` untouched.
+  // bytes() to `path`: temporary file ".<name>.<pid>.<n>.tmp" in the same folder, fsync, rename, fsync of the folder.
+  // On failure throws Error(kOutput) naming path and reason, and leaves no temporary file and the old `path`
+  // untouched. A process killed on the way leaves the old `path` untouched, too, and perhaps the temporary file; the
+  // next save to `path` removes it. A symbolic link at `path` is replaced, not followed.
   void save(const std::string& path) const;
 
  private:
@@ -31,6 +34,7 @@ class PackageWriter {
     std::vector<uint64_t> dimensions;
     bool required;
   };
+  std::vector<uint8_t> directory() const;
   std::vector<Member> members_;
 };
 

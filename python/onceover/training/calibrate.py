@@ -1,0 +1,160 @@
+"""Held-out normal scores → Calibration: split conformal, Vovk et al. 2005; Lei et al. 2018, arXiv:1604.04173.
+
+With n independent normal parts that did not enter the bank, the ⌈(n+1)(1−α)⌉-th smallest of their scores is exceeded by
+a further normal part with probability at most α, whatever the distribution, as long as all of them are exchangeable
+(same camera, same light, same process). That needs n ≥ 1/α − 1.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Sequence
+from fractions import Fraction
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from onceover.errors import InputError, UsageError
+from onceover.types import Calibration
+
+DEFAULT_FALSE_ALARM_RATE = 0.05
+DEFAULT_HOLDOUT = 0.2  # of the groups
+
+_LARGEST_DENOMINATOR = 10**9  # reads 0.05 as 1/20 and 1/3 as a third, not as their nearest binary fractions
+
+
+def required_groups(alpha: float) -> int:
+    """The smallest number of held-out groups that supports a false-alarm rate: 0.05 → 19, 0.01 → 99, 0.001 → 999."""
+    return max(1, math.ceil(1 / _exact(alpha) - 1))
+
+
+def conformal_rank(n: int, alpha: float) -> int:
+    """k = ⌈(n+1)(1−α)⌉: the threshold is the k-th smallest of n scores. n + 1 means that n scores are too few."""
+    return math.ceil((n + 1) * (1 - _exact(alpha)))
+
+
+def conformal_threshold(scores: ArrayLike, alpha: float) -> float:
+    """The score that a further normal part exceeds with probability ≤ alpha; UsageError for too few scores."""
+    ordered = np.sort(np.asarray(scores))
+    rank = conformal_rank(len(ordered), alpha)
+    if rank > len(ordered):
+        check_rate(alpha, len(ordered))
+    return float(ordered[rank - 1])
+
+
+def calibrate(scores: ArrayLike, map_maxima: ArrayLike, groups: Sequence[Hashable] | None, alpha: float) -> Calibration:
+    """Image scores and largest map values of held-out normal images, (n,) each, → Calibration.
+
+    groups: the part each image shows; a part counts once, by its highest value. None: every image is its own part.
+    Too few parts for `alpha` give a Calibration without thresholds ("uncalibrated"). Raises InputError for values that
+    are not finite or counts that differ.
+    """
+    score, maximum = np.asarray(scores, np.float32), np.asarray(map_maxima, np.float32)
+    parts: list[Hashable] = list(range(score.size)) if groups is None else list(groups)
+    if score.ndim != 1 or score.shape != maximum.shape or len(parts) != len(score):
+        counts = f"{score.shape} scores, {maximum.shape} map maxima and {len(parts)} groups"
+        raise InputError(f"got {counts}; there must be one of each per held-out image")
+    if not (np.isfinite(score).all() and np.isfinite(maximum).all()):
+        bad = int(np.flatnonzero(~(np.isfinite(score) & np.isfinite(maximum)))[0])
+        found = f"score {score[bad]} and map maximum {maximum[bad]}"
+        raise InputError(f"held-out image {bad} has {found}, expected finite numbers; look at that image")
+    highest_score, highest_map = _highest(score, parts), _highest(maximum, parts)
+    enough = len(highest_score) >= required_groups(alpha)
+    return Calibration(
+        false_alarm_rate=alpha,
+        threshold=conformal_threshold(highest_score, alpha) if enough else None,
+        map_threshold=conformal_threshold(highest_map, alpha) if enough else None,
+        scores=highest_score,
+        map_maxima=highest_map,
+        image_count=len(score),
+    )
+
+
+def check_rate(alpha: float, n_groups: int) -> None:
+    """Refuse a rate that `n_groups` held-out groups cannot support, with the numbers; UsageError."""
+    required = required_groups(alpha)
+    if n_groups < required:
+        possible = f"{n_groups} support {1 / (n_groups + 1):.3g} at best" if n_groups else "there are none"
+        raise UsageError(
+            f"a false-alarm rate of {alpha:g} takes at least {required} held-out normal images (or groups), "
+            f"{possible}; add good images or ask for a higher rate"
+        )
+
+
+def plan_holdout(n_groups: int, alpha: float, explicit: bool, holdout: float | None = None) -> int:
+    """How many of `n_groups` groups are held out for calibration.
+
+    explicit: the user asked for this rate, so one that cannot be met is refused (UsageError) instead of leaving the
+    package uncalibrated. holdout: a whole number of groups (≥ 1), a share (below 1), 0 for none, None for the default:
+    a fifth, raised to what the rate requires as long as the bank keeps at least as many.
+    """
+    required = required_groups(alpha)
+    if holdout is None:
+        held = max(1, round(DEFAULT_HOLDOUT * n_groups))
+        if held < required <= n_groups // 2:
+            held = required
+    else:
+        held = _held_out(n_groups, holdout)
+    if held > 0 and n_groups < 2:
+        raise InputError(
+            f"{n_groups} image (or group) of good parts is not enough to hold one out; "
+            "give more, or hold out none (the package will be uncalibrated)"
+        )
+    if held >= max(n_groups, 1):
+        raise UsageError(f"holding out {held} of {n_groups} groups leaves none for the memory bank; hold out fewer")
+    if explicit and held < required:
+        more = f" (by default that many again for the bank, so {2 * required} in all)" if holdout is None else ""
+        other = f", hold out {required} of the {n_groups} explicitly" if n_groups > required else ""
+        raise UsageError(
+            f"a false-alarm rate of {alpha:g} takes {required} held-out normal images (or groups){more}, "
+            f"but {held} of {n_groups} would be held out; add good images{other}, or ask for a rate of at least "
+            f"{1 / (held + 1):.3g}"
+        )
+    return held
+
+
+def realised_rate_interval(n: int, alpha: float, confidence: float = 0.9) -> tuple[float, float]:
+    """Where the false-alarm rate on the line may lie, given the n scores drawn: central interval of Beta(n+1−k, k).
+
+    k is the rank of the threshold. n = 99, α = 0.01: 0.05 % to 3 %. Continuous scores; with ties the rate is lower.
+    """
+    check_rate(alpha, n)
+    if not 0 < confidence < 1:
+        raise UsageError(f"confidence is {confidence:g}; it must lie between 0 and 1, usually 0.9")
+    exceeding = n + 1 - conformal_rank(n, alpha)
+    tail = (1 - confidence) / 2
+    return _beta_quantile(n, exceeding, tail), _beta_quantile(n, exceeding, 1 - tail)
+
+
+def _beta_quantile(n: int, a: int, probability: float) -> float:
+    """Quantile of Beta(a, n+1−a), whole a, by bisection: its distribution function at x is P(Binomial(n, x) ≥ a)."""
+    log_ways = [math.lgamma(n + 1) - math.lgamma(i + 1) - math.lgamma(n - i + 1) for i in range(a)]
+    fewer, ways = np.arange(a), np.array(log_ways)
+    low, high = 0.0, 1.0
+    while high - low > 1e-15 + 1e-13 * high:
+        middle = (low + high) / 2
+        below = np.exp(ways + fewer * math.log(middle) + (n - fewer) * math.log1p(-middle)).sum()
+        low, high = (middle, high) if 1 - below < probability else (low, middle)
+    return (low + high) / 2
+
+
+def _highest(values: NDArray[np.float32], parts: list[Hashable]) -> NDArray[np.float32]:
+    """One value per part, ascending."""
+    highest: dict[Hashable, np.float32] = {}
+    for value, part in zip(values, parts, strict=True):
+        highest[part] = max(value, highest.get(part, value))
+    return np.sort(np.array(list(highest.values()), np.float32))
+
+
+def _held_out(n_groups: int, holdout: float) -> int:
+    if isinstance(holdout, float) and not (math.isfinite(holdout) and (holdout < 1 or holdout.is_integer())):
+        raise UsageError(f"holdout is {holdout:g}; give a share below 1, or a whole number of groups")
+    if holdout < 0:
+        raise UsageError(f"holdout is {holdout:g}; give 0, a share below 1, or a whole number of groups")
+    return int(holdout) if holdout >= 1 or holdout == 0 else max(1, round(holdout * n_groups))
+
+
+def _exact(alpha: float) -> Fraction:
+    if not 1 / _LARGEST_DENOMINATOR <= alpha < 1:
+        raise UsageError(f"false-alarm rate is {alpha}; it must lie between 0 and 1, e.g. 0.05 for one part in twenty")
+    return Fraction(alpha).limit_denominator(_LARGEST_DENOMINATOR)

@@ -1,24 +1,30 @@
 // Patch scores (h, w) → anomaly map: bilinear to the input size, Gaussian blur, then bilinear to any size asked for.
 #pragma once
 
-#include "base/memory.h"
 #include "base/matrix_view.h"
+#include "base/memory.h"
 
 namespace onceover {
 
-// out (H, W) ← in (h, w), bilinear, half-pixel centers, edges clamped; never allocates.
+// out (H, W) ← in (h, w), bilinear, half-pixel centers, edges clamped (torch's align_corners=False, no antialias);
+// both at least 1 × 1; never allocates.
 void resize_bilinear(MatrixView<const float> in, MatrixView<float> out);
+
+inline constexpr float kMaxBlurSigma = 1024;  // pixels; bounds the taps
 
 // Separable Gaussian, truncated at 4 sigma, edge sample repeated (scipy's "reflect").
 class GaussianBlur {
  public:
+  // Throws Error(kUsage) unless 0 ≤ sigma ≤ kMaxBlurSigma and the size is at least 1 × 1.
   GaussianBlur(float sigma, size_t height, size_t width, Memory& memory);
-  void run(MatrixView<float> map);  // in place; sigma 0 is the identity
+  void run(MatrixView<float> map);  // in place, of the size given above; sigma 0 is the identity
+  size_t radius() const noexcept { return radius_; }
+  const Buffer<float>& taps() const noexcept { return taps_; }  // of one side: center first, radius + 1 of them
 
  private:
-  size_t radius_;
+  size_t radius_;  // int(4·sigma + 0.5), as scipy
   Buffer<float> taps_;
-  Buffer<float> scratch_;
+  Buffer<float> scratch_;  // (H, W), then one row padded by radius on both sides
 };
 
 class AnomalyMap {

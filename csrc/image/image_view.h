@@ -34,8 +34,8 @@ size_t pixel_bytes(PixelFormat format);
 // |stride| ≥ one row.
 void check_image(const ImageView& image);
 
-inline constexpr size_t kMinImageSide = 8;        // below this an upsampled image holds no texture at all
-inline constexpr size_t kMaxImageSide = 32768;    // bounds the resize tables
+inline constexpr size_t kMinImageSide = 8;           // below this an upsampled image holds no texture at all
+inline constexpr size_t kMaxImageSide = 32768;       // bounds the resize tables
 inline constexpr size_t kMaxImagePixels = 1u << 27;  // 134 megapixels
 
 }  // namespace onceover

@@ -14,14 +14,18 @@ struct Preprocessing {
   float std[3] = {1, 1, 1};
 };
 
-// Reusable resizer: holds filter tables and two accumulator rows, all allocated in the constructor.
+// Reusable resizer: holds filter tables and one row of each width, all allocated in the constructor (about 1 MiB,
+// bounded by kMaxImageSide). Output pixel i weighs input pixel j by max(0, 1 − |j + ½ − c| / s), normalized, with
+// c = (i + ½)·scale, scale = input / output and s = max(1, scale): Pillow's BILINEAR, without its rounding between
+// the two axes, hence within one gray level of it. Float32, no contraction: the same bits on every machine.
 class Preparer {
  public:
+  // Throws Error(kUsage) unless 1 ≤ height, width ≤ kMaxImageSide, mean finite, std finite and positive.
   Preparer(const Preprocessing& preprocessing, Memory& memory);
 
-  // image → out (3, height, width) float32, RGB, (resized / 255 − mean) / std. 8-bit images are rounded to uint8
-  // after the resize (as Pillow does), 16-bit ones are scaled by 1/65535 and stay real. Gray is replicated, alpha
-  // is ignored. Allocates nothing. Throws Error(kInput).
+  // image → out (3, height, width) float32, RGB. 8-bit images are rounded half up to uint8 after the resize (as
+  // Pillow does), then (value / 255 − mean) / std in float32, one rounding per operation; 16-bit ones stay real:
+  // (value / 65535 − mean) / std. Gray is replicated, alpha is ignored. Allocates nothing. Throws Error(kInput).
   void run(const ImageView& image, float* out);
 
   // The resize alone, before normalization: out (height, width, 3) uint8 RGB; 8-bit formats only.
@@ -34,14 +38,20 @@ class Preparer {
     Buffer<uint32_t> first, count, offset;
     Buffer<float> weight;
     size_t input_size = 0;  // what the tables were computed for
+    void allocate(size_t output_size, Memory& memory);
+    void plan(size_t new_input_size);  // does nothing when the size did not change
   };
-  void plan(Axis& axis, size_t input_size, size_t output_size);
-  template <typename Emit>
+  // Calls emit(y, row) for each output row: row (colors, width) float32, RGB planes, in units of the samples.
+  template <typename Sample, typename Emit>
   void resize(const ImageView& image, Emit&& emit);
+  void run_u8(const ImageView& image, float* out);
+  void run_u16(const ImageView& image, float* out);
 
   Preprocessing preprocessing_;
   Axis horizontal_, vertical_;
-  Buffer<float> rows_;
+  Buffer<float> input_row_;   // (input width, channels): input rows already filtered vertically
+  Buffer<float> output_row_;  // (colors, width)
+  Buffer<float> normalized_;  // (3, 256): color, 8-bit value → network input
 };
 
 }  // namespace onceover

@@ -20,9 +20,8 @@ constexpr size_t kGroup = 4;      // vectors compared with a fifth at a time
 constexpr size_t kPartials = 16;  // two registers
 
 // Loads of a tail of n < 16 elements take lanes i < n: 16 − n elements into this table begin the lane masks.
-alignas(64) const int32_t kTailMask[2 * kPartials] = {-1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1,
-                                                      -1, -1, -1, -1, -1, 0,  0,  0,  0,  0,  0,
-                                                      0,  0,  0,  0,  0,  0,  0,  0,  0,  0};
+alignas(64) const int32_t kTailMask[2 * kPartials] = {-1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1,
+                                                      0,  0,  0,  0,  0,  0,  0,  0,  0,  0,  0,  0,  0,  0,  0,  0};
 
 inline __m256 add_square(__m256 sum, __m256 a, __m256 b) {
   const __m256 difference = _mm256_sub_ps(a, b);

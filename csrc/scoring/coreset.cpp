@@ -12,8 +12,8 @@ namespace onceover {
 GreedyCoreset::GreedyCoreset(MatrixView<const float> points, size_t first, const KernelTable& table, Memory& memory)
     : points_(points), table_(table), min_squared_(memory, points.rows, "coreset distances"), next_(first) {
   if (points.rows == 0 || points.columns == 0 || points.rows >= UINT32_MAX || points.stride != points.columns) {
-    fail(Status::kInput, "coreset points are %zu x %zu (stride %zu); expected 1 to 2^32 - 2 contiguous rows", points.rows,
-         points.columns, points.stride);
+    fail(Status::kInput, "coreset points are %zu x %zu (stride %zu); expected 1 to 2^32 - 2 contiguous rows",
+         points.rows, points.columns, points.stride);
   }
   if (first >= points.rows) {
     fail(Status::kUsage, "coreset starts from row %zu, but there are %zu rows (0 to %zu)", first, points.rows,

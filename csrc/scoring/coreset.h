@@ -4,8 +4,8 @@
 #include <cstdint>
 #include <vector>
 
-#include "base/memory.h"
 #include "base/matrix_view.h"
+#include "base/memory.h"
 #include "kernels/kernel_table.h"
 
 namespace onceover {

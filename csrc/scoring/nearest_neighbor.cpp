@@ -30,10 +30,12 @@ void nearest_neighbor(MatrixView<const float> queries, MatrixView<const float> b
                       const KernelTable& table) {
   const size_t dims = bank.columns;
   if (bank.rows == 0 || dims == 0 || bank.rows >= UINT32_MAX) {
-    fail(Status::kInput, "memory bank is %zu x %zu; expected 1 to 2^32 - 2 rows of at least one value", bank.rows, dims);
+    fail(Status::kInput, "memory bank is %zu x %zu; expected 1 to 2^32 - 2 rows of at least one value", bank.rows,
+         dims);
   }
   if (queries.columns != dims || queries.stride != dims || bank.stride != dims) {
-    fail(Status::kInput, "queries have %zu values per row (stride %zu), the memory bank %zu (stride %zu); all must agree",
+    fail(Status::kInput,
+         "queries have %zu values per row (stride %zu), the memory bank %zu (stride %zu); all must agree",
          queries.columns, queries.stride, dims, bank.stride);
   }
   std::fill_n(distance, queries.rows, std::numeric_limits<float>::infinity());
@@ -49,7 +51,8 @@ void nearest_neighbor(MatrixView<const float> queries, MatrixView<const float> b
 void check_finite_rows(MatrixView<const float> rows, const char* what) {
   for (size_t i = 0; i < rows.rows; ++i) {
     if (!is_finite_row(rows.row(i), rows.columns)) {
-      fail(Status::kInput, "%s: row %zu of %zu holds a NaN or infinity; every value must be finite", what, i, rows.rows);
+      fail(Status::kInput, "%s: row %zu of %zu holds a NaN or infinity; every value must be finite", what, i,
+           rows.rows);
     }
   }
 }

@@ -1,0 +1,108 @@
+// Python doors of csrc/image: resize, prepare, draw_anomaly_map, resize_map (python/onceover/_core.pyi).
+#include <pybind11/stl.h>
+
+#include <array>
+
+#include "bindings/arrays.h"
+#include "image/anomaly_map.h"
+#include "image/prepare.h"
+#include "scoring/nearest_neighbor.h"
+
+namespace py = pybind11;
+
+namespace onceover {
+
+void bind_image(py::module_& module);
+
+namespace {
+
+using Triple = std::array<float, 3>;
+
+uint32_t checked_side(int64_t side, const char* name) {
+  if (side < 1 || side > static_cast<int64_t>(kMaxImageSide)) {
+    fail(Status::kUsage, "%s is %lld; expected 1 to %zu", name, static_cast<long long>(side), kMaxImageSide);
+  }
+  return static_cast<uint32_t>(side);
+}
+
+Preprocessing preprocessing_of(int64_t height, int64_t width) {
+  Preprocessing wanted;
+  wanted.height = checked_side(height, "height");
+  wanted.width = checked_side(width, "width");
+  return wanted;
+}
+
+py::array_t<uint8_t> resize(const py::array& image, int64_t height, int64_t width, const std::string& color) {
+  const ImageView view = view_image(image, color);
+  const Preprocessing wanted = preprocessing_of(height, width);
+  auto out = new_array<uint8_t>({wanted.height, wanted.width, 3});
+  uint8_t* pixels = out.mutable_data();
+  py::gil_scoped_release release;
+  Memory memory;
+  Preparer(wanted, memory).resize_u8(view, pixels);
+  return out;
+}
+
+py::array_t<float> prepare(const py::array& image, int64_t height, int64_t width, const Triple& mean, const Triple& std,
+                           const std::string& color) {
+  const ImageView view = view_image(image, color);
+  Preprocessing wanted = preprocessing_of(height, width);
+  for (size_t c = 0; c < 3; ++c) {
+    wanted.mean[c] = mean[c];
+    wanted.std[c] = std[c];
+  }
+  auto out = new_array<float>({3, wanted.height, wanted.width});
+  float* values = out.mutable_data();
+  py::gil_scoped_release release;
+  Memory memory;
+  Preparer(wanted, memory).run(view, values);
+  return out;
+}
+
+// (h, w), not empty, finite: a NaN would spread over the whole map.
+MatrixView<const float> view_scores(const py::array& array, const char* what) {
+  const MatrixView<const float> scores = view_matrix<float>(array, what);
+  if (scores.rows == 0 || scores.columns == 0) {
+    fail(Status::kInput, "%s is %s; expected at least 1 x 1", what, describe_array(array).c_str());
+  }
+  check_finite_rows(scores, what);
+  return scores;
+}
+
+py::array_t<float> draw_anomaly_map(const py::array& patch_scores, int64_t height, int64_t width, float sigma) {
+  const MatrixView<const float> scores = view_scores(patch_scores, "patch_scores");
+  const uint32_t rows = checked_side(height, "height");
+  auto out = new_array<float>({rows, checked_side(width, "width")});
+  const MatrixView<float> drawn = mutable_view(out);
+  py::gil_scoped_release release;
+  Memory memory;
+  GaussianBlur blur(sigma, drawn.rows, drawn.columns, memory);
+  resize_bilinear(scores, drawn);
+  blur.run(drawn);
+  return out;
+}
+
+py::array_t<float> resize_map(const py::array& anomaly_map, int64_t height, int64_t width) {
+  const MatrixView<const float> map = view_scores(anomaly_map, "anomaly_map");
+  const uint32_t rows = checked_side(height, "height");
+  auto out = new_array<float>({rows, checked_side(width, "width")});
+  const MatrixView<float> resized = mutable_view(out);
+  py::gil_scoped_release release;
+  resize_bilinear(map, resized);
+  return out;
+}
+
+}  // namespace
+
+void bind_image(py::module_& module) {
+  module.def("resize", &resize, py::arg("image"), py::arg("height"), py::arg("width"), py::arg("color") = "rgb",
+             "The one resize: (H, W[, C]) 8-bit -> (height, width, 3) uint8 RGB.");
+  module.def("prepare", &prepare, py::arg("image"), py::arg("height"), py::arg("width"), py::arg("mean"),
+             py::arg("std"), py::arg("color") = "rgb", "Image -> (3, height, width) float32 network input.");
+  module.def("draw_anomaly_map", &draw_anomaly_map, py::arg("patch_scores"), py::arg("height"), py::arg("width"),
+             py::arg("sigma"), "(h, w) -> (height, width): bilinear, then Gaussian blur.");
+  module.def("resize_map", &resize_map, py::arg("anomaly_map"), py::arg("height"), py::arg("width"),
+             "(h, w) -> (height, width), bilinear.");
+}
+
+}  // namespace onceover

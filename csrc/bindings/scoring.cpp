@@ -1,0 +1,96 @@
+// Python doors of csrc/scoring and csrc/kernels: isa, available_isas, nearest_neighbor, GreedyCoreset.
+#include "scoring/nearest_neighbor.h"
+
+#include <pybind11/stl.h>
+
+#include <optional>
+
+#include "bindings/arrays.h"
+#include "kernels/dispatch.h"
+#include "scoring/coreset.h"
+
+namespace py = pybind11;
+
+namespace onceover {
+
+void bind_scoring(py::module_& module);
+
+namespace {
+
+using IsaName = std::optional<std::string>;
+
+const KernelTable& table_for(const IsaName& isa) { return isa ? kernels_named(isa->c_str()) : kernels(); }
+
+size_t checked_first(int64_t first) {
+  if (first < 0) fail(Status::kUsage, "first is %lld; expected a row number, 0 or more", static_cast<long long>(first));
+  return static_cast<size_t>(first);
+}
+
+// Row numbers as Python knows them: int64, −1 for "none" (UINT32_MAX).
+py::array_t<int64_t> row_numbers(const uint32_t* rows, size_t count) {
+  auto out = new_array<int64_t>({count});
+  int64_t* to = out.mutable_data();
+  for (size_t i = 0; i < count; ++i) to[i] = rows[i] == UINT32_MAX ? -1 : static_cast<int64_t>(rows[i]);
+  return out;
+}
+
+py::tuple find_nearest(const py::array& queries, const py::array& bank, const IsaName& isa) {
+  const MatrixView<const float> asked = view_matrix<float>(queries, "queries");
+  const MatrixView<const float> rows = view_matrix<float>(bank, "bank");
+  const KernelTable& table = table_for(isa);
+  auto distance = new_array<float>({asked.rows});
+  float* distances = distance.mutable_data();
+  std::vector<uint32_t> index(asked.rows);
+  {
+    py::gil_scoped_release release;
+    check_finite_rows(rows, "bank");
+    nearest_neighbor(asked, rows, distances, index.data(), table);
+  }
+  return py::make_tuple(distance, row_numbers(index.data(), index.size()));
+}
+
+// A GreedyCoreset that keeps the array it reads alive.
+class ArrayCoreset {
+ public:
+  ArrayCoreset(const py::array& points, int64_t first, const IsaName& isa)
+      : points_(points),
+        coreset_(view_matrix<float>(points, "points"), checked_first(first), table_for(isa), memory_) {}
+
+  void select(int64_t count) {
+    if (count < 0) fail(Status::kUsage, "count is %lld; expected 0 or more rows", static_cast<long long>(count));
+    py::gil_scoped_release release;
+    coreset_.select(static_cast<size_t>(count));
+  }
+  py::array_t<int64_t> selected() const { return row_numbers(coreset_.selected().data(), coreset_.selected().size()); }
+  float covering_radius() const { return coreset_.covering_radius(); }
+
+ private:
+  py::array points_;
+  Memory memory_;
+  GreedyCoreset coreset_;
+};
+
+}  // namespace
+
+void bind_scoring(py::module_& module) {
+  module.def("isa", [] { return std::string(kernels().name); }, "The active instruction set.");
+  module.def(
+      "available_isas",
+      [] {
+        std::vector<std::string> names;
+        for (const KernelTable* table : available_kernels()) names.emplace_back(table->name);
+        return names;
+      },
+      "Every instruction set this machine can run, best first.");
+  module.def("nearest_neighbor", &find_nearest, py::arg("queries"), py::arg("bank"), py::arg("isa") = py::none(),
+             "(Q, D), (M, D) float32 -> Euclidean distances (Q,), lowest indices (Q,) int64; a non-finite query gives "
+             "+inf and -1.");
+  py::class_<ArrayCoreset>(module, "GreedyCoreset", "Greedy k-center selection over points (N, d) float32.")
+      .def(py::init<const py::array&, int64_t, const IsaName&>(), py::arg("points"), py::arg("first"),
+           py::arg("isa") = py::none())
+      .def("select", &ArrayCoreset::select, py::arg("count"), "Adds up to `count` rows.")
+      .def_property_readonly("selected", &ArrayCoreset::selected)
+      .def_property_readonly("covering_radius", &ArrayCoreset::covering_radius);
+}
+
+}  // namespace onceover

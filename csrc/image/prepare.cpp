@@ -1,0 +1,259 @@
+// Two passes per output row: input rows are blended vertically into one row (long, vectorized loops over raw samples),
+// and that row is filtered horizontally. Nothing but the two rows and the tables is kept.
+#include "image/prepare.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "base/error.h"
+
+namespace onceover {
+namespace {
+
+constexpr size_t kMaxChannels = 4;
+
+struct Layout {  // of one pixel
+  size_t channels;
+  size_t sample_bytes;
+  size_t colors;      // 1 gray, 3 color
+  size_t channel[3];  // where red, green and blue lie
+};
+
+Layout layout_of(PixelFormat format) {
+  switch (format) {
+    case PixelFormat::kGray8:
+      return {1, 1, 1, {0, 0, 0}};
+    case PixelFormat::kRgb8:
+      return {3, 1, 3, {0, 1, 2}};
+    case PixelFormat::kBgr8:
+      return {3, 1, 3, {2, 1, 0}};
+    case PixelFormat::kRgba8:
+      return {4, 1, 3, {0, 1, 2}};
+    case PixelFormat::kBgra8:
+      return {4, 1, 3, {2, 1, 0}};
+    case PixelFormat::kGray16:
+      return {1, 2, 1, {0, 0, 0}};
+    case PixelFormat::kRgb16:
+      return {3, 2, 3, {0, 1, 2}};
+    case PixelFormat::kBgr16:
+      return {3, 2, 3, {2, 1, 0}};
+    case PixelFormat::kRgba16:
+      return {4, 2, 3, {0, 1, 2}};
+    case PixelFormat::kBgra16:
+      return {4, 2, 3, {2, 1, 0}};
+  }
+  fail(Status::kInput, "pixel format %u does not exist; see image/image_view.h for the known ones",
+       static_cast<unsigned>(format));
+}
+
+template <typename Sample>
+float sample_at(const uint8_t* row, size_t i) {
+  Sample sample;  // 16-bit rows of a camera may lie at odd addresses
+  std::memcpy(&sample, row + i * sizeof(Sample), sizeof(Sample));
+  return static_cast<float>(sample);
+}
+
+struct RowTaps {  // input rows that make one output row
+  const uint8_t* first;
+  ptrdiff_t stride;
+  const float* weight;
+  size_t count;
+  const uint8_t* row(size_t i) const { return first + static_cast<ptrdiff_t>(i) * stride; }
+};
+
+// sum[i] ← Σ weight · row[i], rows in order, four at a time to spare loads and stores of sum. Blocks keep sum in cache.
+template <typename Sample>
+void blend_rows(const RowTaps& taps, float* __restrict sum_row, size_t samples) {
+  constexpr size_t kBlock = 2048;
+  for (size_t start = 0; start < samples; start += kBlock) {
+    const size_t n = std::min(kBlock, samples - start);
+    const size_t skip = start * sizeof(Sample);
+    float* __restrict sum = sum_row + start;
+    const uint8_t* __restrict a = taps.row(0) + skip;
+    for (size_t i = 0; i < n; ++i) sum[i] = taps.weight[0] * sample_at<Sample>(a, i);
+    size_t t = 1;
+    for (; t + 4 <= taps.count; t += 4) {
+      const float w0 = taps.weight[t], w1 = taps.weight[t + 1], w2 = taps.weight[t + 2], w3 = taps.weight[t + 3];
+      a = taps.row(t) + skip;
+      const uint8_t* __restrict b = taps.row(t + 1) + skip;
+      const uint8_t* __restrict c = taps.row(t + 2) + skip;
+      const uint8_t* __restrict d = taps.row(t + 3) + skip;
+      for (size_t i = 0; i < n; ++i) {
+        sum[i] =
+            (((sum[i] + w0 * sample_at<Sample>(a, i)) + w1 * sample_at<Sample>(b, i)) + w2 * sample_at<Sample>(c, i)) +
+            w3 * sample_at<Sample>(d, i);
+      }
+    }
+    for (; t < taps.count; ++t) {
+      const float w = taps.weight[t];
+      a = taps.row(t) + skip;
+      for (size_t i = 0; i < n; ++i) sum[i] += w * sample_at<Sample>(a, i);
+    }
+  }
+}
+
+// Half up; a resized value is within [0, 255] but for rounding, and the clamp makes that no assumption.
+uint8_t round_u8(float value) { return static_cast<uint8_t>(std::clamp(value + 0.5f, 0.0f, 255.0f)); }
+
+void check_preprocessing(const Preprocessing& wanted) {
+  if (wanted.height < 1 || wanted.width < 1 || wanted.height > kMaxImageSide || wanted.width > kMaxImageSide) {
+    fail(Status::kUsage, "network input is %u x %u (height x width); expected sides of 1 to %zu", wanted.height,
+         wanted.width, kMaxImageSide);
+  }
+  for (size_t c = 0; c < 3; ++c) {
+    const bool sound = std::isfinite(wanted.mean[c]) && std::isfinite(wanted.std[c]) && wanted.std[c] > 0;
+    if (!sound) {
+      fail(Status::kUsage, "normalization of channel %zu is mean %g, std %g; expected finite values and std > 0", c,
+           static_cast<double>(wanted.mean[c]), static_cast<double>(wanted.std[c]));
+    }
+  }
+}
+
+}  // namespace
+
+size_t pixel_bytes(PixelFormat format) {
+  const Layout layout = layout_of(format);
+  return layout.channels * layout.sample_bytes;
+}
+
+void check_image(const ImageView& image) {
+  const size_t pixel = pixel_bytes(image.format);
+  if (image.data == nullptr) fail(Status::kInput, "image has no data (null pointer)");
+  if (std::min(image.height, image.width) < kMinImageSide || std::max(image.height, image.width) > kMaxImageSide) {
+    fail(Status::kInput, "image is %zu x %zu pixels (height x width); expected sides of %zu to %zu", image.height,
+         image.width, kMinImageSide, kMaxImageSide);
+  }
+  if (image.height * image.width > kMaxImagePixels) {
+    fail(Status::kInput, "image is %zu x %zu pixels, %zu in all; at most %zu are accepted: crop it or scale it down",
+         image.height, image.width, image.height * image.width, kMaxImagePixels);
+  }
+  const auto row_bytes = static_cast<ptrdiff_t>(image.width * pixel);
+  if (image.stride_bytes < row_bytes && image.stride_bytes > -row_bytes) {
+    fail(Status::kInput, "image rows are %td bytes apart, but a row of %zu pixels takes %td", image.stride_bytes,
+         image.width, row_bytes);
+  }
+}
+
+void Preparer::Axis::allocate(size_t output_size, Memory& memory) {
+  first = Buffer<uint32_t>(memory, output_size, "resize table");
+  count = Buffer<uint32_t>(memory, output_size, "resize table");
+  offset = Buffer<uint32_t>(memory, output_size, "resize table");
+  // An open interval of length 2·max(1, scale) holds at most 2·max(1, scale) + 1 pixel centers.
+  weight = Buffer<float>(memory, 2 * std::max(kMaxImageSide, output_size) + output_size, "resize weights");
+}
+
+void Preparer::Axis::plan(size_t new_input_size) {
+  if (new_input_size == input_size) return;
+  const double scale = static_cast<double>(new_input_size) / static_cast<double>(first.size());
+  const double support = std::max(1.0, scale);
+  const auto last_input = static_cast<double>(new_input_size - 1);
+  uint32_t used = 0;
+  for (size_t i = 0; i < first.size(); ++i) {
+    const double center = (static_cast<double>(i) + 0.5) * scale;
+    const auto from = static_cast<uint32_t>(std::clamp(std::floor(center - support), 0.0, last_input));
+    const auto to = static_cast<uint32_t>(std::clamp(std::ceil(center + support), 0.0, last_input));
+    const auto triangle = [&](uint32_t j) { return 1.0 - std::abs(j + 0.5 - center) / support; };
+    double sum = 0;
+    offset[i] = used;
+    count[i] = 0;
+    for (uint32_t j = from; j <= to; ++j) {
+      if (triangle(j) <= 0) continue;
+      if (count[i]++ == 0) first[i] = j;
+      sum += triangle(j);
+    }
+    for (uint32_t k = 0; k < count[i]; ++k) weight[used++] = static_cast<float>(triangle(first[i] + k) / sum);
+  }
+  input_size = new_input_size;
+}
+
+Preparer::Preparer(const Preprocessing& preprocessing, Memory& memory) : preprocessing_(preprocessing) {
+  check_preprocessing(preprocessing);
+  vertical_.allocate(preprocessing.height, memory);
+  horizontal_.allocate(preprocessing.width, memory);
+  input_row_ = Buffer<float>(memory, kMaxImageSide * kMaxChannels, "resize input row");
+  output_row_ = Buffer<float>(memory, size_t{3} * preprocessing.width, "resize output row");
+  normalized_ = Buffer<float>(memory, size_t{3} * 256, "normalization table");
+  for (size_t c = 0; c < 3; ++c) {
+    for (size_t value = 0; value < 256; ++value) {
+      normalized_[c * 256 + value] =
+          (static_cast<float>(value) / 255.0f - preprocessing.mean[c]) / preprocessing.std[c];
+    }
+  }
+}
+
+template <typename Sample, typename Emit>
+void Preparer::resize(const ImageView& image, Emit&& emit) {
+  const Layout layout = layout_of(image.format);
+  vertical_.plan(image.height);
+  horizontal_.plan(image.width);
+  const size_t width = preprocessing_.width;
+  for (size_t y = 0; y < preprocessing_.height; ++y) {
+    const uint8_t* first_row = image.data + static_cast<ptrdiff_t>(vertical_.first[y]) * image.stride_bytes;
+    blend_rows<Sample>({first_row, image.stride_bytes, &vertical_.weight[vertical_.offset[y]], vertical_.count[y]},
+                       input_row_.data(), image.width * layout.channels);
+    for (size_t c = 0; c < layout.colors; ++c) {
+      const float* plane = input_row_.data() + layout.channel[c];
+      for (size_t x = 0; x < width; ++x) {
+        const float* weight = &horizontal_.weight[horizontal_.offset[x]];
+        const float* in = plane + horizontal_.first[x] * layout.channels;
+        float sum = 0;
+        for (size_t t = 0; t < horizontal_.count[x]; ++t) sum += weight[t] * in[t * layout.channels];
+        output_row_[c * width + x] = sum;
+      }
+    }
+    emit(y, output_row_.data());
+  }
+}
+
+void Preparer::run_u8(const ImageView& image, float* out) {
+  const size_t width = preprocessing_.width;
+  const size_t plane = width * preprocessing_.height;
+  const size_t color_stride = layout_of(image.format).colors == 1 ? 0 : width;  // gray: one row feeds all planes
+  resize<uint8_t>(image, [&](size_t y, const float* row) {
+    for (size_t c = 0; c < 3; ++c) {
+      const float* table = &normalized_[c * 256];
+      float* to = out + c * plane + y * width;
+      for (size_t x = 0; x < width; ++x) to[x] = table[round_u8(row[c * color_stride + x])];
+    }
+  });
+}
+
+void Preparer::run_u16(const ImageView& image, float* out) {
+  const size_t width = preprocessing_.width;
+  const size_t plane = width * preprocessing_.height;
+  const size_t color_stride = layout_of(image.format).colors == 1 ? 0 : width;
+  resize<uint16_t>(image, [&](size_t y, const float* row) {
+    for (size_t c = 0; c < 3; ++c) {
+      const float mean = preprocessing_.mean[c], std = preprocessing_.std[c];
+      float* to = out + c * plane + y * width;
+      for (size_t x = 0; x < width; ++x) to[x] = (row[c * color_stride + x] / 65535.0f - mean) / std;
+    }
+  });
+}
+
+void Preparer::run(const ImageView& image, float* out) {
+  check_image(image);
+  if (layout_of(image.format).sample_bytes == 1) {
+    run_u8(image, out);
+  } else {
+    run_u16(image, out);
+  }
+}
+
+void Preparer::resize_u8(const ImageView& image, uint8_t* out) {
+  check_image(image);
+  const Layout layout = layout_of(image.format);
+  if (layout.sample_bytes != 1) {
+    fail(Status::kInput, "image has 16 bits per sample; resize to uint8 takes 8-bit images (prepare takes both)");
+  }
+  const size_t width = preprocessing_.width;
+  const size_t color_stride = layout.colors == 1 ? 0 : width;
+  resize<uint8_t>(image, [&](size_t y, const float* row) {
+    for (size_t x = 0; x < width; ++x) {
+      for (size_t c = 0; c < 3; ++c) out[(y * width + x) * 3 + c] = round_u8(row[c * color_stride + x]);
+    }
+  });
+}
+
+}  // namespace onceover

@@ -1,0 +1,223 @@
+// Embedder and Session for Python. Everything heavy runs without the GIL; one object serves one thread at a time.
+#include "session/session.h"
+
+#include <pybind11/pybind11.h>
+
+#include <algorithm>
+#include <atomic>
+
+#include "bindings/arrays.h"
+
+namespace py = pybind11;
+
+namespace onceover {
+namespace {
+
+// The turn of one thread; a second one is refused instead of corrupting the first one's buffers.
+class Turn {
+ public:
+  Turn(std::atomic<bool>& busy, const char* what) : busy_(busy) {
+    if (busy_.exchange(true)) {
+      fail(Status::kUsage, "this %s is in use by another thread; open one per thread (a package may be shared)", what);
+    }
+  }
+  ~Turn() { busy_.store(false); }
+  Turn(const Turn&) = delete;
+  Turn& operator=(const Turn&) = delete;
+
+ private:
+  std::atomic<bool>& busy_;
+};
+
+struct BoundEmbedder {
+  BoundEmbedder(const Config& config_, GraphView graph, const EngineOptions& options)
+      : config(config_), embedder(config, graph, options, memory) {}
+
+  py::array_t<float> embed(const py::array& image, const std::string& color) {
+    const Turn turn(busy, "embedder");
+    const ImageView view = view_image(image, color);
+    py::array_t<float> out = new_array<float>({config.patch_count(), config.embedding_dim});
+    float* to = out.mutable_data();
+    const py::gil_scoped_release release;
+    Timing timing;
+    const float* embeddings = embedder.embed(view, timing);
+    std::copy_n(embeddings, config.patch_count() * config.embedding_dim, to);
+    return out;
+  }
+
+  Config config;
+  Memory memory;
+  Embedder embedder;
+  std::atomic<bool> busy{false};
+};
+
+const char* decision_name(Decision decision) {
+  switch (decision) {
+    case Decision::kUncalibrated:
+      return "uncalibrated";
+    case Decision::kNormal:
+      return "normal";
+    case Decision::kAnomalous:
+      return "anomalous";
+  }
+  return "uncalibrated";
+}
+
+struct BoundSession {
+  BoundSession(std::shared_ptr<const Package> package, const SessionOptions& options)
+      : session(std::move(package), options) {}
+
+  Result run(const py::array& image, const std::string& color) {
+    const Turn turn(busy, "session");
+    const ImageView view = view_image(image, color);
+    const py::gil_scoped_release release;
+    has_run = false;  // a failed run leaves no half-new answers behind
+    const Result result = session.run(view);
+    has_run = true;
+    return result;
+  }
+
+  py::array_t<float> patch_scores() {
+    const Turn turn(busy, "session");
+    require_run();
+    py::array_t<float> out = new_grid<float>();
+    std::copy_n(session.patch_scores(), session.config().patch_count(), out.mutable_data());
+    return out;
+  }
+
+  py::array_t<int64_t> nearest_rows() {
+    const Turn turn(busy, "session");
+    require_run();
+    py::array_t<int64_t> out = new_grid<int64_t>();
+    std::copy_n(session.nearest_rows(), session.config().patch_count(), out.mutable_data());
+    return out;
+  }
+
+  py::array_t<float> anomaly_map(py::ssize_t height, py::ssize_t width) {
+    const Turn turn(busy, "session");
+    require_run();
+    const Preprocessing& input = session.config().preprocessing;
+    if (height == 0 && width == 0) height = input.height, width = input.width;
+    constexpr auto kSide = static_cast<py::ssize_t>(kMaxImageSide);
+    constexpr auto kPixels = static_cast<py::ssize_t>(kMaxImagePixels);
+    if (height < 1 || width < 1 || height > kSide || width > kSide || height * width > kPixels) {
+      fail(Status::kUsage,
+           "anomaly map of %zd x %zd: both sides must be 0 (input size) or 1 to %zd, at most %zd pixels", height, width,
+           kSide, kPixels);
+    }
+    py::array_t<float> out = new_array<float>({static_cast<size_t>(height), static_cast<size_t>(width)});
+    const MatrixView<float> view = mutable_view(out);
+    const py::gil_scoped_release release;
+    session.draw_map(view);
+    return out;
+  }
+
+  py::dict self_test() {
+    Session::SelfTest report;
+    {
+      const Turn turn(busy, "session");
+      const py::gil_scoped_release release;
+      has_run = false;
+      report = session.self_test();
+    }
+    py::dict result;
+    result["images"] = report.images;
+    result["largest_relative_difference"] = report.largest_relative_difference;
+    result["largest_map_difference"] = report.largest_map_difference;
+    result["tolerance"] = report.tolerance;
+    return result;
+  }
+
+  py::dict calibration() const {
+    const Calibration& calibration = session.calibration();
+    py::dict result;
+    result["calibrated"] = calibration.calibrated;
+    result["false_alarm_rate"] = calibration.false_alarm_rate;
+    result["threshold"] = calibration.threshold;
+    result["map_threshold"] = calibration.map_threshold;
+    result["n"] = calibration.n;
+    result["image_count"] = calibration.image_count;
+    result["scores"] = py::array_t<float>(static_cast<py::ssize_t>(calibration.n), calibration.scores);
+    result["map_maxima"] = py::array_t<float>(static_cast<py::ssize_t>(calibration.n), calibration.map_maxima);
+    return result;
+  }
+
+  template <typename T>
+  py::array_t<T> new_grid() const {
+    return new_array<T>({session.config().grid_height, session.config().grid_width});
+  }
+
+  void require_run() const {
+    if (!has_run) fail(Status::kUsage, "this session has no result yet, or its last run failed; call run first");
+  }
+
+  Session session;
+  std::atomic<bool> busy{false};
+  bool has_run = false;
+};
+
+EngineOptions engine_options(const std::string& engine, const std::string& library_path, int64_t threads) {
+  if (threads < 1 || threads > 256) {
+    fail(Status::kUsage, "threads must be between 1 and 256, got %lld", static_cast<long long>(threads));
+  }
+  return {engine, library_path, static_cast<uint32_t>(threads)};
+}
+
+std::unique_ptr<BoundEmbedder> make_embedder(const Config& config, const py::bytes& graph, const std::string& engine,
+                                             const std::string& library_path, int64_t threads) {
+  const std::string_view bytes = graph;
+  const GraphView view{reinterpret_cast<const uint8_t*>(bytes.data()), bytes.size()};
+  const EngineOptions options = engine_options(engine, library_path, threads);
+  const py::gil_scoped_release release;
+  return std::make_unique<BoundEmbedder>(config, view, options);
+}
+
+void bind_run_result(py::module_& m) {
+  py::class_<Result>(m, "RunResult")
+      .def_readonly("score", &Result::score)
+      .def_readonly("p_value", &Result::p_value)
+      .def_property_readonly("decision", [](const Result& r) { return decision_name(r.decision); })
+      .def_readonly("map_maximum", &Result::map_maximum)
+      .def_readonly("worst_patch", &Result::worst_patch)
+      .def_readonly("nearest_row", &Result::nearest_row)
+      .def_property_readonly("prepare_ns", [](const Result& r) { return r.timing.prepare_ns; })
+      .def_property_readonly("engine_ns", [](const Result& r) { return r.timing.engine_ns; })
+      .def_property_readonly("score_ns", [](const Result& r) { return r.timing.score_ns; })
+      .def_property_readonly("map_ns", [](const Result& r) { return r.timing.map_ns; });
+}
+
+}  // namespace
+
+void bind_session(py::module_& m) {
+  bind_run_result(m);
+  py::class_<BoundEmbedder>(m, "Embedder")
+      .def(py::init(&make_embedder), py::arg("config"), py::arg("graph"), py::arg("engine"), py::arg("library_path"),
+           py::arg("threads") = 1)
+      .def("embed", &BoundEmbedder::embed, py::arg("image"), py::arg("color") = "rgb")
+      .def_property_readonly("engine_version", [](const BoundEmbedder& e) { return e.embedder.engine_version(); });
+
+  const auto make_session = [](std::shared_ptr<Package> package, const std::string& engine,
+                               const std::string& library_path, int64_t threads, uint64_t memory_limit_bytes) {
+    SessionOptions options;
+    options.engine = engine_options(engine, library_path, threads);
+    options.memory_limit_bytes = memory_limit_bytes;
+    const py::gil_scoped_release release;
+    return std::make_unique<BoundSession>(std::move(package), options);
+  };
+  py::class_<BoundSession>(m, "Session")
+      // keep_alive: a package viewed from Python bytes lives as long as its Python object.
+      .def(py::init(make_session), py::arg("package"), py::arg("engine"), py::arg("library_path"),
+           py::arg("threads") = 1, py::arg("memory_limit_bytes") = 0, py::keep_alive<1, 2>())
+      .def("run", &BoundSession::run, py::arg("image"), py::arg("color") = "rgb")
+      .def("patch_scores", &BoundSession::patch_scores)
+      .def("nearest_rows", &BoundSession::nearest_rows)
+      .def("anomaly_map", &BoundSession::anomaly_map, py::arg("height") = 0, py::arg("width") = 0)
+      .def("self_test", &BoundSession::self_test)
+      .def_property_readonly("config", [](const BoundSession& s) { return s.session.config(); })
+      .def_property_readonly("calibration", &BoundSession::calibration)
+      .def_property_readonly("engine_version", [](const BoundSession& s) { return s.session.engine_version(); })
+      .def_property_readonly("memory_bytes", [](const BoundSession& s) { return s.session.memory_bytes(); })
+      .def_property_readonly("bank_rows", [](const BoundSession& s) { return s.session.bank_rows(); });
+}
+
+}  // namespace onceover

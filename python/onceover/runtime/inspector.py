@@ -1,0 +1,155 @@
+"""Image → verdict: a thin view of the C++ session (csrc/session), which does everything but find regions."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from onceover import _core
+from onceover.errors import PackageError, UsageError
+from onceover.runtime.session import open_session
+from onceover.types import Calibration, Decision, Image, Region, Timing, Verdict
+
+
+class Inspector:
+    """An open package and its session; for one thread at a time. Use Inspector.open, and `with` to close it."""
+
+    def __init__(self, package: _core.Package, session: _core.Session) -> None:
+        self.package = package
+        self.manifest = _read_manifest(package)
+        self.calibration = _read_calibration(session)
+        self._session: _core.Session | None = session
+
+    @classmethod
+    def open(
+        cls,
+        path: str | os.PathLike[str],
+        engine: str = "onnxruntime",
+        threads: int = 1,
+        memory_limit_mb: float | None = None,
+    ) -> Inspector:
+        """Open and check a package. Raises InputError, PackageError, EngineError, MemoryLimitError, UsageError."""
+        package = _core.Package.open(os.fspath(path))
+        return cls(package, open_session(package, engine, threads, memory_limit_mb))
+
+    def inspect(
+        self, image: Image | str | os.PathLike[str], color: str = "rgb", map_size: tuple[int, int] | None = None
+    ) -> Verdict:
+        """One image, or the path of one, → its verdict. The map has the image's own size, or map_size (H, W).
+
+        color: "rgb" or "bgr", the channel order of an array; files are always read as RGB.
+        Raises InputError for an image that cannot be used, EngineError for an answer that cannot be trusted.
+        """
+        session = self.session
+        if not isinstance(image, np.ndarray):
+            from onceover.images import read_image
+
+            image, color = read_image(image), "rgb"
+        result = session.run(image, color)
+        height, width = image.shape[:2] if map_size is None else map_size
+        anomaly_map = session.anomaly_map(height, width)
+        patch_scores = session.patch_scores()  # (h, w)
+        row, column = divmod(result.worst_patch, patch_scores.shape[1])
+        return Verdict(
+            score=result.score,
+            p_value=result.p_value,
+            decision=_decision(result.decision),
+            threshold=self.calibration.threshold,
+            anomaly_map=anomaly_map,
+            patch_scores=patch_scores,
+            map_threshold=self.calibration.map_threshold,
+            regions=find_regions(anomaly_map, self.calibration.map_threshold),
+            worst_patch=(row, column),
+            nearest=result.nearest_row,
+            timing=_timing(result),
+        )
+
+    def verify(self) -> dict[str, Any]:
+        """Replay the package's parity record: images, largest differences, tolerance, engine.
+
+        Raises VerificationError when this machine does not reproduce it.
+        """
+        session = self.session
+        return {**session.self_test(), "engine": session.engine_version}
+
+    @property
+    def session(self) -> _core.Session:
+        """The C++ session; UsageError after close."""
+        if self._session is None:
+            raise UsageError(f"{self.package.label}: this inspector is closed; open it again")
+        return self._session
+
+    def close(self) -> None:
+        """Free the session's memory and the engine's. A second call does nothing."""
+        self._session = None
+
+    def __enter__(self) -> Inspector:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def find_regions(anomaly_map: NDArray[np.float32], map_threshold: float | None) -> tuple[Region, ...]:
+    """8-connected parts of the map (H, W) above map_threshold, largest peak first; none without a threshold."""
+    if map_threshold is None:
+        return ()
+    above = (anomaly_map > map_threshold).astype(np.uint8)
+    count, labels, statistics, _ = cv2.connectedComponentsWithStats(above, connectivity=8)
+    regions = []
+    for label in range(1, count):  # 0 is the background
+        left, top, width, height, area = (int(value) for value in statistics[label])
+        window = (slice(top, top + height), slice(left, left + width))
+        values = np.where(labels[window] == label, anomaly_map[window], -np.inf)
+        row, column = divmod(int(values.argmax()), width)
+        regions.append(
+            Region(
+                box=(top, left, top + height, left + width),
+                area=area,
+                peak=(top + row, left + column),
+                peak_value=float(values[row, column]),
+            )
+        )
+    return tuple(sorted(regions, key=lambda region: (-region.peak_value, region.box)))
+
+
+def _decision(name: str) -> Decision:
+    return "anomalous" if name == "anomalous" else "normal" if name == "normal" else "uncalibrated"
+
+
+def _timing(result: _core.RunResult) -> Timing:
+    return Timing(result.prepare_ns / 1e6, result.engine_ns / 1e6, result.score_ns / 1e6, result.map_ns / 1e6)
+
+
+def _read_calibration(session: _core.Session) -> Calibration:
+    stored = session.calibration
+    calibrated = stored["calibrated"]
+    return Calibration(
+        false_alarm_rate=stored["false_alarm_rate"],
+        threshold=stored["threshold"] if calibrated else None,
+        map_threshold=stored["map_threshold"] if calibrated else None,
+        scores=stored["scores"],
+        map_maxima=stored["map_maxima"],
+        image_count=stored["image_count"],
+    )
+
+
+def _read_manifest(package: _core.Package) -> dict[str, Any]:
+    """The member manifest.json, {} when there is none: a session does not need it."""
+    if all(member["name"] != "manifest.json" for member in package.members):
+        return {}
+    try:
+        manifest = json.loads(package.read("manifest.json"))
+    except ValueError as error:  # JSONDecodeError and UnicodeDecodeError
+        raise PackageError(f"{package.label}: member 'manifest.json' is not JSON ({error}); write it again") from error
+    if not isinstance(manifest, dict):
+        raise PackageError(f"{package.label}: member 'manifest.json' is not a JSON object; write it again")
+    return manifest
+
+
+__all__ = ["Inspector", "find_regions"]

@@ -1,12 +1,18 @@
-"""Rules for the whole suite: in CI (CI=true) a missing tool is a failure, not a skip; missing shared data stays a skip."""
+"""For the whole suite: with CI=true a missing tool is a failure, not a skip; missing shared data stays a skip."""
 
 from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
+import tarfile
 from collections.abc import Callable, Generator
+from pathlib import Path
 
 import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
 
 MISSING_TOOL = "missing tool"
 
@@ -49,3 +55,24 @@ def require_tool() -> Callable[[str], str]:
         return path
 
     return find
+
+
+@pytest.fixture(scope="session")
+def built_sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The source distribution of this tree."""
+    folder = tmp_path_factory.mktemp("sdist")
+    build = f"import setuptools.build_meta as b; b.build_sdist({str(folder)!r})"
+    subprocess.run([sys.executable, "-c", build], cwd=ROOT, check=True, capture_output=True)
+    return next(folder.glob("*.tar.gz"))
+
+
+@pytest.fixture(scope="session")
+def built_wheel(built_sdist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A wheel built from the sdist, so that nothing of this tree that is not shipped can help."""
+    folder = tmp_path_factory.mktemp("wheel")
+    with tarfile.open(built_sdist) as archive:
+        archive.extractall(folder, filter="data")
+    source = next(folder.iterdir())
+    pip = [sys.executable, "-m", "pip", "wheel", "-qq", "--no-deps", "--no-build-isolation", "-w", str(folder)]
+    subprocess.run([*pip, str(source)], check=True)
+    return next(folder.glob("*.whl"))

@@ -132,7 +132,7 @@ def imports_of(module: str, path: Path, modules: dict[str, Path]) -> list[Import
 
 def room_of(module: str) -> str:
     """onceover.runtime.session → runtime; onceover itself → "" (the front door)."""
-    return (module.split(".") + [""])[1]
+    return [*module.split("."), ""][1]
 
 
 def python_arrows(root: Path) -> list[str]:

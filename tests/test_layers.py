@@ -87,7 +87,9 @@ PLANTED: list[tuple[Rule, str, str, str]] = [
 @pytest.mark.parametrize(("rule", "file", "line", "told"), PLANTED)
 def test_a_planted_violation_is_found_and_named(rule: Rule, file: str, line: str, told: str, tmp_path: Path) -> None:
     for folder in ("python", "export", "csrc"):
-        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("*.so", "__pycache__", "*.onnx"))
+        shutil.copytree(
+            ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("*.so", "__pycache__", "*.onnx")
+        )
     before = rule(tmp_path)
     planted = tmp_path / file
     planted.parent.mkdir(exist_ok=True)
@@ -97,7 +99,9 @@ def test_a_planted_violation_is_found_and_named(rule: Rule, file: str, line: str
     assert any(file in violation and told in violation for violation in new), new
 
 
-@pytest.mark.parametrize("line", ["// std::abort();", '/* printf */ const char* s = "getenv(abort())";', "vsnprintf(a, b);"])
+@pytest.mark.parametrize(
+    "line", ["// std::abort();", '/* printf */ const char* s = "getenv(abort())";', "vsnprintf(a, b);"]
+)
 def test_comments_strings_and_formatting_into_memory_are_not_violations(line: str, tmp_path: Path) -> None:
     (tmp_path / "csrc" / "base").mkdir(parents=True)
     (tmp_path / "csrc" / "base" / "planted.cpp").write_text(line + "\n", encoding="utf-8")

@@ -43,12 +43,18 @@ def test_every_name_opens_with_what_it_is_and_methods_cite_their_paper(kind: str
     docstring = ast.get_docstring(ast.parse(source_of(TABLES[kind][name]).read_text(encoding="utf-8")))
     assert docstring
     if kind != "export target":
-        assert "arXiv:" in docstring or re.search(r"\b(19|20)\d\d\b", docstring), f"{name} cites no paper: {docstring!r}"
+        assert "arXiv:" in docstring or re.search(r"\b(19|20)\d\d\b", docstring), (
+            f"{name} cites no paper: {docstring!r}"
+        )
 
 
 @pytest.mark.parametrize(
     ("kind", "wrong", "right"),
-    [("backbone", "mobilenetv3", "mobilenetv2"), ("detector", "patchcor", "patchcore"), ("export target", "onx", "onnx")],
+    [
+        ("backbone", "mobilenetv3", "mobilenetv2"),
+        ("detector", "patchcor", "patchcore"),
+        ("export target", "onx", "onnx"),
+    ],
 )
 def test_an_unknown_name_suggests_the_near_one_and_lists_all(kind: str, wrong: str, right: str) -> None:
     with pytest.raises(errors.UnknownNameError) as caught:

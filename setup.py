@@ -25,9 +25,14 @@ class CMakeBuild(build_ext):
                      "(Debian, Ubuntu: apt install cmake g++)")  # fmt: skip
         output = Path(self.get_ext_fullpath(ext.name)).resolve()
         build = ROOT / "build" / f"core-{sys.implementation.cache_tag}"
-        subprocess.run(
-            [cmake, "-S", ROOT / "csrc", "-B", build, "-DONCEOVER_BUILD_PYTHON=ON", "-DCMAKE_BUILD_TYPE=Release",
-             f"-Dpybind11_DIR={pybind11.get_cmake_dir()}", f"-DPython_EXECUTABLE={sys.executable}"], check=True)  # fmt: skip
+        settings = {
+            "CMAKE_BUILD_TYPE": "Release",
+            "ONCEOVER_BUILD_PYTHON": "ON",
+            "Python_EXECUTABLE": sys.executable,
+            "pybind11_DIR": pybind11.get_cmake_dir(),
+        }
+        defines = [f"-D{name}={value}" for name, value in settings.items()]
+        subprocess.run([cmake, "-S", ROOT / "csrc", "-B", build, *defines], check=True)
         jobs = os.environ.get("CMAKE_BUILD_PARALLEL_LEVEL", str(min(4, os.cpu_count() or 1)))
         subprocess.run([cmake, "--build", build, "--target", "_core", "--parallel", jobs], check=True)
         output.parent.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,8 @@
-"""The arrows of CONTRIBUTING.md, enforced; and each checker is shown a planted violation, so that it is itself tested."""
+"""The arrows of CONTRIBUTING.md, enforced; each checker is shown planted violations, so that it is itself tested."""
 
 from __future__ import annotations
 
+import functools
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -84,24 +85,28 @@ PLANTED: list[tuple[Rule, str, str, str]] = [
 ]
 
 
+@functools.cache
+def kept_before(rule: Rule) -> list[str]:
+    return rule(ROOT)
+
+
 @pytest.mark.parametrize(("rule", "file", "line", "told"), PLANTED)
 def test_a_planted_violation_is_found_and_named(rule: Rule, file: str, line: str, told: str, tmp_path: Path) -> None:
+    built = shutil.ignore_patterns("*.so", "__pycache__", "*.onnx")
     for folder in ("python", "export", "csrc"):
-        shutil.copytree(
-            ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("*.so", "__pycache__", "*.onnx")
-        )
-    before = rule(tmp_path)
+        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=built)
     planted = tmp_path / file
     planted.parent.mkdir(exist_ok=True)
     text = planted.read_text(encoding="utf-8") if planted.exists() else ""
     planted.write_text(text + "\n" + line + "\n", encoding="utf-8")
-    new = [violation for violation in rule(tmp_path) if violation not in before]
+    new = [violation for violation in rule(tmp_path) if violation not in kept_before(rule)]
     assert any(file in violation and told in violation for violation in new), new
 
 
-@pytest.mark.parametrize(
-    "line", ["// std::abort();", '/* printf */ const char* s = "getenv(abort())";', "vsnprintf(a, b);"]
-)
+HARMLESS = ("// std::abort();", '/* printf */ const char* s = "getenv(abort())";', "std::vsnprintf(a, b);")
+
+
+@pytest.mark.parametrize("line", HARMLESS)
 def test_comments_strings_and_formatting_into_memory_are_not_violations(line: str, tmp_path: Path) -> None:
     (tmp_path / "csrc" / "base").mkdir(parents=True)
     (tmp_path / "csrc" / "base" / "planted.cpp").write_text(line + "\n", encoding="utf-8")

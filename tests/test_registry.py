@@ -1,4 +1,4 @@
-"""Every registered name loads and is documented; unknown names suggest near ones; error codes are one list in C and Python."""
+"""Every registered name loads and is documented; unknown names suggest near ones; C and Python share error codes."""
 
 from __future__ import annotations
 

@@ -137,7 +137,7 @@ struct CalibrationRecord {
   float map_threshold;      // anomaly-map value above it belongs to a region; +inf when uncalibrated
   uint32_t score_count;     // n, independent parts
   uint32_t image_count;     // images those parts had
-  uint8_t zeros[24];
+  uint8_t zeros[32];
 };
 static_assert(sizeof(CalibrationRecord) == 64);
 

@@ -1,0 +1,124 @@
+"""Where engines come from, what graphs say of themselves, and what is refused before a session exists."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny_package import MEAN, STD, TinyShape, tiny_config, tiny_graph, tiny_metadata, tiny_package
+
+from onceover import _core, errors
+from onceover.runtime.graph import EMBEDDED, load_graph, read_graph_spec
+from onceover.runtime.inspector import Inspector
+from onceover.runtime.session import available_engines, engine_library, open_session
+
+
+@pytest.fixture(scope="module")
+def package_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_package(tmp_path_factory.mktemp("runtime") / "tiny.onceover")
+
+
+def test_a_graph_with_external_data_reads_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    onnx = pytest.importorskip("onnx")
+    monkeypatch.chdir(tmp_path)  # where the data lies: an engine left alone would find it
+    model = onnx.load_from_string(tiny_graph())
+    onnx.save_model(model, "split.onnx", save_as_external_data=True, location="weights.bin", size_threshold=1000)
+    graph = Path("split.onnx").read_bytes()
+    assert Path("weights.bin").stat().st_size > 1000
+    with pytest.raises(errors.EngineError, match="external data"):
+        _core.Embedder(tiny_config(TinyShape()), graph, "onnxruntime", engine_library("onnxruntime"))
+    with pytest.raises(errors.InputError, match=r"weights\.bin"):
+        read_graph_spec(graph, "split.onnx")
+
+
+def test_a_missing_engine_wheel_says_what_to_install(package_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(errors.MissingExtraError, match="pip install onnxruntime"):
+        Inspector.open(package_path)
+    (status,) = available_engines()
+    assert status.library is None
+    assert status.problem is not None
+    assert "pip install" in status.problem
+
+
+def test_an_engine_wheel_without_its_library_is_an_engine_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Spec:
+        submodule_search_locations = (str(tmp_path),)
+
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: Spec())
+    with pytest.raises(errors.EngineError, match="no shared library"):
+        engine_library("onnxruntime")
+
+
+def test_engines_are_known_by_name(package_path: Path) -> None:
+    (status,) = available_engines()
+    assert status.name == "onnxruntime"
+    assert status.problem is None
+    assert Path(str(status.library)).is_file()
+    with pytest.raises(errors.UnknownNameError, match="did you mean 'onnxruntime'"):
+        engine_library("onnxruntim")
+    with pytest.raises(errors.UnknownNameError, match="Known: onnxruntime"):
+        _core.Session(_core.Package.open(str(package_path)), "openvino", "x.so")
+    with pytest.raises(errors.UsageError, match="threads"):
+        open_session(_core.Package.open(str(package_path)), threads=0)
+    with pytest.raises(errors.EngineError, match="cannot load"):
+        _core.Session(_core.Package.open(str(package_path)), "onnxruntime", str(package_path))
+
+
+def test_a_graph_says_what_it_needs(tmp_path: Path) -> None:
+    path = tmp_path / "tiny.onnx"
+    path.write_bytes(tiny_graph())
+    for source in (path, str(path), path.read_bytes()):
+        graph, spec = load_graph(source)
+        assert graph == path.read_bytes()
+        assert (spec.name, spec.grid_height, spec.grid_width, spec.embedding_dim) == ("tiny", 4, 6, 4)
+        assert spec.preprocessing.mean == MEAN
+        assert spec.preprocessing.std == STD
+        assert spec.strides == (8,)
+        assert spec.weights["license"] == "Apache-2.0"
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("format", 2), ("channels", 1), ("color", "bgr"), ("aggregation", 5), ("name", ""), ("height", 0),
+        ("width", 48.5), ("mean", [0.5, 0.5]), ("std", [0.5, 0, 0.5]), ("std", [1, float("inf"), 1]),
+        ("grid_height", True), ("embedding_dim", -4), ("strides", []), ("weights", None),
+    ],
+)  # fmt: skip
+def test_metadata_that_cannot_be_is_refused_by_field(field: str, value: Any) -> None:
+    graph = tiny_graph(metadata={**tiny_metadata(TinyShape()), field: value})
+    with pytest.raises(errors.InputError, match=rf"some\.onnx.*{field} must be"):
+        read_graph_spec(graph, "some.onnx")
+
+
+def test_graphs_that_onceover_did_not_export_are_refused(tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    model = onnx.load_from_string(tiny_graph())
+    del model.metadata_props[:]
+    with pytest.raises(errors.InputError, match="onceover export backbone"):
+        read_graph_spec(model.SerializeToString(), "foreign.onnx")
+    onnx.helper.set_model_props(model, {"onceover.backbone": "{"})
+    with pytest.raises(errors.InputError, match="not JSON"):
+        read_graph_spec(model.SerializeToString(), "foreign.onnx")
+    with pytest.raises(errors.InputError, match="not an ONNX graph"):
+        read_graph_spec(b"\x89PNG, not a graph", "picture.onnx")
+    with pytest.raises(errors.InputError, match="cannot read"):
+        load_graph(tmp_path / "absent.onnx")
+    with pytest.raises(errors.UnknownNameError, match=f"did you mean '{next(iter(EMBEDDED))}'"):
+        load_graph("mobilenetv2_05")
+
+
+def test_the_core_and_the_inspector_load_no_torch() -> None:
+    program = (
+        "import sys, onceover._core, onceover.runtime.inspector, onceover.runtime.graph; "
+        "assert not {'torch', 'onnxruntime', 'onnx'} & set(sys.modules), sorted(sys.modules); print('clean')"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == "clean", done.stderr

@@ -64,7 +64,7 @@ test-slow: $(VENV)/.installed-dev $(VENV)/.core ## what builds wheels and fresh 
 	@$(PYTEST) -m slow tests
 
 bench: $(VENV)/.installed-dev $(VENV)/.core ## benchmarks; see benchmarks/README.md
-	@$(PY) -m pytest -q benchmarks
+	@$(PY) -m pytest -q --benchmark-only benchmarks
 
 # Setuptools, wheel and pybind11 live in the environment, so that the editable build needs no isolated copy of them.
 $(PY):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-import torch.nn.functional as F  # noqa: N812 - the name everyone knows
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from onceover.backbones.backbone import Backbone, Normalization, StageInfo

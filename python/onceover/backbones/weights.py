@@ -105,7 +105,9 @@ def load_into(backbone: Backbone, path: Path) -> None:
     problems = [("missing", missing), ("unexpected", extra), ("of another shape", shapes)]
     if any(keys for _, keys in problems):
         text = "; ".join(f"{what}: {_listed(keys)}" for what, keys in problems if keys)
-        raise InputError(f"{path}: these weights do not fit the backbone ({text}); name the backbone they were made for")
+        raise InputError(
+            f"{path}: these weights do not fit the backbone ({text}); name the backbone they were made for"
+        )
     with torch.no_grad():
         for key, target in wanted.items():
             if key in tensors:

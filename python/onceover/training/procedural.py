@@ -7,11 +7,13 @@ discs, grains (Voronoi cells), brushed metal, woven cloth. numpy only.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-Float = NDArray[np.float32]
+Float = NDArray[np.floating[Any]]
+Texture = Callable[[np.random.Generator, int], Float]
 
 
 def draw(rng: np.random.Generator, size: int) -> NDArray[np.uint8]:
@@ -22,7 +24,7 @@ def draw(rng: np.random.Generator, size: int) -> NDArray[np.uint8]:
         blend = np.clip(8 * _spectrum_noise(rng, size, 2.0) / 3 + 0.5, 0, 1)[..., None]
         texture = blend * texture + (1 - blend) * other
     texture = texture + np.float32(rng.uniform(0, 0.04)) * rng.standard_normal((size, size, 1), dtype=np.float32)
-    return (np.clip(texture, 0, 1) * 255).astype(np.uint8)
+    return np.asarray(np.clip(texture, 0, 1) * 255).astype(np.uint8)
 
 
 def noise(rng: np.random.Generator, size: int) -> Float:
@@ -50,7 +52,7 @@ def grating(rng: np.random.Generator, size: int) -> Float:
 def clutter(rng: np.random.Generator, size: int) -> Float:
     """Boxes and discs of random colors over a plain ground, each with its own grain of noise."""
     y, x = _grid(size)
-    image = np.broadcast_to(_color(rng), (size, size, 3)).copy()
+    image: Float = np.broadcast_to(_color(rng), (size, size, 3)).copy()
     for _ in range(int(rng.integers(2, 25))):
         cy, cx = rng.uniform(0, size, 2)
         ry, rx = np.exp(rng.uniform(np.log(2), np.log(size / 3), 2))
@@ -78,7 +80,7 @@ def grains(rng: np.random.Generator, size: int) -> Float:
     spread = np.float32(rng.uniform(0.05, 0.4))
     cells = 0.5 + spread * rng.standard_normal((count, 3 if rng.random() < 0.5 else 1), dtype=np.float32)
     border = np.clip((np.sqrt(second) - np.sqrt(nearest)) / np.float32(rng.uniform(0.5, 4)), 0, 1)
-    return (cells[owner] * (0.5 + 0.5 * border[..., None])) * np.ones(3, np.float32)
+    return np.asarray(cells[owner] * (0.5 + 0.5 * border[..., None]) * np.ones(3, np.float32))
 
 
 def brushed(rng: np.random.Generator, size: int) -> Float:
@@ -108,10 +110,10 @@ def weave(rng: np.random.Generator, size: int) -> Float:
     warp = np.sin(np.pi * (u % 1))[..., None] * _color(rng)
     weft = np.sin(np.pi * (v % 1))[..., None] * _color(rng)
     grain = 1 + np.float32(rng.uniform(0, 0.15)) * _spectrum_noise(rng, size, 0.7)[..., None]
-    return np.where(over, warp, weft) * grain
+    return np.asarray(np.where(over, warp, weft) * grain)
 
 
-TEXTURES: tuple[Callable[[np.random.Generator, int], Float], ...] = (noise, grating, clutter, grains, brushed, weave)
+TEXTURES: tuple[Texture, ...] = (noise, grating, clutter, grains, brushed, weave)
 
 
 def _grid(size: int) -> tuple[Float, Float]:
@@ -128,19 +130,19 @@ def _spectrum_noise(rng: np.random.Generator, size: int, exponent: float) -> Flo
     spectrum = np.fft.rfft2(rng.standard_normal((size, size), dtype=np.float32)) / radius**exponent
     spectrum[0, 0] = 0.0
     field = np.fft.irfft2(spectrum, (size, size)).astype(np.float32)
-    return field / (field.std() + np.float32(1e-6))
+    return np.asarray(field / (field.std() + np.float32(1e-6)))
 
 
 def _color(rng: np.random.Generator) -> Float:
     """A random color, gray half of the time; (3,) in 0 … 1."""
     channels = rng.random(1 if rng.random() < 0.5 else 3, dtype=np.float32)
-    return channels * np.ones(3, np.float32)
+    return np.asarray(channels * np.ones(3, np.float32))
 
 
 def _tint(rng: np.random.Generator, value: Float) -> Float:
     """(size, size) in about 0 … 1 → (size, size, 3) on the line between two random colors."""
     dark, bright = _color(rng), _color(rng)
-    return dark + value[..., None] * (bright - dark)
+    return np.asarray(dark + value[..., None] * (bright - dark))
 
 
 __all__ = ["draw"]

@@ -1,0 +1,1 @@
+"""Pictures from results. Drawn from plain data: nothing here knows how a verdict was made."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import os
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,14 +73,15 @@ def read_groups(file: str | os.PathLike[str], images: Sequence[Path], root: str 
     """The group (physical part) of each image, from a CSV with the header `file,group`.
 
     A file is named by its path relative to `root` (the fit folder), by its path relative to the CSV's own folder, or by
-    a file name that occurs once in the CSV. Lines about other images are ignored. Raises InputError for an unreadable
-    CSV, images it does not name, and names that stand for two groups.
+    a file name that occurs once in the CSV and once among the images. Lines about other images
+    are ignored. Raises InputError for an unreadable CSV, images it does not name, and names that stand for two groups.
     """
     file, root = Path(file), Path(root)
     table = _read_group_lines(file)
     by_name: dict[str, set[str]] = defaultdict(set)
     for line_path, group in table.items():
         by_name[Path(line_path).name].add(f"{line_path}\0{group}")
+    twins = Counter(image.name for image in images)
     groups: dict[Path, str] = {}
     missing: list[str] = []
     ambiguous: list[str] = []
@@ -88,7 +89,7 @@ def read_groups(file: str | os.PathLike[str], images: Sequence[Path], root: str 
         keys = (_relative(image, root), _relative(image, file.parent))
         found = {table[key] for key in keys if key in table}
         candidates = by_name.get(image.name, set())
-        if not found and len(candidates) == 1:
+        if not found and len(candidates) == 1 and twins[image.name] == 1:
             found = {next(iter(candidates)).split("\0")[1]}
         if len(found) == 1:
             groups[image] = found.pop()

@@ -1,0 +1,128 @@
+"""Slow, obvious float64 definitions of the numbers onceover publishes. Loops on purpose: compare with these."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Array = NDArray[Any]
+
+
+def regions(mask: Array) -> list[list[tuple[int, int]]]:
+    """8-connected components of mask != 0, as lists of (row, column), by flood fill."""
+    unseen = {(int(y), int(x)) for y, x in zip(*np.nonzero(mask), strict=True)}
+    found: list[list[tuple[int, int]]] = []
+    while unseen:
+        stack = [unseen.pop()]
+        region = list(stack)
+        while stack:
+            y, x = stack.pop()
+            for neighbor in [(y + dy, x + dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1)]:
+                if neighbor in unseen:
+                    unseen.remove(neighbor)
+                    stack.append(neighbor)
+                    region.append(neighbor)
+        found.append(region)
+    return found
+
+
+def pro_curve(maps: Sequence[Array], masks: Sequence[Array]) -> tuple[list[float], list[float]]:
+    """(false positive rate, per-region overlap) at (0, 0) and at every distinct score, from the highest down."""
+    scored = [(np.asarray(m, np.float64), np.asarray(k) != 0) for m, k in zip(maps, masks, strict=True)]
+    normal = np.concatenate([m[~k] for m, k in scored])
+    region_scores = [np.array([m[pixel] for pixel in region]) for m, k in scored for region in regions(k)]
+    rates, overlaps = [0.0], [0.0]
+    for threshold in sorted(set(np.concatenate([m.ravel() for m, _ in scored]).tolist()), reverse=True):
+        rates.append(int((normal >= threshold).sum()) / len(normal))
+        overlaps.append(sum(int((s >= threshold).sum()) / len(s) for s in region_scores) / len(region_scores))
+    return rates, overlaps
+
+
+def area_up_to(x: Sequence[float], y: Sequence[float], limit: float) -> float:
+    """Trapezoids under a curve of ascending x, cut at `limit` by linear interpolation, divided by `limit`."""
+    area = 0.0
+    for x0, x1, y0, y1 in zip(x, x[1:], y, y[1:], strict=False):
+        if x1 <= limit:
+            area += (x1 - x0) * (y0 + y1) / 2
+        elif x0 < limit:
+            y_limit = y0 + (y1 - y0) * (limit - x0) / (x1 - x0)
+            area += (limit - x0) * (y0 + y_limit) / 2
+    return area / limit
+
+
+def aupro(maps: Sequence[Array], masks: Sequence[Array], fpr_limit: float) -> float:
+    return area_up_to(*pro_curve(maps, masks), fpr_limit)
+
+
+def auroc(scores: ArrayLike, labels: ArrayLike) -> float:
+    """Share of (anomalous, normal) pairs in the right order; a tie is half a pair."""
+    values, truth = np.asarray(scores, np.float64), np.asarray(labels).astype(bool)
+    wins = 0.0
+    for anomalous in values[truth]:
+        wins += int((values[~truth] < anomalous).sum()) + int((values[~truth] == anomalous).sum()) / 2
+    return wins / (int(truth.sum()) * int((~truth).sum()))
+
+
+def average_precision(scores: ArrayLike, labels: ArrayLike) -> float:
+    """Σ (recall gained) · precision, threshold by threshold from the highest score down."""
+    values, truth = np.asarray(scores, np.float64), np.asarray(labels).astype(bool)
+    total, recall_before = 0.0, 0.0
+    for threshold in sorted(set(values.tolist()), reverse=True):
+        positive = values >= threshold
+        recall = int((positive & truth).sum()) / int(truth.sum())
+        total += (recall - recall_before) * int((positive & truth).sum()) / int(positive.sum())
+        recall_before = recall
+    return total
+
+
+def f1_max(scores: ArrayLike, labels: ArrayLike) -> tuple[float, float]:
+    """(largest F1, lowest threshold that reaches it)."""
+    values, truth = np.asarray(scores, np.float64), np.asarray(labels).astype(bool)
+    best = (-1.0, 0.0)
+    for threshold in sorted(set(values.tolist())):
+        positive = values >= threshold
+        f1 = 2 * int((positive & truth).sum()) / (int(positive.sum()) + int(truth.sum()))
+        if f1 > best[0]:
+            best = (f1, threshold)
+    return best
+
+
+def conformal_threshold(scores: ArrayLike, alpha_numerator: int, alpha_denominator: int) -> float:
+    """The ⌈(n+1)(1−α)⌉-th smallest score, α as a ratio of whole numbers so that nothing is rounded."""
+    ordered = sorted(np.asarray(scores, np.float64).tolist())
+    product = (len(ordered) + 1) * (alpha_denominator - alpha_numerator)
+    rank = -(-product // alpha_denominator)
+    return float(ordered[rank - 1])
+
+
+def p_value(calibration_scores: ArrayLike, score: float) -> float:
+    """(1 + #{calibration ≥ score}) / (n + 1)."""
+    calibration = np.asarray(calibration_scores, np.float64)
+    return (1 + int((calibration >= score).sum())) / (len(calibration) + 1)
+
+
+def k_center_greedy(points: Array, count: int, first: int = 0) -> tuple[list[int], float]:
+    """(selected rows, distance of the farthest remaining row); lowest index on ties."""
+    rows = np.asarray(points, np.float64)
+    selected = [first]
+    nearest = [float(np.sqrt(((row - rows[first]) ** 2).sum())) for row in rows]
+    while len(selected) < count:
+        farthest = max(range(len(rows)), key=lambda i: (nearest[i], -i))
+        selected.append(farthest)
+        for i, row in enumerate(rows):
+            nearest[i] = min(nearest[i], float(np.sqrt(((row - rows[farthest]) ** 2).sum())))
+    return selected, max(nearest)
+
+
+def nearest_neighbor(queries: Array, bank: Array) -> tuple[Array, Array]:
+    """Euclidean distance (Q,) float64 to the nearest bank row and its lowest index (Q,), pair by pair."""
+    rows = np.asarray(bank, np.float64)
+    distances, indices = [], []
+    for query in np.asarray(queries, np.float64):
+        squared = ((rows - query) ** 2).sum(axis=1)  # (M,)
+        indices.append(int(np.argmin(squared)))
+        distances.append(float(np.sqrt(squared.min())))
+    return np.array(distances), np.array(indices)

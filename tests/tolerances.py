@@ -1,0 +1,46 @@
+"""Named tolerances, each with its derivation. test_tolerances.py shows that they hold and that a defect breaks them."""
+
+from __future__ import annotations
+
+U32 = 2.0**-24  # unit roundoff of float32
+U64 = 2.0**-53  # unit roundoff of float64
+
+# Against published golden numbers. The metrics are float64 sums over exact int64 counts: with up to 2^24 terms summed
+# pairwise the error stays below (24 + 8)·u = 4e-15 of a value ≤ 1; 1e-12 leaves room for the reference's own order.
+EXACT_METRIC = 1e-12
+# The official evaluation code keeps the false positive rate in float32: 2^-24 per point, a third of it in the area.
+OFFICIAL_AUPRO = 2e-8
+
+# Pillow rounds to whole levels between its two passes (±0.5) and again at the end; the core only at the end.
+RESIZE_GRAY_LEVELS = 1
+
+# Torch or another engine against the session: both sum some thousand float32 products per value in other orders and
+# the errors partly cancel, about 1e-5 through a MobileNetV2. The package's parity record promises this bound.
+PARITY_SCORE = 1e-4
+
+
+def squared_distance_f32(dims: int) -> float:
+    """Relative error of a squared distance in the kernels' order of sums (csrc/kernels/kernel_table.h).
+
+    Sixteen partial sums, then a tree: a term is rounded three times (the difference counts twice,
+    the product once), ⌈D/16⌉ − 1 times in its partial sum and 4 times in the tree. All terms are ≥ 0, so with
+    k = ⌈D/16⌉ + 6 roundings the sum is off by at most k·u / (1 − k·u).
+    """
+    roundings = -(-dims // 16) + 6
+    return roundings * U32 / (1 - roundings * U32)
+
+
+def distance_f32(dims: int) -> float:
+    """Relative error of the distance: the square root halves the error of its argument and is rounded once itself."""
+    return squared_distance_f32(dims) / 2 + U32
+
+
+def anomaly_map_f32(sigma: float) -> float:
+    """Error of an upsampled and blurred map in float32, relative to its largest value (all scores ≥ 0).
+
+    Each axis of the bilinear step rounds 4 times (a fraction, its complement, a product, a sum); each axis of the blur
+    radius + 4 times (a tap, a pair's sum, a product, and radius + 1 sums). Weights are ≥ 0 and sum to 1.
+    """
+    radius = int(4 * sigma + 0.5)
+    roundings = 2 * 4 + (2 * (radius + 4) if radius else 0)
+    return roundings * U32 / (1 - roundings * U32)

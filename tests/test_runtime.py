@@ -166,10 +166,10 @@ def test_an_uncalibrated_package_gives_a_score_but_no_verdict(tmp_path: Path) ->
 def test_a_session_stays_within_its_memory_limit_or_is_refused(package_path: Path) -> None:
     package = _core.Package.open(str(package_path))
     needed = open_session(package).memory_bytes
-    assert 3 * 32 * 48 * 4 < needed < 200_000
-    assert open_session(package, memory_limit_mb=1).memory_bytes == needed
+    assert 3 * 32 * 48 * 4 < needed < 2_000_000  # network input; resize tables for images of any size
+    assert open_session(package, memory_limit_mb=2).memory_bytes == needed
     with pytest.raises(errors.MemoryLimitError, match="allowed"):
-        open_session(package, memory_limit_mb=0.01)
+        open_session(package, memory_limit_mb=needed / 1e6 - 0.001)
     with pytest.raises(errors.UsageError, match="memory_limit_mb"):
         open_session(package, memory_limit_mb=-1)
 
@@ -317,7 +317,7 @@ def test_sessions_share_a_package_between_threads(package_path: Path) -> None:
 
 
 def test_a_session_keeps_the_bytes_of_its_package_alive(package_path: Path) -> None:
-    session = open_session(_core.Package.view(bytearray(package_path.read_bytes()).__bytes__(), "memory"))
+    session = open_session(_core.Package.view(package_path.read_bytes(), "memory"))
     noise = [bytes(200_000) for _ in range(20)]  # would land where a freed package was
     assert len(noise) == 20
     assert session.run(tiny_image(0)).score == 0.0

@@ -129,7 +129,8 @@ class Session:
     @property
     def config(self) -> Config: ...
     @property
-    def calibration(self) -> dict[str, Any]: ...  # calibrated, false_alarm_rate, threshold, map_threshold, n, image_count
+    def calibration(self) -> dict[str, Any]:
+        """calibrated, false_alarm_rate, threshold, map_threshold, n, image_count, scores (n,), map_maxima (n,)"""
     @property
     def engine_version(self) -> str: ...
     @property

@@ -18,13 +18,13 @@ from onceover.report.panels import (
     PAPER,
     REGION_COLOR,
     TRUTH_COLOR,
-    Color,
     HeatScale,
     Picture,
     badge,
     canvas,
-    color_bar,
+    heat_bar,
     heat_scale,
+    overlay_bar,
     panels,
     paste,
     shorten,
@@ -34,7 +34,8 @@ from onceover.report.panels import (
 from onceover.types import Image, Verdict
 
 THUMBNAIL, GAP, MARGIN, CAPTION, HEADER = 240, 6, 20, 74, 96
-PANEL, BAR = 400, 132
+PANEL, BAR = 400, 104
+WRONG = (255, 190, 60)  # the color of a miss or a false alarm
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,10 @@ class SheetRow:
         if self.ground_truth.any():
             return "hit" if self.verdict.is_anomalous else "miss"
         return "false alarm" if self.verdict.is_anomalous else "pass"
+
+    @property
+    def is_wrong(self) -> bool:
+        return self.outcome in ("miss", "false alarm")
 
 
 def pick_rows(rows: list[SheetRow], count: int = 24) -> list[SheetRow]:
@@ -114,7 +119,7 @@ def draw_verdict(
     _draw_vertical_bar(picture, scale, (top, lefts[1] + PANEL + 12), box[0])
     for text, left in zip(("image", "anomaly map, raw distance"), lefts[:2], strict=True):
         write(picture, text, (left, bottom + 26), 13, FAINT)
-    _draw_legend(picture, (lefts[2], bottom + 26), ground_truth is not None)
+    _draw_legend(picture, (lefts[2], bottom + 26), scale.threshold is not None, ground_truth is not None)
     return picture
 
 
@@ -134,14 +139,17 @@ def _draw_header(sheet: Picture, rows: list[SheetRow], title: str, scales: list[
     wide = sheet.shape[1] > 700
     end = write(sheet, summary, (MARGIN, 72), 14, FAINT)
     if wide:
-        _draw_legend(sheet, (end + 36, 72), any(row.ground_truth is not None for row in rows))
+        calibrated = any(scale.threshold is not None for scale in scales)
+        _draw_legend(sheet, (end + 36, 72), calibrated, any(row.ground_truth is not None for row in rows))
     different = sorted({(round(s.low, 6), round(s.high, 6)) for s in scales})
-    sheet[26:40, right - bar_width : right] = color_bar(scales[0], bar_width, 14, vertical=False)
+    sheet[26:40, right - bar_width : right] = overlay_bar(scales[0], bar_width, 14)
     if len(different) == 1:
         low, high = f"{scales[0].low:.3g}", f"{scales[0].high:.3g}"
         middle = "" if scales[0].threshold is None else f"threshold {scales[0].threshold:.3g}"
-    else:
+    elif all(scale.threshold is not None for scale in scales):
         low, high, middle = "x0.5", "x1.5", "map threshold"
+    else:
+        low, high, middle = "low", "high", "scale of each package"
     for text, x in ((low, right - bar_width), (high, right - text_width(high, 13))):
         write(sheet, text, (x, 60), 13, FAINT)
     write(sheet, middle, (right - (bar_width + text_width(middle, 13)) // 2, 60), 13, INK)
@@ -157,14 +165,11 @@ def _draw_cell(cell: Picture, row: SheetRow, scale: HeatScale) -> None:
     badge(cell, verdict.decision, (19, THUMBNAIL + 20), 10)
     write(cell, DECISION_WORDS[verdict.decision], (38, THUMBNAIL + 26), 15, DECISION_COLORS[verdict.decision])
     if row.outcome:
-        wrong = row.outcome in ("miss", "false alarm")
-        _draw_tag(cell, row.outcome.upper(), THUMBNAIL + 8, wrong)
-    score = _score_words(verdict)
-    write(cell, score, (10, THUMBNAIL + 46), 13)
+        _draw_tag(cell, row.outcome.upper(), THUMBNAIL + 8, row.is_wrong)
+    write(cell, _score_words(verdict), (10, THUMBNAIL + 46), 13)
     room = cell.shape[1] - 20
     write(cell, shorten(row.name, room, 13), (10, THUMBNAIL + 65), 13, FAINT)
-    border: Color = DECISION_COLORS[verdict.decision] if row.outcome in ("miss", "false alarm") else LINE
-    thickness = 2 if border != LINE else 1
+    border, thickness = (WRONG, 2) if row.is_wrong else (LINE, 1)
     for edge in (np.s_[:thickness], np.s_[-thickness:], np.s_[:, :thickness], np.s_[:, -thickness:]):
         cell[edge] = border
 
@@ -173,15 +178,16 @@ def _draw_tag(cell: Picture, text: str, top: int, wrong: bool) -> None:
     """The outcome at the right edge: filled when the verdict is wrong, so that the eye finds it."""
     width = text_width(text, 13) + 16
     left = cell.shape[1] - width - 10
-    cell[top : top + 23, left : left + width] = (255, 190, 60) if wrong else LINE
+    cell[top : top + 23, left : left + width] = WRONG if wrong else LINE
     write(cell, text, (left + 8, top + 18), 13, PAPER if wrong else INK)
 
 
-def _draw_legend(picture: Picture, at: tuple[int, int], with_truth: bool) -> None:
+def _draw_legend(picture: Picture, at: tuple[int, int], with_regions: bool, with_truth: bool) -> None:
     """Which outline is which; at: (x, baseline)."""
     x, y = at
-    picture[y - 7 : y - 4, x : x + 24] = REGION_COLOR
-    x = write(picture, "above map threshold", (x + 32, y), 13, FAINT) + 24
+    if with_regions:
+        picture[y - 7 : y - 4, x : x + 24] = REGION_COLOR
+        x = write(picture, "above map threshold", (x + 32, y), 13, FAINT) + 24
     if with_truth:
         picture[y - 7 : y - 4, x : x + 24] = TRUTH_COLOR
         write(picture, "ground truth", (x + 32, y), 13, FAINT)
@@ -189,7 +195,7 @@ def _draw_legend(picture: Picture, at: tuple[int, int], with_truth: bool) -> Non
 
 def _draw_vertical_bar(picture: Picture, scale: HeatScale, corner: tuple[int, int], height: int) -> None:
     top, left = corner
-    picture[top : top + height, left : left + 18] = color_bar(scale, height, 18, vertical=True)
+    picture[top : top + height, left : left + 18] = heat_bar(scale, height, 18)
     write(picture, f"{scale.high:.3g}", (left + 26, top + 14), 13, FAINT)
     write(picture, f"{scale.low:.3g}", (left + 26, top + height - 2), 13, FAINT)
     if scale.threshold is not None:

@@ -40,11 +40,10 @@ def heat_scale(verdicts: list[Verdict]) -> HeatScale:
     if threshold is not None and np.isfinite(threshold) and threshold > 0:
         return HeatScale(0.5 * threshold, 1.5 * threshold, threshold)
     values = [v.anomaly_map[np.isfinite(v.anomaly_map)] for v in verdicts]
-    values = [v for v in values if v.size]
-    if not values:
+    if not any(v.size for v in values):
         return HeatScale(0.0, 1.0, None)
-    low, high = float(np.median(np.concatenate([np.median(v, keepdims=True) for v in values]))), 0.0
-    high = max(float(v.max()) for v in values)
+    low = float(np.median([np.median(v) for v in values if v.size]))
+    high = max(float(v.max()) for v in values if v.size)
     return HeatScale(low, high if high > low else low + 1.0, None)
 
 
@@ -124,10 +123,10 @@ class Panels:
     def outlined(self, scale: HeatScale | None) -> Picture:
         """The image, under the heat map when a scale is given, with the outlines of ground truth and of regions."""
         picture = self.image.copy() if scale is None else overlay(self.image, self.anomaly_map, scale.low, scale.high)
-        if self.truth is not None:
-            picture = outline(picture, self.truth, TRUTH_COLOR)
         if self.regions.any():  # white on a dark halo reads on every ground
             picture = outline(outline(picture, self.regions, PAPER, 3), self.regions, REGION_COLOR)
+        if self.truth is not None:
+            picture = outline(picture, self.truth, TRUTH_COLOR)
         return picture
 
 
@@ -135,7 +134,7 @@ def panels(image: Image, verdict: Verdict, truth: NDArray[np.bool_] | None, box:
     """Scale image, map and ground truth into a box; they may come at different resolutions of one field of view."""
     rgb = to_rgb8(image)
     size = fitted(rgb.shape, box)
-    finite = np.nan_to_num(verdict.anomaly_map, nan=np.float32(np.finfo(np.float32).max))
+    finite = np.nan_to_num(verdict.anomaly_map, nan=1e30, posinf=1e30)  # an unusable patch is drawn as the worst
     heat = np.asarray(scaled(finite, size), np.float32)
     limit = verdict.map_threshold
     regions = np.zeros(size, np.bool_) if limit is None else np.asarray(scaled(finite > limit, size), np.bool_)
@@ -150,18 +149,34 @@ def paste(picture: Picture, piece: Picture, corner: tuple[int, int], box: tuple[
     picture[top : top + piece.shape[0], left : left + piece.shape[1]] = piece
 
 
-def color_bar(scale: HeatScale, length: int, breadth: int, vertical: bool) -> Picture:
-    """The colors from low to high, bottom to top or left to right, with a notch at the threshold."""
-    ramp = np.linspace(scale.low, scale.high, length, dtype=np.float32)
-    values = np.repeat(ramp[::-1, None], breadth, axis=1) if vertical else np.repeat(ramp[None], breadth, axis=0)
+def heat_bar(scale: HeatScale, length: int, breadth: int) -> Picture:
+    """Upright: the colors of `Panels.heat` from low (bottom) to high (top), with a notch at the threshold."""
+    values = np.repeat(_ramp(scale, length)[::-1, None], breadth, axis=1)
     bar = heat_map(values, scale.low, scale.high)
     if scale.threshold is not None:
-        at = round((scale.threshold - scale.low) / (scale.high - scale.low) * (length - 1))
-        if vertical:
-            bar[max(0, length - 2 - at) : length - at] = INK
-        else:
-            bar[:, at : at + 2] = INK
+        at = length - 1 - _notch(scale, length)
+        bar[max(0, at - 1) : at + 1] = INK
     return bar
+
+
+def overlay_bar(scale: HeatScale, length: int, breadth: int) -> Picture:
+    """Lying: the colors of `Panels.outlined` on a gray part, low (left) to high, with a notch at the threshold."""
+    values = np.repeat(_ramp(scale, length)[None], breadth, axis=0)
+    bar = overlay(canvas(breadth, length, (110, 110, 110)), values, scale.low, scale.high)
+    if scale.threshold is not None:
+        at = _notch(scale, length)
+        bar[:, max(0, at - 1) : at + 1] = INK
+    return bar
+
+
+def _ramp(scale: HeatScale, length: int) -> NDArray[np.float32]:
+    return np.linspace(scale.low, scale.high, length, dtype=np.float32)
+
+
+def _notch(scale: HeatScale, length: int) -> int:
+    """Where on a bar of this length the threshold lies."""
+    assert scale.threshold is not None
+    return round((scale.threshold - scale.low) / (scale.high - scale.low) * (length - 1))
 
 
 def _scale(size: int) -> float:

@@ -22,7 +22,7 @@ from onceover.images import write_image
 from onceover.training.demo_parts import PRODUCTS, Defect, Product
 from onceover.training.demo_parts.surface import SIZE, Float
 
-VERSION = 1  # of the generator: pictures of the same seed and version are the same, byte by byte
+VERSION = 1  # of the generator: the same seed and version give the same bytes (with the same numpy, OpenCV and CPU)
 MARKER = "dataset.json"
 CHANGED = 6 / 255  # a pixel belongs to the defect when any channel changed by more; sensor noise is about 2/255
 SMALLEST_SPOT = 12  # pixels; smaller islands of change are dust, and drawn as if nothing had happened there

@@ -16,7 +16,7 @@ struct Result {
   float score = 0;     // Euclidean distance of the worst patch to the memory bank; higher is more anomalous
   double p_value = 1;  // of the score among the calibration scores; 1 when there are none
   Decision decision = Decision::kUncalibrated;
-  float map_maximum = 0;  // of the anomaly map at input size
+  float map_maximum = 0;     // of the anomaly map at input size
   uint32_t worst_patch = 0;  // row-major in the patch grid
   uint32_t nearest_row = 0;  // its nearest memory bank row
   Timing timing;
@@ -36,10 +36,10 @@ class Session {
   const Result& run(const ImageView& image);
 
   // Of the last run:
-  const float* patch_scores() const { return patch_scores_.data(); }      // (h · w)
-  const uint32_t* nearest_rows() const { return nearest_rows_.data(); }   // (h · w)
-  MatrixView<const float> map() const { return map_.map(); }              // at input size
-  void draw_map(MatrixView<float> out) const { map_.resize_to(out); }     // at any size
+  const float* patch_scores() const { return patch_scores_.data(); }     // (h · w)
+  const uint32_t* nearest_rows() const { return nearest_rows_.data(); }  // (h · w)
+  MatrixView<const float> map() const { return map_.map(); }             // at input size
+  void draw_map(MatrixView<float> out) const { map_.resize_to(out); }    // at any size
 
   // Replays the package's parity record. Throws Error(kVerification) with image, expected, got and tolerance.
   struct SelfTest {

@@ -1,0 +1,121 @@
+"""A package file for people: what is in it, where it came from. Reading and checking is csrc/package; never torch."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from onceover import _core
+from onceover.errors import PackageError
+
+
+@dataclass(frozen=True)
+class Member:
+    """One row of a package's table of contents.
+
+    type: bytes, float32, float64, uint8, int8 or uint32. dimensions: of the array, in elements. sha256: hex.
+    """
+
+    name: str
+    type: str
+    dimensions: tuple[int, ...]
+    size_bytes: int
+    required: bool
+    sha256: str
+
+
+@dataclass(frozen=True)
+class PackageFile:
+    """An open, checked package.
+
+    core: the compiled reader, for sessions and member arrays. id: 64 hex digits, changes with any byte of the file.
+    manifest: the parsed member manifest.json, {} when there is none (a session does not need it).
+    """
+
+    core: _core.Package = field(repr=False)
+    id: str
+    members: tuple[Member, ...] = field(repr=False)
+    manifest: dict[str, Any] = field(repr=False, hash=False)
+
+    @property
+    def path(self) -> str:
+        return self.core.label
+
+    @property
+    def size_bytes(self) -> int:
+        """Of all members; the file adds its table of contents and padding."""
+        return sum(member.size_bytes for member in self.members)
+
+    def describe(self) -> Iterator[tuple[str, str]]:
+        """(what, value) rows for `onceover list` and `onceover inspect`."""
+        major, minor = self.core.version
+        yield "package", self.path
+        yield "id", self.id
+        yield "format", f"{major}.{minor}"
+        for what, key in (
+            ("name", "name"),
+            ("written by onceover", "onceover"),
+            ("backbone", "backbone"),
+            ("detector", "detector"),
+        ):
+            if key in self.manifest:
+                yield what, _one_line(self.manifest[key])
+        for member in self.members:
+            shape = " × ".join(str(size) for size in member.dimensions)
+            kind = _size_text(member.size_bytes) if member.type == "bytes" else f"{member.type} {shape}"
+            yield member.name, kind if member.required else f"{kind} (optional)"
+        yield "size", _size_text(self.size_bytes)
+
+
+def open_package(path: str | os.PathLike[str]) -> PackageFile:
+    """Open and check a package.
+
+    Raises InputError when the file cannot be read, PackageError when it is damaged (or its manifest is no JSON
+    object), UnsupportedPackageError when it is of another format version or has required members unknown here.
+    """
+    return view_package(_core.Package.open(os.fspath(path)))
+
+
+def view_package(core: _core.Package) -> PackageFile:
+    """The same view of a package that is open already."""
+    members = tuple(Member(**{**row, "dimensions": tuple(row["dimensions"])}) for row in core.members)
+    return PackageFile(core=core, id=core.id, members=members, manifest=read_manifest(core))
+
+
+def read_manifest(core: _core.Package) -> dict[str, Any]:
+    """The member manifest.json, {} when there is none; PackageError when it is not a JSON object in UTF-8."""
+    if all(member["name"] != "manifest.json" for member in core.members):
+        return {}
+    try:
+        manifest = json.loads(core.read("manifest.json").decode("utf-8"))
+    except (ValueError, RecursionError) as error:  # JSONDecodeError and UnicodeDecodeError are ValueErrors
+        raise PackageError(
+            f"{core.label}: member 'manifest.json' is not JSON ({error}); fit the package again"
+        ) from error
+    if not isinstance(manifest, dict):
+        found = type(manifest).__name__
+        raise PackageError(
+            f"{core.label}: member 'manifest.json' holds a JSON {found}, expected an object; fit the package again"
+        )
+    return manifest
+
+
+def _one_line(value: Any) -> str:
+    """A manifest value for a table: objects are shown by their name."""
+    if isinstance(value, dict):
+        value = value.get("name", value)
+    return value if isinstance(value, str) else json.dumps(value, sort_keys=True)
+
+
+def _size_text(size_bytes: int) -> str:
+    """12345678 → "12.3 MB": decimal units, as file managers and flash vendors count."""
+    for limit, unit in ((10**9, "GB"), (10**6, "MB"), (10**3, "KB")):
+        if size_bytes >= limit:
+            return f"{size_bytes / limit:.1f} {unit}"
+    return f"{size_bytes} bytes"
+
+
+__all__ = ["Member", "PackageFile", "open_package", "read_manifest", "view_package"]

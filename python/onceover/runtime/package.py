@@ -97,9 +97,7 @@ def read_manifest(core: _core.Package) -> dict[str, Any]:
         ) from error
     if not isinstance(manifest, dict):
         found = type(manifest).__name__
-        raise PackageError(
-            f"{core.label}: member 'manifest.json' holds a JSON {found}, expected an object; fit the package again"
-        )
+        raise PackageError(f"{core.label}: member 'manifest.json' holds a JSON {found}, expected an object; fit again")
     return manifest
 
 

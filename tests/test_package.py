@@ -94,7 +94,8 @@ def test_describe_names_the_package_and_every_member(tmp_path: Path) -> None:
     path = tmp_path / "plate.onceover"
     make_writer().save(str(path))
     rows = dict(open_package(path).describe())
-    assert rows["package"] == str(path) and rows["name"] == "plate"
+    assert rows["package"] == str(path)
+    assert rows["name"] == "plate"
     assert rows["detector"] == "patchcore"
     assert rows["memory_bank"] == "float32 40 × 8"
     assert rows["bank_source"] == "uint32 40 × 2 (optional)"

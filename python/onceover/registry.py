@@ -21,7 +21,7 @@ DETECTORS: Mapping[str, str] = {
 }
 
 EXPORT_TARGETS: Mapping[str, str] = {
-    "onnx": "onceover.export.to_onnx:to_onnx",
+    "onnx": "onceover.export.to_onnx:export_backbone",
 }
 
 

@@ -92,10 +92,10 @@ def _backbone(options: argparse.Namespace, scratch: Path) -> str | Path:
     """The file or embedded name given, or a fresh export of a named backbone when weights are given."""
     if options.weights is None:
         return str(options.backbone)
-    from onceover.export.to_onnx import export_backbone
-
+    export_backbone = registry.load("export target", "onnx", registry.EXPORT_TARGETS)
     target = scratch / f"{options.backbone}.onnx"
-    return export_backbone(options.backbone, options.weights, target, options.size, options.size)
+    exported: Path = export_backbone(options.backbone, options.weights, target, options.size, options.size)
+    return exported
 
 
 def run_evaluate(options: argparse.Namespace, output: Output) -> int:
@@ -233,9 +233,9 @@ def run_verify(options: argparse.Namespace, output: Output) -> int:
 
 
 def run_export(options: argparse.Namespace, output: Output) -> int:
-    from onceover.export.to_onnx import export_backbone
     from onceover.runtime.graph import load_graph
 
+    export_backbone = registry.load("export target", "onnx", registry.EXPORT_TARGETS)
     _check_target(options.output)
     with output.err.status(f"exporting {options.name}"):
         path = export_backbone(options.name, options.weights, options.output, options.height, options.width)

@@ -11,7 +11,6 @@ import contextlib
 import io
 import json
 import logging
-import os
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,10 +19,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from onceover import _core
 from onceover.backbones import create_backbone
 from onceover.backbones.patch_embedding import PatchEmbedding
 from onceover.backbones.weights import WeightsCard, read_card
-from onceover.errors import EngineError, OutputError, UsageError, missing_extra
+from onceover.errors import EngineError, UsageError, missing_extra
 
 METADATA_KEY = "onceover.backbone"
 METADATA_FORMAT = 1
@@ -66,7 +66,7 @@ def export_backbone(
     Raises what `create_backbone` and `to_onnx` raise, and OutputError; on failure no file is left behind.
     """
     model = PatchEmbedding(create_backbone(name, weights, strides))
-    _write_atomically(Path(output), to_onnx(model, height, width, read_card(Path(weights)), name))
+    _core.save_atomically(str(output), to_onnx(model, height, width, read_card(Path(weights)), name))
     return Path(output)
 
 
@@ -158,21 +158,6 @@ def _silence() -> Iterator[None]:
             yield
     finally:
         logging.disable(previous)
-
-
-def _write_atomically(path: Path, content: bytes) -> None:
-    """Write beside the target, then rename: a reader sees the old file or the whole new one, never a part."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise OutputError(f"{path}: cannot write ({error.strerror}); choose an existing, writable folder") from error
 
 
 __all__ = ["METADATA_FORMAT", "METADATA_KEY", "check_parity", "describe", "export_backbone", "to_onnx"]

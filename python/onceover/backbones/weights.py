@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from onceover.backbones.backbone import Backbone
-from onceover.errors import InputError, missing_extra
+from onceover.errors import InputError, OutputError, missing_extra
 
 # The key of a card among the metadata of a safetensors file that `training/distil.py` wrote.
 CARD_KEY = "onceover.card"
@@ -115,10 +115,14 @@ def load_into(backbone: Backbone, path: Path) -> None:
 
 
 def save_weights(path: Path, tensors: Mapping[str, Tensor], card: WeightsCard) -> None:
-    """Write a safetensors file that carries its card (the hash is filled in when it is read)."""
+    """Write a safetensors file that carries its card (the hash is filled in when it is read); OutputError."""
     fields = json.dumps(replace(card, sha256="").to_json(), sort_keys=True)
     contiguous = {key: tensor.detach().contiguous() for key, tensor in tensors.items()}
-    _import_safetensors().save_file(contiguous, str(path), metadata={CARD_KEY: fields})
+    content = _import_safetensors().save(contiguous, metadata={CARD_KEY: fields})
+    try:
+        path.write_bytes(content)
+    except OSError as error:
+        raise OutputError(f"{path}: cannot write ({error.strerror}); choose an existing, writable folder") from error
 
 
 def _import_safetensors() -> Any:

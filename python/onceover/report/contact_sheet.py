@@ -62,13 +62,13 @@ class SheetRow:
 
 
 def pick_rows(rows: list[SheetRow], count: int = 24) -> list[SheetRow]:
-    """At most `count` rows that show how a detector does: mistakes first, but at most half of the sheet, then the rest.
+    """At most `count` rows that show how a detector does: mistakes first, but at most a third of them, then the rest.
 
     Within an outcome the choice is spread evenly over the given order, so every kind of defect gets its turn.
     """
     groups = {kind: [row for row in rows if row.outcome == kind] for kind in ("miss", "false alarm", "hit", "pass", "")}
     mistakes = [groups["miss"], groups["false alarm"]]
-    shown = _spread(mistakes, count // 2)
+    shown = _spread(mistakes, max(1, count // 3))
     shown += _spread([groups["hit"], groups["pass"], groups[""]], count - len(shown))
     left = [[row for row in group if id(row) not in {id(other) for other in shown}] for group in mistakes]
     shown += _spread(left, count - len(shown))
@@ -135,7 +135,7 @@ def _draw_header(sheet: Picture, rows: list[SheetRow], title: str, scales: list[
     counts = {kind: sum(row.outcome == kind for row in rows) for kind in ("hit", "miss", "false alarm", "pass")}
     names = {"hit": "hits", "miss": "misses", "false alarm": "false alarms", "pass": "passed"}
     outcomes = [f"{counts[kind]} {names[kind]}" for kind in names if any(counts.values())]
-    summary = "   ".join([f"{len(rows)} images", *outcomes])
+    summary = "   ".join([f"{len(rows)} images shown", *outcomes])
     wide = sheet.shape[1] > 700
     end = write(sheet, summary, (MARGIN, 72), 14, FAINT)
     if wide:

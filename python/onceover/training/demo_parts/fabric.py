@@ -1,4 +1,4 @@
-"""Fabric: a 2/2 twill of blue warp and pale weft over a dark table; yarns wander, swell and differ in shade."""
+"""Fabric: a 2/2 twill of blue warp and paler weft over a dark table; yarns wander, swell and differ in shade."""
 
 from __future__ import annotations
 
@@ -28,9 +28,10 @@ from onceover.training.demo_parts.surface import (
     walk,
 )
 
-PITCH = 6.5  # pixels from yarn to yarn
+PITCH = 5.5  # pixels from yarn to yarn
 YARNS = int(SIZE / PITCH) + 12  # with those that reach in from outside
-WARP_COLOR, WEFT_COLOR, TABLE_COLOR = paint(0.115, 0.175, 0.30), paint(0.47, 0.45, 0.40), paint(0.012, 0.012, 0.014)
+WARP_COLOR, WEFT_COLOR = paint(0.20, 0.26, 0.36), paint(0.36, 0.39, 0.43)
+RAW_COLOR, TABLE_COLOR = paint(0.66, 0.60, 0.48), paint(0.012, 0.012, 0.014)  # undyed yarn; what lies below
 
 
 @dataclass
@@ -49,7 +50,7 @@ class _Cloth:
 def render(rng: np.random.Generator, defect: Defect | None) -> Float:
     """(SIZE, SIZE, 3) RGB."""
     cloth = _weave(rng)
-    warp_shade, weft_shade = (1 + 0.07 * rng.standard_normal(YARNS)).astype(np.float32), _streaks(rng)
+    warp_shade, weft_shade = (1 + 0.05 * rng.standard_normal(YARNS)).astype(np.float32), _streaks(rng)
     warp_fiber, weft_fiber = noise(rng, 5.0, 0.7), noise(rng, 0.7, 5.0)
     swelling, wear, dye = noise(rng, 25), clouds(rng, 90, 3), (1 + 0.012 * rng.standard_normal(3)).astype(np.float32)
     if defect is not None:
@@ -68,24 +69,24 @@ def render(rng: np.random.Generator, defect: Defect | None) -> Float:
     warp_light = warp_shade[columns] * (1 + 0.10 * warp_fiber + 0.07 * warp_twist)
     weft_light = weft_shade[rows] * (1 + 0.07 * weft_fiber + 0.06 * weft_twist)
     top = np.maximum(warp_top, weft_top)
-    depth = np.clip(0.35 + 0.62 * top, 0.06, 1.1)
+    depth = np.clip(0.5 + 0.45 * top, 0.06, 1.1)
     color = mix(weft_light * WEFT_COLOR, warp_light * WARP_COLOR, front)
     present = inside(0.12 - np.maximum(warp_height * cloth.warp, weft_height * cloth.weft), 0.12)
     diffuse, _ = light((top * present + cloth.relief) * np.float32(0.26 * PITCH), -2.3, 0.9)
     color = color * ((0.25 + 0.95 * diffuse) * depth * (1 + 0.03 * wear)) * paint(*dye)
     color = mix(TABLE_COLOR, color, present)
     knot = (0.3 + 0.9 * diffuse) * (1 + 0.12 * warp_fiber + 0.12 * weft_fiber)
-    color = mix(color, knot * WEFT_COLOR, cloth.lump)
+    color = mix(color, knot * RAW_COLOR, cloth.lump)
     return expose(rng, color * cloth.tint, 0.2)
 
 
 def _weave(rng: np.random.Generator) -> _Cloth:
     y, x = grid()
-    skew = np.float32(rng.normal(0, 0.012))
-    u = (x + skew * y + 0.8 * noise(rng, 130) + 0.25 * noise(rng, 40, 14)) / np.float32(PITCH)
-    v = (y - skew * x + 1.1 * noise(rng, 130) + 0.25 * noise(rng, 14, 40)) / np.float32(PITCH)
-    u += 0.12 * along(profile(rng, SIZE, 9), x) + np.float32(rng.uniform(0, 4))
-    v += 0.12 * along(profile(rng, SIZE, 9), y) + np.float32(rng.uniform(0, 4))
+    skew = np.float32(rng.uniform(-0.015, 0.015))
+    u = (x + skew * y + 0.5 * noise(rng, 130) + 0.12 * noise(rng, 40, 14)) / np.float32(PITCH)
+    v = (y - skew * x + 0.7 * noise(rng, 130) + 0.12 * noise(rng, 14, 40)) / np.float32(PITCH)
+    u += 0.05 * along(profile(rng, SIZE, 9), x) + np.float32(rng.uniform(0, 4))
+    v += 0.05 * along(profile(rng, SIZE, 9), y) + np.float32(rng.uniform(0, 4))
     ones, flat = np.ones((CANVAS, CANVAS), np.float32), np.zeros((CANVAS, CANVAS), np.float32)
     return _Cloth(u, v, ones, ones.copy(), flat, np.ones((3, CANVAS, CANVAS), np.float32), flat.copy())
 
@@ -123,7 +124,7 @@ def _knot(rng: np.random.Generator, cloth: _Cloth) -> None:
     """A thread was tied: a bump of wound yarn with two loose ends, the weave pushed aside."""
     center = (float(rng.uniform(40, SIZE - 40)), float(rng.uniform(40, SIZE - 40)))
     away = distance(center)
-    radius = float(rng.uniform(7, 10))
+    radius = float(rng.uniform(8, 11))
     push = 0.25 * np.exp(-((away / np.float32(1.3 * radius)) ** 2))
     y, x = grid()
     cloth.u += push * np.float32(1 / radius) * (center[1] - x)
@@ -143,15 +144,15 @@ def _knot(rng: np.random.Generator, cloth: _Cloth) -> None:
 def _oil(rng: np.random.Generator, cloth: _Cloth) -> None:
     """A soaked-in stain, browner and darker, running along the yarns, darkest near its rim."""
     center = (float(rng.uniform(40, SIZE - 40)), float(rng.uniform(40, SIZE - 40)))
-    stain = blob(rng, center, float(rng.uniform(13, 24)), 0.16) + 1.5 * noise(rng, 12, 2) + 1.5 * noise(rng, 2, 12)
+    stain = blob(rng, center, float(rng.uniform(15, 27)), 0.16) + 1.5 * noise(rng, 12, 2) + 1.5 * noise(rng, 2, 12)
     soaked = inside(stain, 4.0) * (0.85 + 0.08 * clouds(rng, 10, 3)) + 0.12 * inside(np.abs(stain + 2) - 1, 2.0)
-    cloth.tint *= 1 - np.clip(soaked, 0, 1.1) * paint(0.42, 0.50, 0.62)
+    cloth.tint *= 1 - np.clip(soaked, 0, 1.1) * paint(0.55, 0.62, 0.72)
 
 
 def _hole(rng: np.random.Generator, cloth: _Cloth) -> None:
     """Yarns are cut, each at its own length, so the edge is frayed; a few fibers still cross."""
     center = (float(rng.uniform(40, SIZE - 40)), float(rng.uniform(40, SIZE - 40)))
-    radius = float(rng.uniform(9, 15))
+    radius = float(rng.uniform(10, 16))
     edge = blob(rng, center, radius, 0.12)
     fray = rng.uniform(-1, 4.5, (2, YARNS)).astype(np.float32)
     columns = np.clip(cloth.u + 4, 0, YARNS - 1).astype(np.int32)

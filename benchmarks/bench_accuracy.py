@@ -64,7 +64,9 @@ def row(name: str, reports: list[EvaluationReport], seconds: float) -> dict[str,
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--weights", type=Path, help="shared MobileNetV2 weights; without them only the embedded default")
+    parser.add_argument(
+        "--weights", type=Path, help="shared MobileNetV2 weights; without them only the embedded default"
+    )
     parser.add_argument("--data", type=Path, default=SHARED / "data")
     parser.add_argument("--datasets", nargs="+", default=["magnetic_tile", "pcb"])
     parser.add_argument("--seeds", type=int, default=3)
@@ -77,7 +79,9 @@ def main() -> None:
         if options.weights:
             from onceover.export.to_onnx import export_backbone
 
-            backbones["shared"] = export_backbone("mobilenetv2", options.weights, Path(folder) / "shared.onnx", 256, 256)
+            backbones["shared"] = export_backbone(
+                "mobilenetv2", options.weights, Path(folder) / "shared.onnx", 256, 256
+            )
         for dataset in options.datasets:
             for name, backbone in backbones.items():
                 for kind in ("reproduction", "default"):
@@ -85,7 +89,11 @@ def main() -> None:
                         continue
                     start = time.perf_counter()
                     root = options.data / dataset
-                    reports = default(root, backbone) if kind == "default" else reproduction(root, backbone, range(options.seeds))
+                    reports = (
+                        default(root, backbone)
+                        if kind == "default"
+                        else reproduction(root, backbone, range(options.seeds))
+                    )
                     rows.append(row(f"{dataset}, {name}, {kind}", reports, time.perf_counter() - start))
                     Console(stderr=True).print(rows[-1])
     table = Table(title="accuracy")

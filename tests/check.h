@@ -27,14 +27,14 @@ inline int summary(const char* name) {
 
 #define CHECK(expression) check::that((expression), #expression, __FILE__, __LINE__)
 // The statement throws onceover::Error with this status, and its message contains `text`.
-#define CHECK_THROWS(statement, expected, text)                                                     \
-  do {                                                                                              \
-    bool right = false;                                                                             \
-    try {                                                                                           \
-      statement;                                                                                    \
-    } catch (const onceover::Error& error) {                                                        \
+#define CHECK_THROWS(statement, expected, text)                                                          \
+  do {                                                                                                   \
+    bool right = false;                                                                                  \
+    try {                                                                                                \
+      statement;                                                                                         \
+    } catch (const onceover::Error& error) {                                                             \
       right = error.status() == (expected) && std::string(error.what()).find(text) != std::string::npos; \
-      if (!right) std::fprintf(stderr, "got: %s\n", error.what());                                  \
-    }                                                                                               \
-    check::that(right, #statement " throws " #expected, __FILE__, __LINE__);                        \
+      if (!right) std::fprintf(stderr, "got: %s\n", error.what());                                       \
+    }                                                                                                    \
+    check::that(right, #statement " throws " #expected, __FILE__, __LINE__);                             \
   } while (0)

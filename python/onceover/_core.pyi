@@ -20,7 +20,11 @@ def resize(image: NDArray[Any], height: int, width: int, color: str = "rgb") -> 
     """The one resize: (H, W[, C]) 8-bit → (height, width, 3) uint8 RGB."""
 
 def prepare(
-    image: NDArray[Any], height: int, width: int, mean: tuple[float, float, float], std: tuple[float, float, float],
+    image: NDArray[Any],
+    height: int,
+    width: int,
+    mean: tuple[float, float, float],
+    std: tuple[float, float, float],
     color: str = "rgb",
 ) -> NDArray[np.float32]:
     """Image → (3, height, width) float32 network input."""
@@ -63,7 +67,8 @@ class Package:
 
 class PackageWriter:
     def __init__(self) -> None: ...
-    def add(self, name: str, data: bytes | NDArray[Any], required: bool = True) -> None: ...  # bytes or array; kept alive
+    # data is kept alive, not copied
+    def add(self, name: str, data: bytes | NDArray[Any], required: bool = True) -> None: ...
     def bytes(self) -> bytes: ...
     def save(self, path: str) -> None: ...
 
@@ -71,8 +76,16 @@ def save_atomically(path: str, data: bytes) -> None: ...
 
 class Config:
     def __init__(
-        self, *, height: int, width: int, mean: tuple[float, float, float], std: tuple[float, float, float],
-        grid_height: int, grid_width: int, embedding_dim: int, blur_sigma: float,
+        self,
+        *,
+        height: int,
+        width: int,
+        mean: tuple[float, float, float],
+        std: tuple[float, float, float],
+        grid_height: int,
+        grid_width: int,
+        embedding_dim: int,
+        blur_sigma: float,
     ) -> None: ...
     height: int
     width: int
@@ -85,14 +98,25 @@ class Config:
     def to_bytes(self) -> bytes: ...
 
 def calibration_bytes(
-    *, calibrated: bool, false_alarm_rate: float, threshold: float, map_threshold: float,
-    scores: NDArray[np.float32], map_maxima: NDArray[np.float32], image_count: int,
+    *,
+    calibrated: bool,
+    false_alarm_rate: float,
+    threshold: float,
+    map_threshold: float,
+    scores: NDArray[np.float32],
+    map_maxima: NDArray[np.float32],
+    image_count: int,
 ) -> bytes: ...
 
 class ParityItem:
     """One reference image with what the session that wrote the package answered."""
     def __init__(
-        self, image: NDArray[Any], color: str, score: float, verdict: int, patch_scores: NDArray[np.float32],
+        self,
+        image: NDArray[Any],
+        color: str,
+        score: float,
+        verdict: int,
+        patch_scores: NDArray[np.float32],
         anomaly_map: NDArray[np.float32],
     ) -> None: ...  # anomaly_map at input size; the record keeps every map_step-th row and column
 

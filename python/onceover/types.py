@@ -14,7 +14,7 @@ Image = NDArray[Any]  # uint8 or uint16; (H, W) gray, (H, W, 3) RGB or (H, W, 4)
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """From image to network input: resize to (height, width) with the antialiased triangle filter, then (x/255 − mean)/std."""
+    """Image → network input: resize to (height, width), antialiased triangle filter, then (x/255 − mean)/std."""
 
     height: int
     width: int

@@ -95,7 +95,7 @@ class PatchCore(Detector):
     def _greedy(
         self, embeddings: NDArray[np.float32], count: int, rng: np.random.Generator, progress: Progress
     ) -> NDArray[np.int64]:
-        """Farthest-point selection; the projection only selects, the bank keeps full embeddings (paper, section 3.2)."""
+        """Farthest-point selection; the projection only selects, the bank keeps full embeddings (section 3.2)."""
         dim = embeddings.shape[1]
         points = embeddings
         if self.projection_dim < dim:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 from onceover import _core
 from onceover.errors import OnceoverError, VerificationError
@@ -11,7 +10,7 @@ from onceover.export.verify import verify_bytes
 from onceover.runtime.assemble import PackageParts, assemble
 
 
-def package(parts: PackageParts, path: str | Path, engine: str = "onnxruntime") -> str:
+def package(parts: PackageParts, path: str | os.PathLike[str], engine: str = "onnxruntime") -> str:
     """Write a package that has proven itself; returns its id (64 hex digits).
 
     The bytes are opened and their parity record replayed before anything is written; the file then appears complete
@@ -19,9 +18,9 @@ def package(parts: PackageParts, path: str | Path, engine: str = "onnxruntime") 
     """
     data = assemble(parts).bytes()
     package_id = verify_bytes(data, engine)
-    _core.save_atomically(str(path), data)
+    _core.save_atomically(os.fspath(path), data)
     try:
-        reopened = _core.Package.open(str(path))
+        reopened = _core.Package.open(os.fspath(path))
         if reopened.id != package_id:
             raise VerificationError(
                 f"{path}: written as {package_id[:12]}, read back as {reopened.id[:12]}; the disk is at fault"

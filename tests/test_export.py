@@ -18,7 +18,6 @@ onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxscript")
 onnxruntime = pytest.importorskip("onnxruntime")
 
-import onceover  # noqa: E402 - only where torch is installed
 from onceover.backbones.mobilenetv2 import MobileNetV2  # noqa: E402 - only where torch is installed
 from onceover.backbones.patch_embedding import PatchEmbedding  # noqa: E402
 from onceover.backbones.weights import WeightsCard, read_card  # noqa: E402
@@ -180,7 +179,7 @@ def test_a_read_only_folder_is_reported_as_such(tmp_path: Path) -> None:
 
 
 def test_the_embedded_backbone_is_small_and_says_where_it_comes_from() -> None:
-    path = Path(onceover.__file__).parent / "embedded" / "mobilenetv2_050.onnx"
+    path = Path(__file__).resolve().parents[1] / "python" / "onceover" / "embedded" / "mobilenetv2_050.onnx"
     assert path.stat().st_size < 3_000_000
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     facts = json.loads(session.get_modelmeta().custom_metadata_map["onceover.backbone"])

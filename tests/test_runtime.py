@@ -84,7 +84,7 @@ def reference_map(patch_scores: NDArray[Any], height: int, width: int, sigma: fl
 
 
 def test_the_session_agrees_with_a_numpy_reference_of_the_whole_path(inspector: Inspector) -> None:
-    bank = inspector.package.array("memory_bank")
+    bank = inspector.package.core.array("memory_bank")
     for seed in (1, 300, 301):
         image = tiny_image(seed, 50, 61)
         verdict = inspector.inspect(image, map_size=(32, 48))

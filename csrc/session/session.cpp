@@ -133,6 +133,12 @@ const Result& Session::run(const ImageView& image) {
 
 Session::SelfTest Session::self_test() {
   const Parity parity = read_parity(*package_, config_);
+  if (parity.images.empty()) {
+    fail(Status::kVerification,
+         "%s: the parity record has no reference images, so nothing proves that this machine reproduces the package; "
+         "fit it again",
+         package_->label().c_str());
+  }
   SelfTest report;
   report.tolerance = parity.relative_tolerance;
   for (size_t i = 0; i < parity.images.size(); ++i) {

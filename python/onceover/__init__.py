@@ -10,6 +10,7 @@ Names are loaded when first used; nothing here imports torch.
 from __future__ import annotations
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
         VerificationError,
     )
     from onceover.runtime.inspector import Inspector
+    from onceover.training.evaluate import EvaluationReport
     from onceover.training.fit import FitOptions
     from onceover.types import Region, Timing, Verdict
 
@@ -69,25 +71,30 @@ __all__ = [
 ]
 
 
-def fit(directory: Any, output: Any, options: Any = None) -> Inspector:
+def fit(
+    directory: str | os.PathLike[str], output: str | os.PathLike[str], options: FitOptions | None = None
+) -> Inspector:
     """Fit on a folder of images of good parts, write and verify the package `output`; returns it opened.
 
-    options: onceover.FitOptions. Raises the errors of onceover.errors; on failure no package is left behind.
+    Raises the errors of onceover.errors; on failure no package is left behind.
     """
-    from onceover import export
+    from onceover.export import package
     from onceover.runtime.inspector import Inspector
     from onceover.training.fit import fit as fit_parts
 
-    export.package(fit_parts(directory, options), output)
+    package(fit_parts(directory, options), output)
     return Inspector.open(output)
 
 
-def evaluate(package: Any, dataset: Any, resolution: str | int = "mask") -> Any:
-    """Inspect a labelled folder (MVTec layout) with a package; returns an EvaluationReport."""
+def evaluate(
+    package: str | os.PathLike[str], dataset: str | os.PathLike[str], resolution: str | int = "mask"
+) -> EvaluationReport:
+    """Inspect a labelled folder (MVTec layout) with a package. resolution: "mask", or pixels squared."""
     from onceover.runtime.inspector import Inspector
     from onceover.training.evaluate import evaluate as evaluate_with
 
-    return evaluate_with(Inspector.open(package), dataset, resolution)
+    with Inspector.open(package) as inspector:
+        return evaluate_with(inspector, dataset, resolution)
 
 
 def __getattr__(name: str) -> Any:

@@ -8,7 +8,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-
 from onceover import _core, registry
 from onceover.cli.output import Output, number, percent
 from onceover.errors import InputError, UsageError
@@ -40,7 +39,7 @@ def run_fit(options: argparse.Namespace, output: Output) -> int:
     _check_target(options.output)
     with tempfile.TemporaryDirectory() as scratch, output.progress() as progress:
         settings = FitOptions(
-            **({} if options.backbone is None else {"backbone": _backbone(options, Path(scratch))}),
+            backbone=_backbone(options, Path(scratch)),
             detector=options.detector,
             coreset=options.coreset,
             bank=BankSize(options.bank_rows, options.bank_mb, options.bank_ratio),
@@ -121,7 +120,7 @@ def run_evaluate(options: argparse.Namespace, output: Output) -> int:
         from onceover.images import write_image
         from onceover.report.contact_sheet import pick_rows
 
-        write_image(options.save, draw_contact_sheet(pick_rows(rows), f"{report.name}: {options.dataset.name}"))
+        write_image(options.save, draw_contact_sheet(pick_rows(rows), report.name))
         output.say(f"contact sheet: {options.save}")
     output.object(report.to_dict())
     return 0
@@ -223,6 +222,7 @@ def run_verify(options: argparse.Namespace, output: Output) -> int:
 
     inspector = Inspector.open(options.package, engine=options.engine, threads=options.threads)
     result = inspector.verify()
+    output.table(str(options.package), ("", ""), list(inspector.package.describe()))
     output.say(
         f"[green]verified[/]: {result['images']} reference images replayed on {result['engine']}, "
         f"largest score difference {result['largest_relative_difference']:.1e} "
@@ -282,7 +282,7 @@ def _listing() -> dict[str, list[dict[str, Any]]]:
         "engines": [
             {"name": e.name, "version": e.version or "", "state": e.problem or "ready"} for e in available_engines()
         ],
-        "isas": [{"name": name, "state": "active" if name == active else "available"} for name in _core.available_isas()],
+        "isas": [
+            {"name": name, "state": "active" if name == active else "available"} for name in _core.available_isas()
+        ],
     }
-
-

@@ -39,8 +39,11 @@ def run_demo(options: argparse.Namespace, output: Output) -> int:
         output.say(f"[bold]onceover evaluate {package} {product}[/]")
         seen: list[SheetRow] = []
 
-        def keep(sample: Any, image: Any, mask: Any, verdict: Verdict, seen: list[SheetRow] = seen) -> None:
-            seen.append(SheetRow(name=sample.relative, image=image, verdict=verdict, ground_truth=mask))
+        def keep(
+            sample: Any, image: Any, mask: Any, verdict: Verdict, seen: list[SheetRow] = seen, product: Path = product
+        ) -> None:
+            name = f"{product.name}/{sample.relative}"
+            seen.append(SheetRow(name=name, image=image, verdict=verdict, ground_truth=mask))
 
         with output.progress() as progress:
             reports.append(evaluate(Inspector.open(package), product, progress=progress, observe=keep))

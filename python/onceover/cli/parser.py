@@ -13,7 +13,7 @@ from onceover.errors import unknown_name
 
 EXAMPLES = """\
 examples:
-  onceover demo                                         draw two products, fit, evaluate, look
+  onceover demo                                         draw three products, fit, evaluate, look
   onceover fit good_parts/ -o part.onceover             learn from images of good parts
   onceover inspect part.onceover *.png --save results/  verdicts and heat maps
   onceover evaluate part.onceover dataset/              AUROC, AUPRO, false alarms, latency
@@ -56,7 +56,9 @@ def _list(options: argparse.Namespace, output: Any) -> int:
 
 
 def _command(subparsers: Any, name: str, summary: str, run: Callable[..., int]) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = subparsers.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        name, help=summary, description=summary[0].upper() + summary[1:] + "."
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of tables")
     parser.set_defaults(run=run)
     return parser
@@ -68,11 +70,17 @@ def _add_engine(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_fit(subparsers: Any) -> None:
-    fit = _command(subparsers, "fit", "learn from a folder of images of good parts and write one package", commands.run_fit)
+    fit = _command(
+        subparsers, "fit", "learn from a folder of images of good parts and write one package", commands.run_fit
+    )
     fit.add_argument("directory", type=Path, help="folder of images of good parts only")
     fit.add_argument("-o", "--output", type=Path, required=True, help="the package to write, e.g. part.onceover")
-    fit.add_argument("--backbone", default=None, help="an exported .onnx, or a name of `onceover list` (default: embedded)")
-    fit.add_argument("--weights", type=Path, help="weights of a named backbone (.safetensors); exports it first (torch)")
+    fit.add_argument(
+        "--backbone", default=None, help="an exported .onnx, or a name of `onceover list` (default: embedded)"
+    )
+    fit.add_argument(
+        "--weights", type=Path, help="weights of a named backbone (.safetensors); exports it first (torch)"
+    )
     fit.add_argument("--size", type=int, default=256, help="input side when exporting a named backbone (default: 256)")
     fit.add_argument("--detector", default="patchcore")
     fit.add_argument("--coreset", choices=("greedy", "random"), default="greedy")
@@ -81,7 +89,9 @@ def _add_fit(subparsers: Any) -> None:
     size.add_argument("--bank-mb", type=float, help="memory bank size in megabytes")
     size.add_argument("--bank-ratio", type=float, help="memory bank size as a share of all patches")
     fit.add_argument("--false-alarm", type=float, metavar="RATE", help="target false-alarm rate (default: 0.05)")
-    fit.add_argument("--holdout", type=_share_or_count, help="share (0.2) or number (50) of parts held out for calibration")
+    fit.add_argument(
+        "--holdout", type=_share_or_count, help="share (0.2) or number (50) of parts held out for calibration"
+    )
     fit.add_argument("--groups", type=Path, help="CSV with columns file,group: images of the same part count once")
     fit.add_argument("--seed", type=int, default=0)
     fit.add_argument("--name", help="product name (default: from the folder)")
@@ -93,11 +103,15 @@ def _share_or_count(text: str) -> float | int:
 
 
 def _add_evaluate(subparsers: Any) -> None:
-    evaluate = _command(subparsers, "evaluate", "inspect a labelled data set (MVTec layout) and report", commands.run_evaluate)
+    evaluate = _command(
+        subparsers, "evaluate", "inspect a labelled data set (MVTec layout) and report", commands.run_evaluate
+    )
     evaluate.add_argument("package", type=Path)
     evaluate.add_argument("dataset", type=Path, help="folder with test/good, test/<defect>, ground_truth/<defect>")
     evaluate.add_argument("--resolution", default="mask", help="compare maps at 'mask' size (default) or at N pixels")
-    evaluate.add_argument("--save", type=Path, metavar="FILE", help="write a contact sheet of the hardest images (.png)")
+    evaluate.add_argument(
+        "--save", type=Path, metavar="FILE", help="write a contact sheet of the hardest images (.png)"
+    )
     _add_engine(evaluate)
 
 
@@ -110,7 +124,9 @@ def _add_inspect(subparsers: Any) -> None:
 
 
 def _add_verify(subparsers: Any) -> None:
-    verify = _command(subparsers, "verify", "check a package and replay its reference images on this machine", commands.run_verify)
+    verify = _command(
+        subparsers, "verify", "check a package and replay its reference images on this machine", commands.run_verify
+    )
     verify.add_argument("package", type=Path)
     _add_engine(verify)
 
@@ -118,7 +134,9 @@ def _add_verify(subparsers: Any) -> None:
 def _add_export(subparsers: Any) -> None:
     export = subparsers.add_parser("export", help="export a backbone to ONNX (needs torch)")
     kinds = export.add_subparsers(dest="kind", required=True, metavar="WHAT")
-    backbone = _command(kinds, "backbone", "a named backbone and its weights → one .onnx that fit can use", commands.run_export)
+    backbone = _command(
+        kinds, "backbone", "a named backbone and its weights → one .onnx that fit can use", commands.run_export
+    )
     backbone.add_argument("name", help="see `onceover list backbones`")
     backbone.add_argument("--weights", type=Path, required=True, help=".safetensors file")
     backbone.add_argument("-o", "--output", type=Path, required=True)

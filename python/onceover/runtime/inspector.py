@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from typing import Any
 
@@ -11,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onceover import _core
-from onceover.errors import PackageError, UsageError
+from onceover.errors import UsageError
+from onceover.runtime.package import PackageFile, open_package
 from onceover.runtime.session import open_session
 from onceover.types import Calibration, Decision, Image, Region, Timing, Verdict
 
@@ -19,9 +19,8 @@ from onceover.types import Calibration, Decision, Image, Region, Timing, Verdict
 class Inspector:
     """An open package and its session; for one thread at a time. Use Inspector.open, and `with` to close it."""
 
-    def __init__(self, package: _core.Package, session: _core.Session) -> None:
+    def __init__(self, package: PackageFile, session: _core.Session) -> None:
         self.package = package
-        self.manifest = _read_manifest(package)
         self.calibration = _read_calibration(session)
         self._session: _core.Session | None = session
 
@@ -34,8 +33,13 @@ class Inspector:
         memory_limit_mb: float | None = None,
     ) -> Inspector:
         """Open and check a package. Raises InputError, PackageError, EngineError, MemoryLimitError, UsageError."""
-        package = _core.Package.open(os.fspath(path))
-        return cls(package, open_session(package, engine, threads, memory_limit_mb))
+        package = open_package(path)
+        return cls(package, open_session(package.core, engine, threads, memory_limit_mb))
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        """Provenance: name, backbone and weights card, detector, data (runtime/package.py)."""
+        return self.package.manifest
 
     def inspect(
         self, image: Image | str | os.PathLike[str], color: str = "rgb", map_size: tuple[int, int] | None = None
@@ -81,7 +85,7 @@ class Inspector:
     def session(self) -> _core.Session:
         """The C++ session; UsageError after close."""
         if self._session is None:
-            raise UsageError(f"{self.package.label}: this inspector is closed; open it again")
+            raise UsageError(f"{self.package.path}: this inspector is closed; open it again")
         return self._session
 
     def close(self) -> None:
@@ -137,19 +141,6 @@ def _read_calibration(session: _core.Session) -> Calibration:
         map_maxima=stored["map_maxima"],
         image_count=stored["image_count"],
     )
-
-
-def _read_manifest(package: _core.Package) -> dict[str, Any]:
-    """The member manifest.json, {} when there is none: a session does not need it."""
-    if all(member["name"] != "manifest.json" for member in package.members):
-        return {}
-    try:
-        manifest = json.loads(package.read("manifest.json"))
-    except ValueError as error:  # JSONDecodeError and UnicodeDecodeError
-        raise PackageError(f"{package.label}: member 'manifest.json' is not JSON ({error}); write it again") from error
-    if not isinstance(manifest, dict):
-        raise PackageError(f"{package.label}: member 'manifest.json' is not a JSON object; write it again")
-    return manifest
 
 
 __all__ = ["Inspector", "find_regions"]

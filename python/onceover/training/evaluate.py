@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import cv2
@@ -76,7 +76,7 @@ def _without_nan(value: Any) -> Any:
 
 def evaluate(
     inspector: Inspector,
-    root: str | Path,
+    root: str | os.PathLike[str],
     resolution: str | int = "mask",
     progress: Progress = no_progress,
     observe: Observer | None = None,
@@ -133,7 +133,7 @@ class _Collected:
     def report(self, inspector: Inspector, resolution: str | int) -> EvaluationReport:
         labels = np.array([sample.label for sample in self.samples])
         scores = np.array([verdict.score for verdict in self.verdicts], np.float32)
-        segmentation = metrics.segmentation_metrics(self.maps, self.masks, fpr_limits=(0.3,))
+        pixel_auroc, aupro = self._pixel_metrics()
         f1, f1_threshold = metrics.f1_max(scores, labels)
         calibration = inspector.calibration
         flagged = scores > (np.inf if calibration.threshold is None else calibration.threshold)
@@ -145,8 +145,8 @@ class _Collected:
             good=int(good.sum()),
             anomalous=int(bad.sum()),
             image_auroc=metrics.image_auroc(scores, labels),
-            pixel_auroc=segmentation.pixel_auroc,
-            aupro=segmentation.aupro[0.3],
+            pixel_auroc=pixel_auroc,
+            aupro=aupro,
             f1_max=f1,
             f1_max_threshold=f1_threshold,
             threshold=calibration.threshold,
@@ -159,6 +159,13 @@ class _Collected:
             problems=(),
             scores={sample.relative: float(score) for sample, score in zip(self.samples, scores, strict=True)},
         )
+
+    def _pixel_metrics(self) -> tuple[float, float]:
+        """Pixel AUROC and AUPRO(0.3); NaN when no image has a ground truth of its pixels."""
+        if not self.maps:
+            return np.nan, np.nan
+        report = metrics.segmentation_metrics(self.maps, self.masks, fpr_limits=(0.3,))
+        return report.pixel_auroc, report.aupro[0.3]
 
     def _defects(
         self, scores: NDArray[np.float32], flagged: NDArray[np.bool_], calibrated: bool

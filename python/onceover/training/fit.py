@@ -6,6 +6,7 @@ Everything is computed by the C++ session that the device will run, so nothing h
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -21,11 +22,10 @@ from onceover.images import list_images, read_image
 from onceover.runtime.assemble import PackageParts, assemble, config_of, uncalibrated
 from onceover.runtime.graph import DEFAULT_BACKBONE, load_graph
 from onceover.runtime.session import engine_library
-from onceover.training.calibrate import calibrate, plan_holdout
+from onceover.training.calibrate import DEFAULT_FALSE_ALARM_RATE, calibrate, plan_holdout
 from onceover.training.dataset import read_groups, split_holdout
 from onceover.types import GraphSpec, Image
 
-DEFAULT_FALSE_ALARM_RATE = 0.05
 DECISIONS = ("uncalibrated", "normal", "anomalous")  # session.h Decision, in its order
 PARITY_IMAGES = 3
 PARITY_SIDE = 509  # reference images are cropped to this: prime, so that the resize is never trivial, and small
@@ -97,7 +97,7 @@ def plan_fit(directory: Path, spec: GraphSpec, options: FitOptions) -> FitPlan:
 
 
 def fit(
-    directory: str | Path,
+    directory: str | os.PathLike[str],
     options: FitOptions | None = None,
     progress: Progress = no_progress,
     on_plan: Callable[[FitPlan], None] | None = None,

@@ -72,6 +72,12 @@ def test_an_uncalibrated_verdict_has_no_regions_to_outline() -> None:
     np.testing.assert_array_equal(drawn, np.full((96, 96, 3), 100))
 
 
+def test_a_normal_verdict_is_not_outlined_even_where_its_map_is_hot() -> None:
+    hot = np.s_[10:20, 10:20]
+    assert panels(gray(), make_verdict("anomalous", hot=hot), None, (96, 96)).regions.any()
+    assert not panels(gray(), make_verdict("normal", hot=hot), None, (96, 96)).regions.any()
+
+
 def test_a_single_pixel_of_ground_truth_is_not_lost_when_scaled_down() -> None:
     truth = np.zeros((960, 960), np.bool_)
     truth[501, 333] = True
@@ -110,7 +116,7 @@ def test_a_map_of_another_resolution_covers_the_same_field_of_view() -> None:
 
 
 def test_a_map_with_infinite_values_is_drawn_as_hot() -> None:
-    verdict = make_verdict("normal")
+    verdict = make_verdict("anomalous")
     verdict.anomaly_map[10:20, 10:20] = np.inf
     drawn = panels(gray(), verdict, None, (96, 96))
     assert drawn.regions[10:20, 10:20].all()

@@ -131,10 +131,11 @@ def test_runs_and_thread_counts_agree_bit_for_bit(package_path: Path) -> None:
     assert len(seen) == 1
 
 
-def recalibrated(source: Path, target: Path, threshold: float) -> Path:
+def recalibrated(source: Path, target: Path, threshold: float, map_threshold: float | None = None) -> Path:
     scores = np.array([threshold], np.float32)
     record = _core.calibration_bytes(
-        calibrated=True, false_alarm_rate=0.5, threshold=threshold, map_threshold=threshold,
+        calibrated=True, false_alarm_rate=0.5, threshold=threshold,
+        map_threshold=threshold if map_threshold is None else map_threshold,
         scores=scores, map_maxima=scores, image_count=1,
     )  # fmt: skip
     return write_members(target, {**read_members(source), "calibration": record})
@@ -148,6 +149,17 @@ def test_only_a_score_above_the_threshold_is_anomalous(package_path: Path, tmp_p
     above = Inspector.open(recalibrated(package_path, tmp_path / "below.onceover", below)).inspect(image)
     assert (at.decision, at.is_anomalous, at.p_value) == ("normal", False, 1.0)
     assert (above.decision, above.is_anomalous, above.p_value) == ("anomalous", True, 0.5)
+
+
+def test_only_an_anomalous_image_has_regions(package_path: Path, tmp_path: Path) -> None:
+    image = tiny_image(900)
+    verdict = Inspector.open(package_path).inspect(image)
+    low = float(verdict.anomaly_map.min()) / 2
+    normal = Inspector.open(recalibrated(package_path, tmp_path / "n.onceover", verdict.score, low)).inspect(image)
+    anomalous = Inspector.open(recalibrated(package_path, tmp_path / "a.onceover", low, low)).inspect(image)
+    assert (normal.decision, normal.regions) == ("normal", ())
+    assert anomalous.decision == "anomalous"
+    assert [region.area for region in anomalous.regions] == [image.shape[0] * image.shape[1]]
 
 
 def test_an_uncalibrated_package_gives_a_score_but_no_verdict(tmp_path: Path) -> None:

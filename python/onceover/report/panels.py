@@ -113,7 +113,7 @@ class Panels:
 
     image: Picture
     anomaly_map: NDArray[np.float32]
-    regions: NDArray[np.bool_]  # above the map threshold; nothing when uncalibrated
+    regions: NDArray[np.bool_]  # above the map threshold; nothing unless anomalous
     truth: NDArray[np.bool_] | None
 
     def heat(self, scale: HeatScale) -> Picture:
@@ -136,7 +136,7 @@ def panels(image: Image, verdict: Verdict, truth: NDArray[np.bool_] | None, box:
     size = fitted(rgb.shape, box)
     finite = np.nan_to_num(verdict.anomaly_map, nan=1e30, posinf=1e30)  # an unusable patch is drawn as the worst
     heat = np.asarray(scaled(finite, size), np.float32)
-    limit = verdict.map_threshold
+    limit = verdict.map_threshold if verdict.is_anomalous else None  # as Verdict.regions: a good part has none
     regions = np.zeros(size, np.bool_) if limit is None else np.asarray(scaled(finite > limit, size), np.bool_)
     mask = None if truth is None else np.asarray(scaled(np.asarray(truth, np.bool_), size), np.bool_)
     return Panels(np.asarray(scaled(rgb, size), np.uint8), heat, regions, mask)

@@ -67,11 +67,15 @@ class Inspector:
             anomaly_map=anomaly_map,
             patch_scores=patch_scores,
             map_threshold=self.calibration.map_threshold,
-            regions=find_regions(anomaly_map, self.calibration.map_threshold),
+            regions=self._regions(result, anomaly_map),
             worst_patch=(row, column),
             nearest=result.nearest_row,
             timing=_timing(result),
         )
+
+    def _regions(self, result: _core.RunResult, anomaly_map: NDArray[np.float32]) -> tuple[Region, ...]:
+        """Where, once the score has said that: a normal part has no anomalous regions, so that the two never differ."""
+        return find_regions(anomaly_map, self.calibration.map_threshold) if result.decision == "anomalous" else ()
 
     def verify(self) -> dict[str, Any]:
         """Replay the package's parity record: images, largest differences, tolerance, engine.

@@ -6,13 +6,13 @@ namespace onceover {
 
 bool cpu_runs_scalar() noexcept { return true; }
 
-bool cpu_runs_avx2() noexcept {
 #if defined(__x86_64__)
-  __builtin_cpu_init();  // we may be called from a static constructor
-  return __builtin_cpu_supports("avx2");
+// __builtin_cpu_init: we may be called from a static constructor.
+bool cpu_runs_avx2() noexcept { return __builtin_cpu_init(), __builtin_cpu_supports("avx2"); }
+bool cpu_runs_avx512() noexcept { return __builtin_cpu_init(), __builtin_cpu_supports("avx512f"); }
 #else
-  return false;
+bool cpu_runs_avx2() noexcept { return false; }
+bool cpu_runs_avx512() noexcept { return false; }
 #endif
-}
 
 }  // namespace onceover

@@ -4,6 +4,8 @@
 namespace onceover {
 
 bool cpu_runs_scalar() noexcept;
-bool cpu_runs_avx2() noexcept;  // instructions, and YMM registers saved by the OS; false on other architectures
+// False on other architectures, and where the OS does not save the registers.
+bool cpu_runs_avx2() noexcept;
+bool cpu_runs_avx512() noexcept;  // the foundation, AVX512F
 
 }  // namespace onceover

@@ -45,12 +45,12 @@ test-cpp: build/tests/CMakeCache.txt ## C++ tests, warnings are errors
 	@ctest --test-dir build/tests --output-on-failure --no-tests=error
 
 build/tests/CMakeCache.txt: csrc/CMakeLists.txt VERSION
-	@cmake -S csrc -B build/tests -DONCEOVER_BUILD_TESTS=ON -DONCEOVER_WERROR=ON >/dev/null
+	@cmake -S csrc -B build/tests -DCMAKE_RULE_MESSAGES=OFF -DONCEOVER_BUILD_TESTS=ON -DONCEOVER_WERROR=ON >/dev/null
 	@touch $@
 
 test-sanitizers: ## C++ tests under the address and undefined-behavior sanitizers
 	@echo "test-sanitizers: building and running the C++ tests with sanitizers"
-	@cmake -S csrc -B build/sanitizers -DONCEOVER_BUILD_TESTS=ON -DONCEOVER_WERROR=ON \
+	@cmake -S csrc -B build/sanitizers -DCMAKE_RULE_MESSAGES=OFF -DONCEOVER_BUILD_TESTS=ON -DONCEOVER_WERROR=ON \
 	  -DONCEOVER_SANITIZE=address,undefined >/dev/null
 	@cmake --build build/sanitizers --parallel $(JOBS) -- --no-print-directory -s
 	@ctest --test-dir build/sanitizers --output-on-failure --no-tests=error

@@ -7,6 +7,7 @@ latency and a memory, not a ratio; re-weighting (eq. 7) is off, as in the author
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Literal
 
@@ -20,6 +21,7 @@ from onceover.errors import InputError, NotFittedError, UsageError
 DEFAULT_RATIO = 0.1
 DEFAULT_MAX_ROWS = 10_000  # 5 MB at D = 128; see benchmarks/README.md for what a row costs at run time
 _STEPS_PER_REPORT = 64
+_ROWS_PER_CHECK = 65_536
 
 
 @dataclass(frozen=True)
@@ -39,8 +41,8 @@ class BankSize:
             raise UsageError(f"bank size: give only one of rows, megabytes and ratio, got {' and '.join(given)}")
         for name in given:
             value = getattr(self, name)
-            if not value > 0 or (name == "ratio" and value > 1):
-                allowed = "in (0, 1]" if name == "ratio" else "positive"
+            if not (value > 0 and math.isfinite(value)) or (name == "ratio" and value > 1):
+                allowed = "in (0, 1]" if name == "ratio" else "positive and finite"
                 raise UsageError(f"bank size: {name} must be {allowed}, got {value}")
 
     def resolve(self, patch_count: int, dim: int) -> int:
@@ -83,6 +85,7 @@ class PatchCore(Detector):
     def fit(self, embeddings: NDArray[np.float32], progress: Progress = no_progress) -> None:
         if embeddings.ndim != 2 or embeddings.shape[0] == 0:
             raise InputError(f"patchcore: embeddings must be (patches, dim) and not empty, got {embeddings.shape}")
+        _check_finite(embeddings)
         count = self.bank.resolve(*embeddings.shape)
         rng = np.random.Generator(np.random.PCG64(self.seed))
         if self.coreset == "random":
@@ -137,3 +140,12 @@ class PatchCore(Detector):
             "covering_radius": self._covering_radius,
             "seed": self.seed,
         }
+
+
+def _check_finite(embeddings: NDArray[np.float32]) -> None:
+    """In blocks, because a mask of all values would be a quarter of their memory."""
+    for start in range(0, len(embeddings), _ROWS_PER_CHECK):
+        finite = np.isfinite(embeddings[start : start + _ROWS_PER_CHECK]).all(axis=1)
+        if not finite.all():
+            row = start + int(np.argmin(finite))
+            raise InputError(f"patchcore: embedding {row} is not finite (NaN or infinity); look at the image it is of")

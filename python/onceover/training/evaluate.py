@@ -13,13 +13,14 @@ from numpy.typing import NDArray
 
 from onceover import metrics
 from onceover.detectors.detector import Progress, no_progress
-from onceover.errors import InputError
-from onceover.images import read_image, read_mask
+from onceover.errors import InputError, UsageError
+from onceover.images import MIN_SIDE, read_image, read_mask
 from onceover.runtime.inspector import Inspector
 from onceover.training.dataset import Sample, read_dataset
 from onceover.types import Image, Verdict
 
 STAGES = ("prepare_ms", "engine_ms", "score_ms", "map_ms", "total_ms")
+MAX_RESOLUTION = 8192  # pixels; every map is kept until the end, 268 MB each at this size
 # Called with every image as it is inspected: sample, image, ground-truth mask (None: unknown), verdict.
 Observer = Callable[[Sample, Image, "NDArray[np.bool_] | None", Verdict], None]
 
@@ -86,6 +87,8 @@ def evaluate(
     resolution: "mask" compares at each mask's own size; a number compares at that many pixels squared, with
     nearest-neighbor masks (as published reproductions do). Raises InputError, EngineError.
     """
+    if resolution != "mask" and not (isinstance(resolution, int) and MIN_SIDE <= resolution <= MAX_RESOLUTION):
+        raise UsageError(f"resolution must be 'mask' or {MIN_SIDE} to {MAX_RESOLUTION} pixels, got {resolution!r}")
     dataset = read_dataset(root)
     samples = dataset.test
     if not samples:

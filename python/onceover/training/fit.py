@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from onceover import _core
 from onceover.detectors import BankSize, create_detector
 from onceover.detectors.detector import Progress, no_progress
+from onceover.errors import UsageError
 from onceover.images import list_images, read_image
 from onceover.runtime.assemble import PackageParts, assemble, config_of, uncalibrated
 from onceover.runtime.graph import DEFAULT_BACKBONE, load_graph
@@ -78,6 +79,8 @@ class FitPlan:
 
 def plan_fit(directory: Path, spec: GraphSpec, options: FitOptions) -> FitPlan:
     """Which images go where; raises InputError or UsageError before any work is done."""
+    if options.seed < 0:
+        raise UsageError(f"seed is {options.seed}; give a whole number from 0")
     images = list_images(directory)
     groups = read_groups(options.groups, images, directory) if options.groups else {p: str(p) for p in images}
     explicit = options.false_alarm_rate is not None
@@ -121,6 +124,7 @@ class _Fit:
         self.directory = directory
         self.options = options
         self.progress = progress
+        self.library = engine_library(options.engine)
         self.graph, self.spec = load_graph(options.backbone)
         self.plan = plan_fit(directory, self.spec, options)
         self.detector = create_detector(options.detector, options.bank, options.coreset, options.seed)
@@ -147,13 +151,12 @@ class _Fit:
 
     def _session(self, parts: PackageParts) -> _core.Session:
         package = _core.Package.view(assemble(parts).bytes(), "the package being fitted")
-        return _core.Session(package, self.options.engine, engine_library(self.options.engine), self.options.threads)
+        return _core.Session(package, self.options.engine, self.library, self.options.threads)
 
     def _embed_bank_images(self) -> tuple[NDArray[np.float32], list[str]]:
         """→ (N·P, D) patch embeddings of the bank images in order, and the SHA-256 of each file."""
-        engine = self.options.engine
         config = config_of(self.spec, self.options.blur_sigma)
-        embedder = _core.Embedder(config, self.graph, engine, engine_library(engine), self.options.threads)
+        embedder = _core.Embedder(config, self.graph, self.options.engine, self.library, self.options.threads)
         images = self.plan.bank_images
         patches = self.spec.grid_height * self.spec.grid_width
         embeddings = np.empty((len(images) * patches, self.spec.embedding_dim), np.float32)

@@ -127,12 +127,11 @@ def write_image(path: str | os.PathLike[str], image: Image) -> None:
     image: uint8 or uint16, (H, W) or (H, W, 3) RGB. A failed write leaves the old file as it was.
     """
     path = Path(path)
-    if path.suffix.lower() not in EXTENSIONS:
-        raise UsageError(f"{path}: unknown picture format {path.suffix!r}; use one of {', '.join(EXTENSIONS)}")
+    extension = picture_format(path)
     bgr = image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
     try:
         with _quiet_opencv():
-            encoded = cv2.imencode(path.suffix.lower(), bgr)[1].tobytes()
+            encoded = cv2.imencode(extension, bgr)[1].tobytes()
     except cv2.error as error:
         raise OutputError(f"{path}: cannot encode a {image.dtype} picture of shape {image.shape}; use PNG") from error
     try:
@@ -140,6 +139,14 @@ def write_image(path: str | os.PathLike[str], image: Image) -> None:
     except ImportError:  # the compiled core is not built; the same steps in Python
         save_atomically = _save_atomically
     save_atomically(str(path), encoded)
+
+
+def picture_format(path: str | os.PathLike[str]) -> str:
+    """The extension that says how write_image encodes `path`, in lower case; UsageError for an unknown one."""
+    extension = Path(path).suffix.lower()
+    if extension not in EXTENSIONS:
+        raise UsageError(f"{path}: unknown picture format {extension!r}; use one of {', '.join(EXTENSIONS)}")
+    return extension
 
 
 def to_rgb8(image: Image) -> NDArray[np.uint8]:

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import os
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from rich.markup import escape
 
 from onceover import _core, registry
 from onceover.cli.output import Output, number, percent
-from onceover.errors import InputError, UsageError
+from onceover.errors import OutputError, UsageError, unknown_name
 from onceover.types import Verdict
+
+if TYPE_CHECKING:
+    from onceover.runtime.inspector import Inspector
 
 LISTINGS = ("backbones", "detectors", "targets", "engines", "isas")
 
@@ -37,9 +43,9 @@ def run_fit(options: argparse.Namespace, output: Output) -> int:
         )
 
     _check_target(options.output)
-    with tempfile.TemporaryDirectory() as scratch, output.progress() as progress:
+    with output.progress() as progress:
         settings = FitOptions(
-            backbone=_backbone(options, Path(scratch)),
+            backbone=_backbone(options),
             detector=options.detector,
             coreset=options.coreset,
             bank=BankSize(options.bank_rows, options.bank_mb, options.bank_ratio),
@@ -55,7 +61,7 @@ def run_fit(options: argparse.Namespace, output: Output) -> int:
         package_id = export.package(parts, options.output, options.engine)
     calibration = parts.calibration
     size_mb = options.output.stat().st_size / 1e6
-    output.say(f"[bold]{options.output}[/] written and verified: {size_mb:.1f} MB, id {package_id[:16]}")
+    output.say(f"[bold]{escape(str(options.output))}[/] written and verified: {size_mb:.1f} MB, id {package_id[:16]}")
     if calibration.calibrated:
         output.say(f"threshold {calibration.threshold:.4f} from {calibration.n} held-out parts")
     else:
@@ -80,48 +86,72 @@ def run_fit(options: argparse.Namespace, output: Output) -> int:
 
 def _check_target(path: Path) -> None:
     """Fail before minutes of work, not after."""
+    _check_name(path)
     folder = path.parent
     if path.is_dir():
         raise UsageError(f"{path}: is a folder; give the name of a file to write, e.g. {path / 'part.onceover'}")
     if not folder.is_dir():
         raise UsageError(f"{path}: the folder {folder} does not exist; create it first")
+    if path.exists() and not path.is_file():
+        raise UsageError(f"{path}: is not an ordinary file; give the name of a file to write")
+    if not os.access(folder, os.W_OK):  # also says no on a read-only file system
+        raise OutputError(f"{path}: the folder {folder} is read-only; choose another or change its permissions")
 
 
-def _backbone(options: argparse.Namespace, scratch: Path) -> str | Path:
+def _check_name(path: Path) -> None:
+    """The core takes paths as UTF-8."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise UsageError(f"{path}: the name is not valid UTF-8; choose or rename to one that is") from None
+
+
+def _open_inspector(options: argparse.Namespace) -> Inspector:
+    from onceover.runtime.inspector import Inspector
+
+    _check_name(options.package)
+    return Inspector.open(options.package, engine=options.engine, threads=options.threads)
+
+
+def _backbone(options: argparse.Namespace) -> str | bytes:
     """The file or embedded name given, or a fresh export of a named backbone when weights are given."""
+    from onceover.runtime.graph import DEFAULT_BACKBONE
+
     if options.weights is None:
-        return str(options.backbone)
+        if options.size is not None:
+            raise UsageError("--size is for a backbone exported now; give --backbone NAME --weights FILE with it")
+        return DEFAULT_BACKBONE if options.backbone is None else str(options.backbone)
+    if options.backbone is None:
+        raise UsageError(f"--weights {options.weights}: of which backbone? Name it with --backbone, e.g. mobilenetv2")
     export_backbone = registry.load("export target", "onnx", registry.EXPORT_TARGETS)
-    target = scratch / f"{options.backbone}.onnx"
-    exported: Path = export_backbone(options.backbone, options.weights, target, options.size, options.size)
-    return exported
+    side = 256 if options.size is None else options.size
+    with tempfile.TemporaryDirectory() as scratch:
+        exported: Path = export_backbone(options.backbone, options.weights, Path(scratch, "graph.onnx"), side, side)
+        return exported.read_bytes()
 
 
 def run_evaluate(options: argparse.Namespace, output: Output) -> int:
     from onceover.report.contact_sheet import SheetRow, draw_contact_sheet
-    from onceover.runtime.inspector import Inspector
     from onceover.training.evaluate import evaluate
 
-    resolution: str | int = options.resolution
-    if resolution != "mask":
-        if not str(resolution).isdigit() or int(resolution) < 8:
-            raise UsageError(f"--resolution must be 'mask' or a number of pixels ≥ 8, got {resolution!r}")
-        resolution = int(resolution)
+    if options.save:
+        from onceover.images import picture_format, write_image
+        from onceover.report.contact_sheet import pick_rows
+
+        picture_format(options.save)
+        _check_target(options.save)
     rows: list[SheetRow] = []
 
     def keep(sample: Any, image: Any, mask: Any, verdict: Verdict) -> None:
         rows.append(SheetRow(name=sample.relative, image=image, verdict=verdict, ground_truth=mask))
 
-    inspector = Inspector.open(options.package, engine=options.engine, threads=options.threads)
+    inspector = _open_inspector(options)
     with output.progress() as progress:
-        report = evaluate(inspector, options.dataset, resolution, progress, keep if options.save else None)
+        report = evaluate(inspector, options.dataset, options.resolution, progress, keep if options.save else None)
     show_report(report, output)
     if options.save:
-        from onceover.images import write_image
-        from onceover.report.contact_sheet import pick_rows
-
         write_image(options.save, draw_contact_sheet(pick_rows(rows), report.name))
-        output.say(f"contact sheet: {options.save}")
+        output.say(f"contact sheet: {escape(str(options.save))}")
     output.object(report.to_dict())
     return 0
 
@@ -162,10 +192,10 @@ def show_report(report: Any, output: Output) -> None:
 
 def run_inspect(options: argparse.Namespace, output: Output) -> int:
     from onceover.images import read_image
-    from onceover.runtime.inspector import Inspector
 
-    inspector = Inspector.open(options.package, engine=options.engine, threads=options.threads)
+    inspector = _open_inspector(options)
     paths = _expand(options.images)
+    pictures = _picture_paths(options.save, paths) if options.save else []
     results: list[dict[str, Any]] = []
     rows = []
     with output.progress() as progress:
@@ -175,7 +205,8 @@ def run_inspect(options: argparse.Namespace, output: Output) -> int:
             results.append({"image": str(path), **verdict.to_dict()})
             rows.append(_verdict_row(path, verdict))
             if options.save:
-                results[-1]["picture"] = str(_save_picture(options.save, path, image, verdict))
+                _save_picture(pictures[i], image, verdict, path.name)
+                results[-1]["picture"] = str(pictures[i])
             progress("inspecting", i + 1, len(paths))
     threshold = inspector.calibration.threshold
     output.table(
@@ -184,7 +215,7 @@ def run_inspect(options: argparse.Namespace, output: Output) -> int:
         rows,
     )
     if options.save:
-        output.say(f"pictures: {options.save}")
+        output.say(f"pictures: {escape(str(options.save))}")
     if threshold is None:
         output.warn("this package is uncalibrated: scores mean something, verdicts do not; fit with more images")
     output.object({"package": str(options.package), "id": inspector.package.id, "results": results})
@@ -204,23 +235,32 @@ def _verdict_row(path: Path, verdict: Verdict) -> tuple[str, ...]:
     )  # fmt: skip
 
 
-def _save_picture(folder: Path, path: Path, image: Any, verdict: Verdict) -> Path:
-    from onceover.images import write_image
-    from onceover.report.contact_sheet import draw_verdict
-
+def _picture_paths(folder: Path, paths: list[Path]) -> list[Path]:
+    """One picture for each image in `folder`, which is made: <folder of the image>_<stem>.png, numbered on a clash."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"{folder}: cannot be created: {error.strerror}; choose another folder for --save") from error
-    target = folder / f"{path.parent.name}_{path.stem}.png"
-    write_image(target, draw_verdict(image, verdict, name=path.name))
-    return target
+        raise OutputError(f"{folder}: cannot be created: {error.strerror}; choose another folder for --save") from error
+    _check_name(folder)
+    taken: set[str] = set()
+    targets = []
+    for path in paths:
+        stem = f"{Path(os.path.abspath(path)).parent.name}_{path.stem}".encode(errors="replace").decode()
+        names = (f"{stem}.png" if i == 1 else f"{stem}_{i}.png" for i in range(1, len(paths) + 1))
+        taken.add(name := next(name for name in names if name not in taken))
+        targets.append(folder / name)
+    return targets
+
+
+def _save_picture(target: Path, image: Any, verdict: Verdict, name: str) -> None:
+    from onceover.images import write_image
+    from onceover.report.contact_sheet import draw_verdict
+
+    write_image(target, draw_verdict(image, verdict, name=name))
 
 
 def run_verify(options: argparse.Namespace, output: Output) -> int:
-    from onceover.runtime.inspector import Inspector
-
-    inspector = Inspector.open(options.package, engine=options.engine, threads=options.threads)
+    inspector = _open_inspector(options)
     result = inspector.verify()
     output.table(str(options.package), ("", ""), list(inspector.package.describe()))
     output.say(
@@ -237,12 +277,13 @@ def run_export(options: argparse.Namespace, output: Output) -> int:
 
     export_backbone = registry.load("export target", "onnx", registry.EXPORT_TARGETS)
     _check_target(options.output)
-    with output.err.status(f"exporting {options.name}"):
+    with output.err.status(f"exporting {escape(options.name)}"):
         path = export_backbone(options.name, options.weights, options.output, options.height, options.width)
     _, spec = load_graph(path)
+    pixels = spec.preprocessing
     size = path.stat().st_size
     output.say(
-        f"[bold]{path}[/]: {size / 1e6:.1f} MB, input {spec.preprocessing.height} × {spec.preprocessing.width}, "
+        f"[bold]{escape(str(path))}[/]: {size / 1e6:.1f} MB, input {pixels.height} × {pixels.width}, "
         f"{spec.grid_height} × {spec.grid_width} patches of {spec.embedding_dim} values; equal to torch"
     )
     output.object({"graph": str(path), "size_bytes": size, **asdict(spec)})
@@ -250,6 +291,8 @@ def run_export(options: argparse.Namespace, output: Output) -> int:
 
 
 def run_list(options: argparse.Namespace, output: Output) -> int:
+    if options.what is not None and options.what not in LISTINGS:
+        raise unknown_name("listing", options.what, LISTINGS)
     listing = _listing()
     chosen = {options.what: listing[options.what]} if options.what else listing
     for name, rows in chosen.items():

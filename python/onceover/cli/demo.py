@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from rich.markup import escape
+
 from onceover.cli.output import Output, number, percent
 from onceover.errors import OutputError
 from onceover.types import Verdict
@@ -33,10 +35,10 @@ def run_demo(options: argparse.Namespace, output: Output) -> int:
     reports = []
     for product in products:
         package = root / f"{product.name}.onceover"
-        output.say(f"\n[bold]onceover fit {product / 'train' / 'good'} -o {package}[/]")
+        output.say(f"\n[bold]{escape(f'onceover fit {product}/train/good -o {package}')}[/]")
         with output.progress() as progress:
             export.package(fit(product / "train" / "good", progress=progress), package)
-        output.say(f"[bold]onceover evaluate {package} {product}[/]")
+        output.say(f"[bold]{escape(f'onceover evaluate {package} {product}')}[/]")
         seen: list[SheetRow] = []
 
         def keep(
@@ -62,6 +64,6 @@ def run_demo(options: argparse.Namespace, output: Output) -> int:
             for report in reports
         ],
     )  # fmt: skip
-    output.say(f"Look at [bold]{sheet}[/]: images, heat maps, outlines, verdicts.")
+    output.say(f"Look at [bold]{escape(str(sheet))}[/]: images, heat maps, outlines, verdicts.")
     output.object({"contact_sheet": str(sheet), "products": [report.to_dict() for report in reports]})
     return 0

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
+import os
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from rich.console import Console
@@ -13,16 +15,20 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from onceover.errors import OnceoverError
+
 
 class Output:
     """People read stderr and stdout in color; with as_json stdout carries the object alone."""
 
     def __init__(self, as_json: bool) -> None:
         self.as_json = as_json
-        self.out = Console(quiet=as_json, highlight=False, soft_wrap=True)
-        self.err = Console(stderr=True, highlight=False, soft_wrap=True)
+        _prepare_streams()
+        self.out = _PatientConsole(quiet=as_json, highlight=False, soft_wrap=True)
+        self.err = _PatientConsole(stderr=True, highlight=False, soft_wrap=True)
 
     def say(self, text: str) -> None:
+        """text: rich markup; what is not ours (names, paths) goes through `escape` first."""
         self.out.print(text)
 
     def warn(self, text: str) -> None:
@@ -31,11 +37,28 @@ class Output:
     def error(self, text: str) -> None:
         self.err.print(f"[bold red]error:[/] {escape(text)}")
 
+    def failure(self, error: OnceoverError) -> int:
+        """Show why a command stopped; returns its exit status."""
+        try:
+            self.object({"error": type(error).__name__, "message": str(error)})
+        except OSError:  # stdout itself is what failed
+            self.out.on_broken_pipe()
+        with suppress(OSError):  # the status still says it
+            self.error(str(error))
+        return error.exit_code
+
     def object(self, value: Any) -> None:
         """The JSON object, when asked for."""
         if self.as_json:
-            json.dump(value, sys.stdout, indent=1, allow_nan=False)
-            sys.stdout.write("\n")
+            self.write(json.dumps(value, indent=1, allow_nan=False) + "\n")
+
+    def write(self, text: str) -> None:
+        """To stdout as it is, and out of our buffers: what fails any later would be reported by the interpreter."""
+        try:
+            sys.stdout.write(text)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            self.out.on_broken_pipe()
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """Text columns left, number columns (header ending in a space) right."""
@@ -57,6 +80,26 @@ class Output:
         )
         with Progress(*columns, console=self.err, disable=self.as_json) as bars:
             yield StageProgress(bars)
+
+
+class _PatientConsole(Console):
+    """When the reader of a pipe goes away (`onceover list | head`), the work goes on and keeps its exit status."""
+
+    def on_broken_pipe(self) -> None:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, self.file.fileno())
+        os.close(nowhere)
+
+
+def _prepare_streams() -> None:
+    """Printing must not decide the exit status: escape what a terminal cannot show, do without a closed stream."""
+    if sys.stdout is None:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - until the program ends
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 class StageProgress:

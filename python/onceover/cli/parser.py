@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from onceover.cli import commands
 from onceover.cli.demo import run_demo
-from onceover.errors import unknown_name
+from onceover.errors import UsageError, unknown_name
 
 EXAMPLES = """\
 examples:
@@ -20,8 +20,16 @@ examples:
 """
 
 
+class _Parser(argparse.ArgumentParser):
+    """Raises UsageError instead of printing the usage and leaving, so that --json covers it too."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message}; see `{self.prog} --help`")
+
+
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
+        allow_abbrev=False,
         prog="onceover",
         description="Give every part the once-over: visual anomaly inspection on edge devices.",
         epilog=EXAMPLES,
@@ -35,10 +43,10 @@ def build_parser() -> argparse.ArgumentParser:
     _add_verify(subparsers)
     _add_export(subparsers)
     listing = _command(subparsers, "list", "what is here: backbones, detectors, engines, instruction sets", _list)
-    listing.add_argument("what", nargs="?", choices=commands.LISTINGS, help="only this table")
+    listing.add_argument("what", nargs="?", help=f"only this table: {', '.join(commands.LISTINGS)}")
     demo = _command(subparsers, "demo", "draw an inspection data set, fit, evaluate and show the results", run_demo)
     demo.add_argument("-o", "--output", type=Path, default=Path("demo"), help="folder for everything (default: demo)")
-    demo.add_argument("--seed", type=int, default=0)
+    _add_seed(demo)
     return parser
 
 
@@ -57,7 +65,7 @@ def _list(options: argparse.Namespace, output: Any) -> int:
 
 def _command(subparsers: Any, name: str, summary: str, run: Callable[..., int]) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = subparsers.add_parser(
-        name, help=summary, description=summary[0].upper() + summary[1:] + "."
+        name, help=summary, description=summary[0].upper() + summary[1:] + ".", allow_abbrev=False
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of tables")
     parser.set_defaults(run=run)
@@ -67,6 +75,10 @@ def _command(subparsers: Any, name: str, summary: str, run: Callable[..., int]) 
 def _add_engine(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--engine", default="onnxruntime", help="what runs the network (default: onnxruntime)")
     parser.add_argument("--threads", type=int, default=1, help="threads of the engine (default: 1)")
+
+
+def _add_seed(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--seed", type=_seed, default=0, help="of every random choice: the same seed, the same file")
 
 
 def _add_fit(subparsers: Any) -> None:
@@ -81,7 +93,7 @@ def _add_fit(subparsers: Any) -> None:
     fit.add_argument(
         "--weights", type=Path, help="weights of a named backbone (.safetensors); exports it first (torch)"
     )
-    fit.add_argument("--size", type=int, default=256, help="input side when exporting a named backbone (default: 256)")
+    fit.add_argument("--size", type=int, help="input side when exporting a named backbone (default: 256)")
     fit.add_argument("--detector", default="patchcore")
     fit.add_argument("--coreset", choices=("greedy", "random"), default="greedy")
     size = fit.add_mutually_exclusive_group()
@@ -93,13 +105,28 @@ def _add_fit(subparsers: Any) -> None:
         "--holdout", type=_share_or_count, help="share (0.2) or number (50) of parts held out for calibration"
     )
     fit.add_argument("--groups", type=Path, help="CSV with columns file,group: images of the same part count once")
-    fit.add_argument("--seed", type=int, default=0)
+    _add_seed(fit)
     fit.add_argument("--name", help="product name (default: from the folder)")
     _add_engine(fit)
 
 
 def _share_or_count(text: str) -> float | int:
-    return float(text) if "." in text else int(text)
+    try:
+        return float(text) if "." in text else int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a share (0.2) nor a number of parts (50)") from None
+
+
+def _seed(text: str) -> int:
+    if not (text.isascii() and text.isdigit()):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0")
+    return int(text)
+
+
+def _resolution(text: str) -> str | int:
+    if text != "mask" and not (text.isascii() and text.isdigit()):
+        raise argparse.ArgumentTypeError(f"{text!r} is neither 'mask' nor a number of pixels")
+    return text if text == "mask" else int(text)
 
 
 def _add_evaluate(subparsers: Any) -> None:
@@ -108,7 +135,9 @@ def _add_evaluate(subparsers: Any) -> None:
     )
     evaluate.add_argument("package", type=Path)
     evaluate.add_argument("dataset", type=Path, help="folder with test/good, test/<defect>, ground_truth/<defect>")
-    evaluate.add_argument("--resolution", default="mask", help="compare maps at 'mask' size (default) or at N pixels")
+    evaluate.add_argument(
+        "--resolution", type=_resolution, default="mask", help="compare maps at 'mask' size (default) or at N pixels"
+    )
     evaluate.add_argument(
         "--save", type=Path, metavar="FILE", help="write a contact sheet of the hardest images (.png)"
     )

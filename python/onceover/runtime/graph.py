@@ -45,7 +45,8 @@ def load_graph(backbone: str | Path | bytes) -> tuple[bytes, GraphSpec]:
 def _load_embedded(name: str) -> tuple[bytes, GraphSpec]:
     if name not in EMBEDDED:
         error = unknown_name("embedded backbone", name, EMBEDDED)
-        raise type(error)(f"{error}. Any other one is a file: `onceover export backbone {name} -o {name}.onnx`")
+        export = "onceover export backbone NAME --weights FILE -o NAME.onnx"
+        raise type(error)(f"{error}. Any other one is a file, made by `{export}`")
     try:
         graph = importlib.resources.files("onceover").joinpath("embedded").joinpath(EMBEDDED[name]).read_bytes()
     except OSError as error:

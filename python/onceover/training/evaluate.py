@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -104,7 +105,11 @@ def evaluate(
         if observe is not None:
             observe(sample, image, mask, verdict)
     progress("inspecting", len(samples), len(samples))
-    return replace(collected.report(inspector, resolution), problems=tuple(dataset.problems))
+    with warnings.catch_warnings(record=True) as caught:  # what is undefined, and why, belongs into the report
+        warnings.simplefilter("always")
+        report = collected.report(inspector, resolution)
+    problems = dict.fromkeys([*dataset.problems, *(str(warning.message) for warning in caught)])
+    return replace(report, problems=tuple(problems))
 
 
 def _ground_truth(sample: Sample, shape: tuple[int, int]) -> NDArray[np.bool_] | None:

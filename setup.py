@@ -36,7 +36,9 @@ class CMakeBuild(build_ext):
         jobs = os.environ.get("CMAKE_BUILD_PARALLEL_LEVEL", str(min(4, os.cpu_count() or 1)))
         subprocess.run([cmake, "--build", build, "--target", "_core", "--parallel", jobs], check=True)
         output.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(build / output.name, output)
+        fresh = output.with_suffix(".new")
+        shutil.copy2(build / output.name, fresh)
+        fresh.replace(output)  # a running program keeps the file it has mapped
 
 
 setup(

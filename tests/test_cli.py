@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
@@ -12,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from command_line import Capture, answer, cli, refusal
 from tiny_data import defective, fitted_package, good_folder, labelled_folder
 from tiny_package import read_members, tiny_graph, tiny_image, write_members
 
@@ -19,8 +19,6 @@ from onceover import registry
 from onceover.cli import main
 from onceover.cli.parser import COMMANDS
 from onceover.images import read_image, write_image
-
-Capture = pytest.CaptureFixture[str]
 
 
 @pytest.fixture(scope="module")
@@ -42,26 +40,6 @@ def work(fitted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     write_image("good.png", tiny_image(900))
     write_image("bad.png", defective(tiny_image(901))[0])
     return tmp_path
-
-
-def answer(capture: Capture, *words: str) -> tuple[int, dict[str, Any]]:
-    """Exit status and the object that --json printed; anything else on stdout fails."""
-    status = main([*words, "--json"])
-    printed = json.loads(capture.readouterr().out)
-    assert isinstance(printed, dict)
-    return status, printed
-
-
-def refusal(capture: Capture, *words: str) -> tuple[int, str]:
-    """Exit status and message of a command that fails, told the same on stderr and as JSON, without a traceback."""
-    status = main(list(words))
-    error = capture.readouterr().err
-    assert "Traceback" not in error
-    status_json, printed = answer(capture, *words)
-    assert status_json == status
-    assert set(printed) == {"error", "message"}
-    assert printed["message"] in error
-    return status, printed["message"]
 
 
 def test_fit_evaluate_inspect_and_verify_follow_each_other(work: Path, capsys: Capture) -> None:
@@ -296,10 +274,6 @@ def test_help_works_where_the_terminal_knows_ascii_only() -> None:
     done = subprocess.run(command, env=environment, capture_output=True, timeout=60)
     assert done.returncode == 0
     assert b"\\u2264" in done.stdout  # "≤ 10,000", escaped
-
-
-def cli(*words: str, **settings: Any) -> subprocess.Popen[bytes]:
-    return subprocess.Popen([sys.executable, "-m", "onceover.cli", *words], **settings)
 
 
 @pytest.mark.parametrize("words", [["list"], ["list", "--json"], ["--help"]])

@@ -191,8 +191,6 @@ def show_report(report: Any, output: Output) -> None:
 
 
 def run_inspect(options: argparse.Namespace, output: Output) -> int:
-    from onceover.images import read_image
-
     inspector = _open_inspector(options)
     paths = _expand(options.images)
     pictures = _picture_paths(options.save, paths) if options.save else []
@@ -200,13 +198,9 @@ def run_inspect(options: argparse.Namespace, output: Output) -> int:
     rows = []
     with output.progress() as progress:
         for i, path in enumerate(paths):
-            image = read_image(path)
-            verdict = inspector.inspect(image)
-            results.append({"image": str(path), **verdict.to_dict()})
-            rows.append(_verdict_row(path, verdict))
-            if options.save:
-                _save_picture(pictures[i], image, verdict, path.name)
-                results[-1]["picture"] = str(pictures[i])
+            result, row = _inspect_one(inspector, path, pictures[i] if pictures else None)
+            results.append(result)
+            rows.append(row)
             progress("inspecting", i + 1, len(paths))
     threshold = inspector.calibration.threshold
     output.table(
@@ -220,6 +214,19 @@ def run_inspect(options: argparse.Namespace, output: Output) -> int:
         output.warn("this package is uncalibrated: scores mean something, verdicts do not; fit with more images")
     output.object({"package": str(options.package), "id": inspector.package.id, "results": results})
     return 0 if all(result["decision"] == "normal" for result in results) else 1
+
+
+def _inspect_one(inspector: Inspector, path: Path, picture: Path | None) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """The JSON and the table row of one image; its map is freed before the next is drawn."""
+    from onceover.images import read_image
+
+    image = read_image(path)
+    verdict = inspector.inspect(image)
+    result = {"image": str(path), **verdict.to_dict()}
+    if picture is not None:
+        _save_picture(picture, image, verdict, path.name)
+        result["picture"] = str(picture)
+    return result, _verdict_row(path, verdict)
 
 
 def _expand(paths: list[Path]) -> list[Path]:

@@ -29,7 +29,6 @@ void* Memory::allocate(size_t size, const char* purpose) {
     fail(Status::kMemory, "out of memory: the %s needs %zu bytes and the allocator has none", purpose, size);
   }
   used_ += size;
-  if (used_ > peak_) peak_ = used_;
   return pointer;
 }
 

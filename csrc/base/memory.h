@@ -1,4 +1,5 @@
-// Memory of a session: every byte comes from one allocator, is counted, and never exceeds the session's limit.
+// Memory of a session's buffers: each Buffer takes its bytes from one allocator, counted and held to the session's
+// limit. Not counted: what the engine allocates, the mapped package, and small parts such as names and shapes.
 #pragma once
 
 #include <cstddef>
@@ -11,7 +12,7 @@ namespace onceover {
 
 inline constexpr size_t kAlignment = 64;  // one cache line, one AVX-512 register
 
-// Where a session's memory comes from. `allocate` returns null when it has none; both may be called only
+// Where a session's buffers come from. `allocate` returns null when it has none; both may be called only
 // while a session is created or destroyed, never in run.
 struct Allocator {
   void* context = nullptr;
@@ -36,14 +37,11 @@ class Memory {
   void release(void* pointer, size_t size) noexcept;
 
   size_t used_bytes() const noexcept { return used_; }
-  size_t peak_bytes() const noexcept { return peak_; }
-  size_t limit_bytes() const noexcept { return limit_; }
 
  private:
   Allocator allocator_;
   size_t limit_;
   size_t used_ = 0;
-  size_t peak_ = 0;
 };
 
 // A fixed array of trivial elements, 64-byte aligned, zeroed, owned.

@@ -3,26 +3,15 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <limits>
 
 #include "base/error.h"
+#include "base/finite.h"
 
 namespace onceover {
 namespace {
 
 constexpr size_t kTileBytes = 16 * 1024;  // half of the smallest first-level data cache in use; the rest is queries
-
-bool is_finite_row(const float* row, size_t columns) {
-  constexpr uint32_t kExponent = 0x7f800000u;  // all ones in NaN and infinity only
-  uint32_t bad = 0;
-  for (size_t i = 0; i < columns; ++i) {
-    uint32_t bits;
-    std::memcpy(&bits, row + i, sizeof bits);
-    bad |= static_cast<uint32_t>((bits & kExponent) == kExponent);
-  }
-  return bad == 0;
-}
 
 }  // namespace
 
@@ -50,7 +39,7 @@ void nearest_neighbor(MatrixView<const float> queries, MatrixView<const float> b
 
 void check_finite_rows(MatrixView<const float> rows, const char* what) {
   for (size_t i = 0; i < rows.rows; ++i) {
-    if (!is_finite_row(rows.row(i), rows.columns)) {
+    if (!all_finite(rows.row(i), rows.columns)) {
       fail(Status::kInput, "%s: row %zu of %zu holds a NaN or infinity; every value must be finite", what, i,
            rows.rows);
     }

@@ -1,7 +1,10 @@
 // Engines: load, compile, run, destroy, and every way in which that can go wrong. Needs a real library and a graph:
 // ONCEOVER_TEST_ORT (path of libonnxruntime.so) and ONCEOVER_TEST_GRAPH (tests/tiny_package.py writes one: input
 // (1, 3, 32, 48), output (1, 24, 4)); without them only what needs neither is tested, and the output says so.
+#include <unistd.h>
+
 #include <cmath>
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <fstream>
@@ -9,6 +12,8 @@
 
 #include "check.h"
 #include "engines/engine.h"
+#include "engines/onnxruntime_calls.h"
+#include "session/embedder.h"
 
 using onceover::create_engine;
 using onceover::EngineOptions;
@@ -27,9 +32,29 @@ struct Bench {  // buffers of the tiny graph
   std::unique_ptr<onceover::Engine> create(const EngineOptions& options, GraphView graph,
                                            const std::vector<int64_t>& input_shape = kInput,
                                            const std::vector<int64_t>& output_shape = kOutput) {
-    return create_engine(options, graph, input.data(), input_shape, output.data(), output_shape);
+    auto engine = create_engine(options, graph, {input_shape, output_shape});
+    engine->bind(input.data(), output.data());
+    return engine;
   }
 };
+
+// What a deed prints to standard error, by whatever means.
+template <typename Deed>
+std::string printed_by(const Deed& deed) {
+  std::FILE* sink = std::tmpfile();
+  std::fflush(stderr);
+  const int before = ::dup(STDERR_FILENO);
+  ::dup2(::fileno(sink), STDERR_FILENO);
+  deed();
+  std::fflush(stderr);
+  ::dup2(before, STDERR_FILENO);
+  ::close(before);
+  std::string text(static_cast<size_t>(std::ftell(sink)), '\0');  // the position is shared with the duplicate
+  std::rewind(sink);
+  text.resize(std::fread(text.data(), 1, text.size(), sink));
+  std::fclose(sink);
+  return text;
+}
 
 std::string environment(const char* name) {
   const char* value = std::getenv(name);
@@ -51,6 +76,12 @@ void test_arguments_are_checked_before_anything_is_loaded() {
   CHECK_THROWS(bench.create({"onnxruntime", "libm.so.6", 1}, graph), Status::kEngine, "is not ONNX Runtime");
   CHECK_THROWS(bench.create({"onnxruntime", "x", 0}, graph), Status::kUsage, "threads");
   CHECK_THROWS(bench.create({"onnxruntime", "x", 1000}, graph), Status::kUsage, "threads");
+}
+
+void test_releases_that_read_external_data_are_too_old() {
+  for (const char* old : {"1.20.1", "1.18.0", "0.99.0", "1", "", "newest"}) CHECK(!onceover::ort::is_recent(old));
+  CHECK(!onceover::ort::is_recent(nullptr));
+  for (const char* recent : {"1.21.0", "1.31.1", "2.0.0"}) CHECK(onceover::ort::is_recent(recent));
 }
 
 void test_engines_come_and_go(const EngineOptions& options, GraphView graph) {
@@ -86,6 +117,34 @@ void test_shapes_must_agree(const EngineOptions& options, GraphView graph) {
   CHECK_THROWS(bench.create(options, graph, kInput, {1, 24, 3}), Status::kEngine, "expected (1, 24, 3)");
 }
 
+void test_a_graph_that_does_not_fit_is_refused_before_its_buffers_are_allocated(const EngineOptions& options,
+                                                                                GraphView graph) {
+  onceover::Config config;  // valid, and 1 GiB of embeddings if the graph were not looked at first
+  config.preprocessing = {4096, 4096, {0, 0, 0}, {1, 1, 1}};
+  config.grid_height = config.grid_width = 4096;
+  config.embedding_dim = 16;
+  onceover::Memory memory(onceover::heap_allocator(), 1);
+  CHECK_THROWS(onceover::Embedder(config, graph, options, memory), Status::kEngine, "input has shape (1, 3, 32, 48)");
+}
+
+void test_a_run_without_buffers_is_refused(const EngineOptions& options, GraphView graph) {
+  CHECK_THROWS(create_engine(options, graph, {kInput, kOutput})->run(), Status::kEngine, "call bind before run");
+}
+
+void test_a_graph_that_cannot_be_loaded_prints_nothing(const EngineOptions& options, std::vector<uint8_t> graph) {
+  const std::string printed = printed_by([&] {
+    Bench bench;
+    CHECK_THROWS(bench.create(options, {graph.data(), graph.size() / 2}), Status::kEngine, "load the graph");
+    for (size_t i = 0; i + 7 <= graph.size(); ++i) {  // an operator that nobody has
+      if (std::memcmp(graph.data() + i, "Reshape", 7) == 0) graph[i + 6] = 'x';
+    }
+    CHECK_THROWS(bench.create(options, {graph.data(), graph.size()}), Status::kEngine, "Reshapx");
+  });
+  CHECK(printed.empty());
+  if (!printed.empty()) std::fprintf(stderr, "printed: %s\n", printed.c_str());
+  CHECK(printed_by([] { std::fputs("seen", stderr); }) == "seen");
+}
+
 void test_a_corrupt_graph_is_refused(const EngineOptions& options, std::vector<uint8_t> graph) {
   Bench bench;
   CHECK_THROWS(bench.create(options, {graph.data(), 0}), Status::kEngine, "empty");
@@ -98,6 +157,7 @@ void test_a_corrupt_graph_is_refused(const EngineOptions& options, std::vector<u
 
 int main() {
   test_arguments_are_checked_before_anything_is_loaded();
+  test_releases_that_read_external_data_are_too_old();
   const EngineOptions options{"onnxruntime", environment("ONCEOVER_TEST_ORT"), 1};
   const std::string path = environment("ONCEOVER_TEST_GRAPH");
   if (options.library_path.empty() || path.empty()) {
@@ -109,6 +169,9 @@ int main() {
   test_engines_come_and_go(options, graph);
   test_a_run_reads_the_bound_input_anew(options, graph);
   test_shapes_must_agree(options, graph);
+  test_a_graph_that_does_not_fit_is_refused_before_its_buffers_are_allocated(options, graph);
+  test_a_run_without_buffers_is_refused(options, graph);
+  test_a_graph_that_cannot_be_loaded_prints_nothing(options, bytes);
   test_a_corrupt_graph_is_refused(options, bytes);
   return check::summary("engines");
 }

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_package import MEAN, STD, TinyShape, tiny_config, tiny_graph, tiny_metadata, tiny_package
+from tiny_package import MEAN, STD, TinyShape, tiny_config, tiny_graph, tiny_image, tiny_metadata, tiny_package
 
 from onceover import _core, errors
 from onceover.runtime.graph import EMBEDDED, load_graph, read_graph_spec
@@ -20,6 +20,13 @@ from onceover.runtime.session import available_engines, engine_library, open_ses
 @pytest.fixture(scope="module")
 def package_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_package(tmp_path_factory.mktemp("runtime") / "tiny.onceover")
+
+
+def replace_config(config: _core.Config, grid_height: int) -> _core.Config:
+    return _core.Config(
+        height=config.height, width=config.width, mean=config.mean, std=config.std, grid_height=grid_height,
+        grid_width=config.grid_width, embedding_dim=config.embedding_dim, blur_sigma=config.blur_sigma,
+    )  # fmt: skip
 
 
 def test_a_graph_with_external_data_reads_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -33,6 +40,21 @@ def test_a_graph_with_external_data_reads_no_file(tmp_path: Path, monkeypatch: p
         _core.Embedder(tiny_config(TinyShape()), graph, "onnxruntime", engine_library("onnxruntime"))
     with pytest.raises(errors.InputError, match=r"weights\.bin"):
         read_graph_spec(graph, "split.onnx")
+
+
+def test_an_open_output_shape_must_come_out_as_bound() -> None:
+    onnx = pytest.importorskip("onnx")
+    model = onnx.load_from_string(tiny_graph())
+    for axis, dimension in enumerate(model.graph.output[0].type.tensor_type.shape.dim):
+        dimension.Clear()
+        dimension.dim_param = f"n{axis}"
+    library, image = engine_library("onnxruntime"), tiny_image(1)
+    fitting = _core.Embedder(tiny_config(TinyShape()), model.SerializeToString(), "onnxruntime", library)
+    assert fitting.embed(image).shape == (24, 4)
+    wrong = replace_config(tiny_config(TinyShape()), grid_height=2)  # (1, 12, 4), the graph answers (1, 24, 4)
+    embedder = _core.Embedder(wrong, model.SerializeToString(), "onnxruntime", library)
+    with pytest.raises(errors.EngineError, match="cannot run the graph"):
+        embedder.embed(image)
 
 
 def test_a_missing_engine_wheel_says_what_to_install(package_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,19 +20,29 @@ struct GraphView {
   size_t size = 0;
 };
 
+struct GraphShapes {  // of the one input and the one output, both float32
+  std::vector<int64_t> input, output;
+};
+
+inline constexpr uint32_t kMaxEngineThreads = 256;
+
 class Engine {
  public:
   virtual ~Engine() = default;
-  // input and output are the buffers given to create_engine; reads one, fills the other. Throws Error(kEngine).
+  // Takes the caller's buffers, of the shapes given to create_engine; they must live as long as the engine runs. Call
+  // once, before the first run. Throws Error(kEngine).
+  virtual void bind(float* input, float* output) = 0;
+  // Reads one bound buffer, fills the other. Throws Error(kEngine), also when a dimension that the graph leaves open
+  // does not come out as bound; what a failed run wrote is undefined.
   virtual void run() = 0;
   virtual std::string version() const = 0;  // e.g. "onnxruntime 1.31.1"
 };
 
-// Loads the engine library, compiles the graph and binds the caller's buffers, which must outlive the engine.
-// Shapes are checked against the graph and again after each run. Throws Error(kUnknownName) for an unknown engine
-// (with near ones), kEngine for a library that cannot be loaded or a graph that does not fit, both saying what to do.
-std::unique_ptr<Engine> create_engine(const EngineOptions& options, GraphView graph, float* input,
-                                      const std::vector<int64_t>& input_shape, float* output,
-                                      const std::vector<int64_t>& output_shape);
+// Loads the engine library, compiles the graph and checks the shapes it declares, before the caller needs buffers of
+// that size. Shapes that a graph leaves open are the engine's to check, against the bound buffers: onnxruntime fails a
+// run whose output has another shape than the buffer it was given. Throws Error(kUsage) for a bad thread count,
+// kUnknownName for an unknown engine (naming the known ones), kEngine for a library that cannot be loaded or a graph
+// that does not fit, both saying what to do.
+std::unique_ptr<Engine> create_engine(const EngineOptions& options, GraphView graph, const GraphShapes& shapes);
 
 }  // namespace onceover

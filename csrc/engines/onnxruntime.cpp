@@ -2,8 +2,6 @@
 
 #include <dlfcn.h>
 
-#include <cstdio>
-
 #include "base/error.h"
 #include "engines/onnxruntime_calls.h"
 
@@ -21,7 +19,7 @@ Handle<T> own(void (*release)(T*), Create&& create) {
   return Handle<T>(pointer, release);
 }
 
-constexpr size_t kMaxRank = 8;  // we bind 3 and 4; a fixed array, because a run allocates nothing
+constexpr size_t kMaxRank = 8;  // we bind 3 and 4
 
 std::string shape_text(const int64_t* shape, size_t rank) {
   std::string text = "(";
@@ -72,56 +70,52 @@ const ort::ApiBase& load_library(const std::string& path) {
 ort::Calls load_calls(const ort::ApiBase& base, const std::string& path) {
   // The version is read first because GetApi prints when it refuses.
   const char* version = base.GetVersionString();
-  unsigned major = 0, minor = 0;
-  const bool readable = version != nullptr && std::sscanf(version, "%u.%u", &major, &minor) == 2;
-  const bool recent = readable && (major > 1 || (major == 1 && minor >= ort::kApiVersion));
-  const void* table = recent ? base.GetApi(ort::kApiVersion) : nullptr;
+  const void* table = ort::is_recent(version) ? base.GetApi(ort::kApiVersion) : nullptr;
   if (table == nullptr) {
     fail(Status::kEngine, "engine onnxruntime: %s is version %s, 1.%u or newer is needed; pip install -U onnxruntime",
-         path.c_str(), version != nullptr ? version : "unknown", ort::kApiVersion);
+         path.c_str(), version != nullptr ? version : "unknown", ort::kMinimumMinor);
   }
   return ort::Calls(table);
 }
 
 class OnnxRuntime final : public Engine {
  public:
-  OnnxRuntime(const EngineOptions& options, GraphView graph, const EngineBuffers& buffers)
+  OnnxRuntime(const EngineOptions& options, GraphView graph, const GraphShapes& shapes)
       : path_(options.library_path),
+        shapes_(shapes),
         base_(load_library(path_)),
         calls_(load_calls(base_, path_)),
         env_(own<ort::Env>(
             calls_.ReleaseEnv,
-            [&](ort::Env** out) { check(calls_.CreateEnv(ort::kLogWarning, "onceover", out), "start the engine"); })),
+            [&](ort::Env** out) { check(calls_.CreateEnv(ort::kLogFatal, "onceover", out), "start the engine"); })),
         session_(compile(graph, options.threads)),
         memory_info_(own<ort::MemoryInfo>(
             calls_.ReleaseMemoryInfo,
             [&](ort::MemoryInfo** out) {
               check(calls_.CreateCpuMemoryInfo(ort::kDeviceAllocator, ort::kMemoryDefault, out), "describe CPU memory");
             })),
-        input_(bind(buffers.input, buffers.input_shape)),
-        output_(bind(buffers.output, buffers.output_shape)),
-        output_shape_(buffers.output_shape) {
+        input_(nullptr, calls_.ReleaseValue),
+        output_(nullptr, calls_.ReleaseValue) {
     check_single("input", calls_.SessionGetInputCount);
     check_single("output", calls_.SessionGetOutputCount);
-    check_declared("input", calls_.SessionGetInputTypeInfo, buffers.input_shape);
-    check_declared("output", calls_.SessionGetOutputTypeInfo, buffers.output_shape);
+    check_declared("input", calls_.SessionGetInputTypeInfo, shapes.input);
+    check_declared("output", calls_.SessionGetOutputTypeInfo, shapes.output);
     input_name_ = name(calls_.SessionGetInputName);
     output_name_ = name(calls_.SessionGetOutputName);
   }
 
+  void bind(float* input, float* output) override {
+    input_ = view(input, shapes_.input);
+    output_ = view(output, shapes_.output);
+  }
+
   void run() override {
+    if (input_ == nullptr) fail(Status::kEngine, "engine onnxruntime: no buffers are bound; call bind before run");
     const char* const input_names[] = {input_name_.c_str()};
     const char* const output_names[] = {output_name_.c_str()};
     const ort::Value* const inputs[] = {input_.get()};
     ort::Value* outputs[] = {output_.get()};
     check(calls_.Run(session_.get(), nullptr, input_names, inputs, 1, output_names, 1, outputs), "run the graph");
-    if (outputs[0] != output_.get()) {
-      fail(Status::kEngine, "engine onnxruntime: the graph's output did not go where it was told to");
-    }
-    const auto info = own<ort::TensorInfo>(calls_.ReleaseTensorTypeAndShapeInfo, [&](ort::TensorInfo** out) {
-      check(calls_.GetTensorTypeAndShape(output_.get(), out), "read the output's shape");
-    });
-    check_tensor("output", info.get(), output_shape_);
   }
 
   std::string version() const override { return std::string("onnxruntime ") + base_.GetVersionString(); }
@@ -157,7 +151,7 @@ class OnnxRuntime final : public Engine {
     });
   }
 
-  Handle<ort::Value> bind(float* data, const std::vector<int64_t>& shape) const {
+  Handle<ort::Value> view(float* data, const std::vector<int64_t>& shape) const {
     return own<ort::Value>(calls_.ReleaseValue, [&](ort::Value** out) {
       check(calls_.CreateTensorWithDataAsOrtValue(memory_info_.get(), data, float_bytes(shape), shape.data(),
                                                   shape.size(), ort::kElementFloat32, out),
@@ -215,21 +209,20 @@ class OnnxRuntime final : public Engine {
 
   // Destroyed in reverse: values, then session, then environment.
   std::string path_;
+  GraphShapes shapes_;
   const ort::ApiBase& base_;
   ort::Calls calls_;
   Handle<ort::Env> env_;
   Handle<ort::Session> session_;
   Handle<ort::MemoryInfo> memory_info_;
   Handle<ort::Value> input_, output_;
-  std::vector<int64_t> output_shape_;
   std::string input_name_, output_name_;
 };
 
 }  // namespace
 
-std::unique_ptr<Engine> create_onnxruntime(const EngineOptions& options, GraphView graph,
-                                           const EngineBuffers& buffers) {
-  return std::make_unique<OnnxRuntime>(options, graph, buffers);
+std::unique_ptr<Engine> create_onnxruntime(const EngineOptions& options, GraphView graph, const GraphShapes& shapes) {
+  return std::make_unique<OnnxRuntime>(options, graph, shapes);
 }
 
 }  // namespace onceover

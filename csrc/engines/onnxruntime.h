@@ -5,13 +5,6 @@
 
 namespace onceover {
 
-struct EngineBuffers {  // the caller's, alive as long as the engine
-  float* input;
-  const std::vector<int64_t>& input_shape;
-  float* output;
-  const std::vector<int64_t>& output_shape;
-};
-
-std::unique_ptr<Engine> create_onnxruntime(const EngineOptions& options, GraphView graph, const EngineBuffers& buffers);
+std::unique_ptr<Engine> create_onnxruntime(const EngineOptions& options, GraphView graph, const GraphShapes& shapes);
 
 }  // namespace onceover

@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cstdio>
 
 namespace onceover::ort {
 
@@ -18,8 +19,9 @@ struct TypeInfo;
 struct TensorInfo;
 struct Allocator;
 
-inline constexpr uint32_t kApiVersion = 18;  // released with 1.18, the first whose table holds slot 273
-inline constexpr int kLogWarning = 2;
+inline constexpr uint32_t kApiVersion = 18;    // the first whose table holds slot 273
+inline constexpr uint32_t kMinimumMinor = 21;  // 1.21 is the first release that can be kept from reading external data
+inline constexpr int kLogFatal = 4;            // the core prints nothing: what goes wrong comes back as a status
 inline constexpr int kOptimizeAll = 99;
 inline constexpr int kElementFloat32 = 1;
 inline constexpr int kDeviceAllocator = 0;
@@ -49,7 +51,6 @@ inline constexpr int kMemoryDefault = 0;
   X(60, GetTensorElementType, Status*, (const TensorInfo*, int*))                                            \
   X(61, GetDimensionsCount, Status*, (const TensorInfo*, size_t*))                                           \
   X(62, GetDimensions, Status*, (const TensorInfo*, int64_t*, size_t))                                       \
-  X(65, GetTensorTypeAndShape, Status*, (const Value*, TensorInfo**))                                        \
   X(69, CreateCpuMemoryInfo, Status*, (int allocator_type, int memory_type, MemoryInfo**))                   \
   X(76, AllocatorFree, Status*, (Allocator*, void*))                                                         \
   X(78, GetAllocatorWithDefaultOptions, Status*, (Allocator**))                                              \
@@ -59,7 +60,6 @@ inline constexpr int kMemoryDefault = 0;
   X(95, ReleaseSession, void, (Session*))                                                                    \
   X(96, ReleaseValue, void, (Value*))                                                                        \
   X(98, ReleaseTypeInfo, void, (TypeInfo*))                                                                  \
-  X(99, ReleaseTensorTypeAndShapeInfo, void, (TensorInfo*))                                                  \
   X(100, ReleaseSessionOptions, void, (SessionOptions*))                                                     \
   X(130, AddSessionConfigEntry, Status*, (SessionOptions*, const char* key, const char* value))              \
   X(273, SetDeterministicCompute, Status*, (SessionOptions*, bool))
@@ -69,6 +69,13 @@ struct ApiBase {
   const void* (*GetApi)(uint32_t version);
   const char* (*GetVersionString)();
 };
+
+// Whether a release ("1.31.1") is 1.kMinimumMinor or newer; no for what is not a version.
+inline bool is_recent(const char* version) {
+  unsigned major = 0, minor = 0;
+  if (version == nullptr || std::sscanf(version, "%u.%u", &major, &minor) != 2) return false;
+  return major > 1 || (major == 1 && minor >= kMinimumMinor);
+}
 
 struct Calls {
 #define ONCEOVER_ORT_DECLARE(slot, name, result, parameters) result(*name) parameters;

@@ -1,10 +1,10 @@
 #include "session/embedder.h"
 
 #include <chrono>
-#include <cstring>
 #include <limits>
 
 #include "base/error.h"
+#include "base/finite.h"
 
 namespace onceover {
 namespace {
@@ -14,34 +14,26 @@ uint64_t since_ns(std::chrono::steady_clock::time_point start) {
   return static_cast<uint64_t>(std::chrono::duration_cast<std::chrono::nanoseconds>(passed).count());
 }
 
-// Reads exponents instead of calling isfinite, so that the compiler can run it over whole registers.
-bool all_finite(const float* values, size_t count) {
-  constexpr uint32_t kExponent = 0x7f800000;
-  uint32_t found = 0;
-  for (size_t i = 0; i < count; ++i) {
-    uint32_t bits;
-    std::memcpy(&bits, values + i, sizeof bits);
-    found |= (bits & kExponent) == kExponent;
-  }
-  return found == 0;
-}
-
 size_t input_count(const Config& config) {
   return size_t{3} * config.preprocessing.height * config.preprocessing.width;
 }
 
 size_t output_count(const Config& config) { return config.patch_count() * config.embedding_dim; }
 
+GraphShapes shapes_of(const Config& config) {
+  return {{1, 3, config.preprocessing.height, config.preprocessing.width},
+          {1, static_cast<int64_t>(config.patch_count()), config.embedding_dim}};
+}
+
 }  // namespace
 
 Embedder::Embedder(const Config& config, GraphView graph, const EngineOptions& options, Memory& memory)
     : config_(config),
+      engine_(create_engine(options, graph, shapes_of(config))),
       preparer_(config.preprocessing, memory),
       input_(memory, input_count(config), "network input"),
       output_(memory, output_count(config), "patch embeddings") {
-  const std::vector<int64_t> input_shape = {1, 3, config.preprocessing.height, config.preprocessing.width};
-  const std::vector<int64_t> output_shape = {1, static_cast<int64_t>(config.patch_count()), config.embedding_dim};
-  engine_ = create_engine(options, graph, input_.data(), input_shape, output_.data(), output_shape);
+  engine_->bind(input_.data(), output_.data());
 }
 
 const float* Embedder::embed(const ImageView& image, Timing& timing) {

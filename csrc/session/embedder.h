@@ -23,9 +23,10 @@ class Embedder {
 
  private:
   Config config_;
+  std::unique_ptr<Engine>
+      engine_;  // before the buffers: a graph that does not fit is refused before they are allocated
   Preparer preparer_;
   Buffer<float> input_, output_;
-  std::unique_ptr<Engine> engine_;
 };
 
 }  // namespace onceover

@@ -114,8 +114,8 @@ class NormalizedTeacher:
 def denormalize(student: Backbone, teacher: NormalizedTeacher) -> None:
     """Scale the student's projections back to the teacher's own mean and variance per channel, in place.
 
-    Distances between embeddings then weigh the channels as the teacher's do. On synthetic defects in crops of photographs
-    the patch scores follow the teacher's a little better so (rank correlation 0.919; 0.909 when left normalized).
+    Distances between embeddings then weigh the channels as the teacher's do. On synthetic defects in crops of
+    photographs the patch scores follow the teacher's a little better so: rank correlation 0.919, normalized 0.909.
     """
     projections = [module for name, module in student.named_modules() if name.startswith("projections.")]
     with torch.no_grad():

@@ -82,7 +82,9 @@ def load_weights(path: Path) -> dict[str, Tensor]:
         raise InputError(
             f"{path}: not a readable safetensors file ({error}); weights must be .safetensors, pickles are not opened"
         ) from error
-    broken = [key for key, tensor in tensors.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
+    broken = sorted(
+        key for key, tensor in tensors.items() if tensor.is_floating_point() and not tensor.isfinite().all()
+    )
     if broken:
         raise InputError(f"{path}: NaN or infinite values in {_listed(broken)}; the file is damaged, get it again")
     return tensors
@@ -96,7 +98,7 @@ def load_into(backbone: Backbone, path: Path) -> None:
     tensors = load_weights(path)
     wanted = backbone.state_dict()
     missing = [key for key in wanted if key not in tensors and not key.endswith("num_batches_tracked")]
-    extra = [key for key in tensors if key not in wanted and not backbone.may_ignore(key)]
+    extra = sorted(key for key in tensors if key not in wanted and not backbone.may_ignore(key))
     shapes = [
         f"{key} expected {tuple(wanted[key].shape)} got {tuple(tensors[key].shape)}"
         for key in wanted

@@ -94,7 +94,8 @@ def _check_target(path: Path) -> None:
         raise UsageError(f"{path}: the folder {folder} does not exist; create it first")
     if path.exists() and not path.is_file():
         raise UsageError(f"{path}: is not an ordinary file; give the name of a file to write")
-    if not os.access(folder, os.W_OK):  # also says no on a read-only file system
+    # Also says no on a read-only file system, which lets nobody write, not even the superuser.
+    if not os.access(folder, os.W_OK, effective_ids=os.access in os.supports_effective_ids):
         raise OutputError(f"{path}: the folder {folder} is read-only; choose another or change its permissions")
 
 

@@ -53,7 +53,7 @@ void what_is_written_is_read_back() {
   CHECK(bank.data >= copy.data() && bank.data < copy.data() + sample_bytes().size());  // in place
   CHECK(package->require("bank_source").as<uint32_t>(2)[127] == 3);
   CHECK_THROWS(bank.as<float>(1), Status::kPackage, "test: member 'memory_bank' is float32 with 2 dimensions");
-  CHECK_THROWS(bank.as<uint8_t>(2), Status::kPackage, "expected uint8 with 2");
+  CHECK_THROWS(bank.as<uint32_t>(2), Status::kPackage, "expected uint32 with 2");
   CHECK(!package->require("note").required);
   CHECK(package->find("nothing") == nullptr);
   CHECK_THROWS(package->require("nothing"), Status::kPackage, "member 'nothing' is missing");

@@ -4,13 +4,16 @@
 #include <sys/file.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
+#include <chrono>
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <fstream>
 
+#include "base/interrupted.h"
 #include "check.h"
 #include "package_samples.h"
 
@@ -157,6 +160,62 @@ void what_a_killed_process_left_is_removed_by_the_next_save_and_nothing_else_is(
   ::close(file);
 }
 
+void processes_that_save_to_one_target_do_not_fail_each_other() {
+  const Folder folder;
+  const std::string path = folder / "part.onceover";
+  std::vector<pid_t> children;
+  for (int i = 0; i < 6; ++i) {
+    const pid_t child = ::fork();
+    if (child == 0) {
+      const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(2);
+      int failed = 0;
+      while (failed == 0 && std::chrono::steady_clock::now() < end) {
+        try {
+          save_atomically(path, kOld.data(), kOld.size());
+        } catch (const Error& error) {
+          std::fprintf(stderr, "%s\n", error.what());
+          failed = 1;
+        }
+      }
+      ::_exit(failed);
+    }
+    children.push_back(child);
+  }
+  for (const pid_t child : children) {
+    int status = -1;
+    CHECK(::waitpid(child, &status, 0) == child && status == 0);
+  }
+  CHECK(read_file(path) == kOld);
+  CHECK(folder.names() == std::vector<std::string>{"part.onceover"});
+}
+
+void a_replaced_file_keeps_its_mode() {
+  const Folder folder;
+  const std::string path = folder / "part.onceover";
+  const auto mode = [&path] {
+    struct stat status{};
+    return ::stat(path.c_str(), &status) == 0 ? status.st_mode & 07777 : 0;
+  };
+  const mode_t mask = ::umask(022);
+  sample().writer().save(path);
+  CHECK(mode() == 0644);
+  for (const mode_t wanted : {0600, 0666, 0440}) {
+    ::chmod(path.c_str(), wanted);
+    sample().writer().save(path);
+    CHECK(mode() == wanted);
+  }
+  ::umask(mask);
+  CHECK(read_file(path) == sample_bytes());
+}
+
+void a_call_that_a_signal_interrupts_is_made_again() {
+  int calls = 0;
+  const auto twice_interrupted = [&calls] { return errno = EINTR, ++calls < 3 ? -1 : 7; };
+  CHECK(retry_interrupted(twice_interrupted) == 7 && calls == 3);
+  const auto failing = [&calls] { return errno = EIO, ++calls, -1; };
+  CHECK(retry_interrupted(failing) == -1 && calls == 4 && errno == EIO);
+}
+
 void wrong_members_are_refused_before_anything_is_written() {
   PackageWriter writer;
   CHECK_THROWS(writer.bytes(), Status::kUsage, "at least one member");
@@ -185,6 +244,9 @@ int main() {
   a_target_that_cannot_be_written_is_named_with_the_reason();
   a_write_that_fails_in_the_middle_leaves_the_old_file_and_nothing_else();
   what_a_killed_process_left_is_removed_by_the_next_save_and_nothing_else_is();
+  processes_that_save_to_one_target_do_not_fail_each_other();
+  a_replaced_file_keeps_its_mode();
+  a_call_that_a_signal_interrupts_is_made_again();
   wrong_members_are_refused_before_anything_is_written();
   return check::summary("package_saving");
 }

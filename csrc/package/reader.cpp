@@ -14,6 +14,7 @@
 #include <new>
 
 #include "base/error.h"
+#include "base/interrupted.h"
 #include "package/sha256.h"
 
 namespace onceover {
@@ -242,7 +243,7 @@ void Package::check_content(uint64_t directory_end) const {
 
 std::shared_ptr<const Package> Package::open(const std::string& path) {
   // O_NONBLOCK: a pipe given by mistake must be refused, not waited for.
-  const int file = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+  const int file = retry_interrupted([&] { return ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK); });
   if (file < 0) {
     const int reason = errno;
     fail(Status::kInput, "%s: cannot open the package: %s; check the path%s", path.c_str(), std::strerror(reason),
@@ -328,12 +329,6 @@ constexpr DataType kDataTypeOf = DataType::kBytes;
 template <>
 constexpr DataType kDataTypeOf<float> = DataType::kFloat32;
 template <>
-constexpr DataType kDataTypeOf<double> = DataType::kFloat64;
-template <>
-constexpr DataType kDataTypeOf<uint8_t> = DataType::kUint8;
-template <>
-constexpr DataType kDataTypeOf<int8_t> = DataType::kInt8;
-template <>
 constexpr DataType kDataTypeOf<uint32_t> = DataType::kUint32;
 
 }  // namespace
@@ -349,9 +344,6 @@ const T* MemberView::as(size_t rank) const {
 }
 
 template const float* MemberView::as<float>(size_t) const;
-template const double* MemberView::as<double>(size_t) const;
-template const uint8_t* MemberView::as<uint8_t>(size_t) const;
-template const int8_t* MemberView::as<int8_t>(size_t) const;
 template const uint32_t* MemberView::as<uint32_t>(size_t) const;
 
 }  // namespace onceover

@@ -22,7 +22,7 @@ struct MemberView {
   uint64_t size_bytes = 0;
   Digest sha256{};
 
-  // The member as an array of T (float, double, uint8_t, int8_t, uint32_t); throws Error(kPackage) when type or rank
+  // The member as an array of T (float, uint32_t); throws Error(kPackage) when type or rank
   // differ from what the caller expects.
   template <typename T>
   const T* as(size_t rank) const;

@@ -11,8 +11,10 @@
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
+#include <optional>
 
 #include "base/error.h"
+#include "base/interrupted.h"
 #include "package/sha256.h"
 
 namespace onceover {
@@ -61,9 +63,11 @@ struct Target {
   std::string folder, name, prefix;
 };
 
-void check_target(const std::string& path) {
+// The mode of the file that will be replaced; none when there is none.
+std::optional<mode_t> check_target(const std::string& path) {
   struct stat status{};
-  if (::stat(path.c_str(), &status) != 0 || S_ISREG(status.st_mode)) return;
+  if (::stat(path.c_str(), &status) != 0) return std::nullopt;
+  if (S_ISREG(status.st_mode)) return status.st_mode & 0777;
   fail(Status::kOutput, "%s: is %s, it cannot be replaced by a file; give the name of a file", path.c_str(),
        S_ISDIR(status.st_mode) ? "a folder" : "a device or pipe");
 }
@@ -74,23 +78,31 @@ void check_target(const std::string& path) {
 class TemporaryFile {
  public:
   TemporaryFile(const std::string& path, const Target& target) : target_path_(path) {
-    for (int n = 0; n < 1000 && file_ < 0; ++n) {
+    for (int n = 0; file_ < 0; ++n) {
+      if (n == 1000) fail_output(target_path_, "create a temporary file beside it", EEXIST);
       path_ = target.folder + (target.folder == "." ? "/" : "") + target.prefix + std::to_string(::getpid()) + "." +
               std::to_string(n) + ".tmp";
-      create(n == 999);
+      create();
     }
   }
   TemporaryFile(const TemporaryFile&) = delete;
   TemporaryFile& operator=(const TemporaryFile&) = delete;
   ~TemporaryFile() {
-    if (!committed_ && !path_.empty()) ::unlink(path_.c_str());
-    if (file_ >= 0) ::close(file_);
+    if (!committed_) ::unlink(path_.c_str());
+    ::close(file_);
+  }
+
+  // Before the content is there: what only its owner may read is never readable by others.
+  void set_mode(mode_t mode) {
+    struct stat status{};
+    if (::fstat(file_, &status) == 0 && (status.st_mode & 0777) == mode) return;  // file systems without modes
+    if (::fchmod(file_, mode) != 0) fail_output(target_path_, "keep the mode of the file to be replaced", errno);
   }
 
   void write(Piece piece) {
     while (piece.size > 0) {
-      const ssize_t written = ::write(file_, piece.data, std::min<size_t>(piece.size, size_t{1} << 30));
-      if (written < 0 && errno == EINTR) continue;
+      const size_t part = std::min<size_t>(piece.size, size_t{1} << 30);
+      const ssize_t written = retry_interrupted([&] { return ::write(file_, piece.data, part); });
       if (written <= 0) fail_output(target_path_, "write the file", written < 0 ? errno : ENOSPC);
       piece.data += written;
       piece.size -= static_cast<size_t>(written);
@@ -98,26 +110,30 @@ class TemporaryFile {
   }
 
   void commit() {
-    if (::fsync(file_) != 0) fail_output(target_path_, "bring the file to the disk", errno);
-    if (::rename(path_.c_str(), target_path_.c_str()) != 0) fail_output(target_path_, "put the file in place", errno);
+    if (retry_interrupted([&] { return ::fsync(file_); }) != 0) {
+      fail_output(target_path_, "bring the file to the disk", errno);
+    }
+    if (retry_interrupted([&] { return ::rename(path_.c_str(), target_path_.c_str()); }) != 0) {
+      fail_output(target_path_, "put the file in place", errno);
+    }
     committed_ = true;
   }
 
  private:
-  void create(bool last) {
-    file_ = ::open(path_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-    const int reason = errno;
+  // Leaves file_ negative when the name is taken, or was taken away: try the next one.
+  void create() {
+    file_ = retry_interrupted([&] { return ::open(path_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666); });
     if (file_ < 0) {
-      path_.clear();
-      if (reason != EEXIST || last) fail_output(target_path_, "create a temporary file beside it", reason);
+      if (errno != EEXIST) fail_output(target_path_, "create a temporary file beside it", errno);
       return;
     }
-    ::flock(file_, LOCK_EX | LOCK_NB);  // a file system without locks works too, it only keeps what killed ones left
+    // Waits for a cleaner that was faster: it either gives the file up or has removed it, and then there is no link. No
+    // cleaner gets the lock after us. On a file system without locks none removes anything, so we go on without, too.
+    retry_interrupted([&] { return ::flock(file_, LOCK_EX); });
     struct stat status{};
-    if (::fstat(file_, &status) != 0 || status.st_nlink == 0) {  // a cleaner was faster than the lock: try again
+    if (::fstat(file_, &status) != 0 || status.st_nlink == 0) {
       ::close(file_);
       file_ = -1;
-      path_.clear();
     }
   }
 
@@ -147,7 +163,8 @@ void remove_stale(const Target& target) {
   const int at = ::dirfd(folder);
   while (const dirent* entry = ::readdir(folder)) {
     if (!is_temporary(entry->d_name, target.prefix)) continue;
-    const int file = ::openat(at, entry->d_name, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOFOLLOW);
+    constexpr int kFlags = O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOFOLLOW;
+    const int file = retry_interrupted([&] { return ::openat(at, entry->d_name, kFlags); });
     if (file < 0) continue;
     struct stat opened{}, named{};
     // The lock is ours only when no live process writes the file; the name may have moved on since it was opened.
@@ -164,9 +181,9 @@ void remove_stale(const Target& target) {
 // Makes the rename itself survive a power loss. The new file is complete and in place already, so a folder that cannot
 // be opened or synced (some file systems) is no error.
 void sync_folder(const std::string& folder) {
-  const int file = ::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  const int file = retry_interrupted([&] { return ::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC); });
   if (file < 0) return;
-  ::fsync(file);
+  retry_interrupted([&] { return ::fsync(file); });
   ::close(file);
 }
 
@@ -175,9 +192,10 @@ void save_pieces(const std::string& path, const std::vector<Piece>& pieces) {
   if (target.name.empty()) {
     fail(Status::kOutput, "'%s': names a folder or nothing; give the name of a file", path.c_str());
   }
-  check_target(path);
+  const std::optional<mode_t> old_mode = check_target(path);
   remove_stale(target);
   TemporaryFile file(path, target);
+  if (old_mode) file.set_mode(*old_mode);
   for (const Piece& piece : pieces) file.write(piece);
   file.commit();
   sync_folder(target.folder);

@@ -23,6 +23,7 @@ class PackageWriter {
   // On failure throws Error(kOutput) naming path and reason, and leaves no temporary file and the old `path`
   // untouched. A process killed on the way leaves the old `path` untouched, too, and perhaps the temporary file; the
   // next save to `path` removes it. A symbolic link at `path` is replaced, not followed.
+  // The new file keeps the mode of the one it replaces.
   void save(const std::string& path) const;
 
  private:

@@ -87,6 +87,8 @@ void test_preprocessing_that_makes_no_sense_is_refused() {
   Preprocessing wanted = size_of(8, 8);
   wanted.std[2] = 0;
   CHECK_THROWS(Preparer(wanted, memory), Status::kUsage, "channel 2");
+  wanted.std[2] = 1e-45f;  // positive, but 1 / std is infinite
+  CHECK_THROWS(Preparer(wanted, memory), Status::kUsage, "finite network inputs");
   Memory small(heap_allocator(), 1000);
   CHECK_THROWS(Preparer(size_of(8, 8), small), Status::kMemory, "resize");
 }

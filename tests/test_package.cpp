@@ -187,7 +187,7 @@ void wrong_counts_are_refused_before_anything_is_read() {
     forgery.header()->member_count = count;
     CHECK_THROWS(open_bytes(forgery.bytes), Status::kPackage, "expected 1 to 64");
   }
-  for (const uint32_t size : {0u, 64u, 127u, 129u, 4104u, UINT32_MAX}) {
+  for (const uint32_t size : {0u, 64u, 127u, 129u, 136u, 192u, 4104u, UINT32_MAX}) {
     Forgery forgery;
     forgery.header()->entry_bytes = size;
     CHECK_THROWS(open_bytes(forgery.bytes), Status::kPackage, "table entries of");

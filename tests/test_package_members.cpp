@@ -93,29 +93,36 @@ void each_config_field_is_checked() {
   const auto edit = [](auto change) {
     return [change](Forgery& forgery) { change(*forgery.member<ConfigRecord>("config")); };
   };
-  each_is_refused({{edit([](auto& r) { r.record_bytes = 255; }), "test: member 'config': field 'record_bytes' is 255"},
-                   {edit([](auto& r) { r.record_bytes = 320; }), "'record_bytes' is 320, expected 256"},
-                   {edit([](auto& r) { r.scorer = 2; }), "'scorer' is 2, expected 1"},
-                   {edit([](auto& r) { r.input_height = 0; }), "'input_height' is 0, expected 1 to 4096"},
-                   {edit([](auto& r) { r.input_width = 4097; }), "'input_width' is 4097, expected 1 to 4096"},
-                   {edit([](auto& r) { r.color = 0; }), "'color' is 0"},
-                   {edit([](auto& r) { r.resize = 3; }), "'resize' is 3"},
-                   {edit([](auto& r) { r.mean[1] = kNan; }), "'mean[1]' is nan"},
-                   {edit([](auto& r) { r.std[2] = kInfinity; }), "'std[2]' is inf"},
-                   {edit([](auto& r) { r.std[0] = 0; }), "'std' is 0, expected a positive number"},
-                   {edit([](auto& r) { r.grid_height = 33; }), "'grid_height' is 33, expected 1 to 32"},
-                   {edit([](auto& r) { r.grid_width = 0; }), "'grid_width' is 0, expected 1 to 48"},
-                   {edit([](auto& r) { r.embedding_dim = 0; }), "'embedding_dim' is 0"},
-                   {edit([](auto& r) { r.neighbors = 9; }), "'neighbors' is 9"},
-                   {edit([](auto& r) { r.image_score = 2; }), "'image_score' is 2"},
-                   {edit([](auto& r) { r.blur_sigma = -1; }), "'blur_sigma' is -1"},
-                   {edit([](auto& r) { r.blur_sigma = kNan; }), "'blur_sigma' is nan"},
-                   {edit([](auto& r) { r.graph_format = 2; }), "'graph_format' is 2"},
-                   {edit([](auto& r) { r.zeros[44] = 1; }), "'zeros' is not zero at byte 176"},
-                   {[](Forgery& f) { f.rename(0, "conf"), f.entry(0)->flags = 0; }, "member 'config' is missing"},
-                   {[](Forgery& f) { f.rename(0, "conf"), f.entry(0)->flags = 0, f.rename(1, "config"); },
-                    "'size in bytes' is 18"}},
-                  [](const Package& package) { read_config(package); });
+  each_is_refused(
+      {{edit([](auto& r) { r.record_bytes = 255; }), "test: member 'config': field 'record_bytes' is 255"},
+       {edit([](auto& r) { r.record_bytes = 320; }), "'record_bytes' is 320, expected 256"},
+       {edit([](auto& r) { r.scorer = 2; }), "'scorer' is 2, expected 1"},
+       {edit([](auto& r) { r.input_height = 0; }), "'input_height' is 0, expected 1 to 4096"},
+       {edit([](auto& r) { r.input_width = 4097; }), "'input_width' is 4097, expected 1 to 4096"},
+       {edit([](auto& r) { r.color = 0; }), "'color' is 0"},
+       {edit([](auto& r) { r.resize = 3; }), "'resize' is 3"},
+       {edit([](auto& r) { r.mean[1] = kNan; }), "'mean[1]' is nan"},
+       {edit([](auto& r) { r.std[2] = kInfinity; }), "'std[2]' is inf"},
+       {edit([](auto& r) { r.std[0] = 0; }), "'std' is 0, expected a positive number"},
+       {edit([](auto& r) { r.mean[1] = 3e38f, r.std[1] = 0.5f; }), "'mean, std' is 3.00000001e+38, 0.5, expected"},
+       {edit([](auto& r) { r.mean[2] = 0, r.std[2] = 1e-45f; }), "finite (0 - mean) / std and (1 - mean)"},
+       {edit([](auto& r) {
+          r.input_height = r.input_width = r.grid_height = r.grid_width = 4096, r.embedding_dim = 17;
+        }),
+        "'grid_height * grid_width * embedding_dim' is 285212672, expected 1 to 268435456"},
+       {edit([](auto& r) { r.grid_height = 33; }), "'grid_height' is 33, expected 1 to 32"},
+       {edit([](auto& r) { r.grid_width = 0; }), "'grid_width' is 0, expected 1 to 48"},
+       {edit([](auto& r) { r.embedding_dim = 0; }), "'embedding_dim' is 0"},
+       {edit([](auto& r) { r.neighbors = 9; }), "'neighbors' is 9"},
+       {edit([](auto& r) { r.image_score = 2; }), "'image_score' is 2"},
+       {edit([](auto& r) { r.blur_sigma = -1; }), "'blur_sigma' is -1"},
+       {edit([](auto& r) { r.blur_sigma = kNan; }), "'blur_sigma' is nan"},
+       {edit([](auto& r) { r.graph_format = 2; }), "'graph_format' is 2"},
+       {edit([](auto& r) { r.zeros[44] = 1; }), "'zeros' is not zero at byte 176"},
+       {[](Forgery& f) { f.rename(0, "conf"), f.entry(0)->flags = 0; }, "member 'config' is missing"},
+       {[](Forgery& f) { f.rename(0, "conf"), f.entry(0)->flags = 0, f.rename(1, "config"); },
+        "'size in bytes' is 18"}},
+      [](const Package& package) { read_config(package); });
 }
 
 void each_calibration_field_is_checked() {
@@ -125,25 +132,25 @@ void each_calibration_field_is_checked() {
   const auto value = [](size_t i, float to) {
     return [i, to](Forgery& f) { f.member<float>("calibration")[16 + i] = to; };  // after 64 bytes of record
   };
-  each_is_refused({{edit([](auto& r) { r.record_bytes = 60; }), "'record_bytes, score_count' is 60, 19"},
-                   {edit([](auto& r) { r.record_bytes = UINT32_MAX; }), "4294967295, 19"},
-                   {edit([](auto& r) { r.score_count = 20; }), "64, 20, expected record_bytes + 8 * score_count = 216"},
-                   {edit([](auto& r) { r.score_count = UINT32_MAX; }), "64, 4294967295"},
-                   {edit([](auto& r) { r.record_bytes = 66; }), "66, 19"},
-                   {edit([](auto& r) { r.state = 2; }), "'state' is 2"},
-                   {edit([](auto& r) { r.state = 0; }), "'false_alarm_rate' is 0.05, expected 0"},
-                   {edit([](auto& r) { r.false_alarm_rate = 0; }), "'false_alarm_rate' is 0, expected above 0"},
-                   {edit([](auto& r) { r.false_alarm_rate = 1; }), "'false_alarm_rate' is 1"},
-                   {edit([](auto& r) { r.false_alarm_rate = std::nan(""); }), "'false_alarm_rate' is nan"},
-                   {edit([](auto& r) { r.threshold = kInfinity; }), "'threshold' is inf"},
-                   {edit([](auto& r) { r.map_threshold = kNan; }), "'map_threshold' is nan"},
-                   {edit([](auto& r) { r.image_count = 18; }), "'image_count' is 18"},
-                   {edit([](auto& r) { r.zeros[31] = 1; }), "'zeros'"},
-                   {value(3, kNan), "'scores[3]' is nan"},
-                   {value(18, kInfinity), "'scores[18]' is inf"},
-                   {value(5, 100), "'scores' is not sorted at 6"},
-                   {value(19 + 18, -1), "'map_maxima' is not sorted at 18"}},
-                  [](const Package& package) { read_calibration(package); });
+  each_is_refused(
+      {{edit([](auto& r) { r.record_bytes = 60; }), "'record_bytes' is 60, expected 64"},
+       {edit([](auto& r) { r.record_bytes = 72, r.score_count = 18; }), "'record_bytes' is 72, expected 64"},
+       {edit([](auto& r) { r.score_count = 20; }), "64, 20, expected record_bytes + 8 * score_count = 216"},
+       {edit([](auto& r) { r.score_count = UINT32_MAX; }), "64, 4294967295"},
+       {edit([](auto& r) { r.state = 2; }), "'state' is 2"},
+       {edit([](auto& r) { r.state = 0; }), "'false_alarm_rate' is 0.05, expected 0"},
+       {edit([](auto& r) { r.false_alarm_rate = 0; }), "'false_alarm_rate' is 0, expected above 0"},
+       {edit([](auto& r) { r.false_alarm_rate = 1; }), "'false_alarm_rate' is 1"},
+       {edit([](auto& r) { r.false_alarm_rate = std::nan(""); }), "'false_alarm_rate' is nan"},
+       {edit([](auto& r) { r.threshold = kInfinity; }), "'threshold' is inf"},
+       {edit([](auto& r) { r.map_threshold = kNan; }), "'map_threshold' is nan"},
+       {edit([](auto& r) { r.image_count = 18; }), "'image_count' is 18"},
+       {edit([](auto& r) { r.zeros[31] = 1; }), "'zeros'"},
+       {value(3, kNan), "'scores[3]' is nan"},
+       {value(18, kInfinity), "'scores[18]' is inf"},
+       {value(5, 100), "'scores' is not sorted at 6"},
+       {value(19 + 18, -1), "'map_maxima' is not sorted at 18"}},
+      [](const Package& package) { read_calibration(package); });
 }
 
 void each_parity_field_is_checked() {
@@ -197,6 +204,51 @@ void a_newer_minor_version_is_not_called_damaged() {
   const Bytes& sealed = forgery.sealed();
   const PackagePointer package = Package::view(sealed.data(), sealed.size(), "test");
   CHECK_THROWS(read_config(*package), Status::kUnsupported, "'scorer' is 2, expected 1; the package is newer");
+}
+
+// A package of one member: `record` and, behind it, what a later version appended.
+Bytes appended_to(const Bytes& record, const char* name, uint16_t minor) {
+  Bytes longer = record;
+  longer.resize(record.size() + 64, 0xaa);
+  const auto size = static_cast<uint32_t>(longer.size());
+  std::memcpy(longer.data(), &size, sizeof size);  // record_bytes
+  PackageWriter writer;
+  writer.add(name, longer.data(), longer.size(), DataType::kBytes, {}, true);
+  Forgery forgery;
+  forgery.bytes = writer.bytes();
+  forgery.header()->minor = minor;
+  return forgery.sealed();
+}
+
+void bytes_behind_a_known_record_are_ignored_in_newer_packages_only() {
+  const Bytes calibration = write_calibration(false, 0, 0, 0, {}, {}, 0);
+  const auto view = [](const Bytes& bytes) { return Package::view(bytes.data(), bytes.size(), "test"); };
+  const Bytes newer = appended_to(sample().config, "config", kFormatMinor + 1);
+  CHECK(read_config(*view(newer)).embedding_dim == 16);
+  const Bytes same = appended_to(sample().config, "config", kFormatMinor);
+  CHECK_THROWS(read_config(*view(same)), Status::kPackage, "'record_bytes' is 320, expected 256");
+  const Bytes newer_calibration = appended_to(calibration, "calibration", kFormatMinor + 1);
+  CHECK(read_calibration(*view(newer_calibration)).n == 0);
+  const Bytes same_calibration = appended_to(calibration, "calibration", kFormatMinor);
+  CHECK_THROWS(read_calibration(*view(same_calibration)), Status::kPackage, "'record_bytes' is 128, expected 64");
+}
+
+// A newer minor version may have longer records, so their bounds are checked by arithmetic that must not overflow.
+void the_sizes_of_newer_records_are_bounded() {
+  for (const uint32_t size : {60u, 66u, 128u, UINT32_MAX, UINT32_MAX - 3}) {
+    Forgery forgery;
+    forgery.header()->minor = kFormatMinor + 1;
+    forgery.member<CalibrationRecord>("calibration")->record_bytes = size;
+    const ExactCopy copy(forgery.sealed().data(), forgery.bytes.size());
+    CHECK_THROWS(read_calibration(*copy.view()), Status::kUnsupported, "'record_bytes");
+  }
+  for (const uint32_t size : {63u, 4097u, UINT32_MAX}) {
+    Forgery forgery;
+    forgery.header()->minor = kFormatMinor + 1;
+    forgery.member<ParityHeader>("parity")->record_bytes = size;
+    const ExactCopy copy(forgery.sealed().data(), forgery.bytes.size());
+    CHECK_THROWS(read_parity(*copy.view(), sample_config()), Status::kUnsupported, "'record_bytes'");
+  }
 }
 
 void the_writers_refuse_what_the_readers_would() {
@@ -259,6 +311,8 @@ int main() {
   each_calibration_field_is_checked();
   each_parity_field_is_checked();
   a_newer_minor_version_is_not_called_damaged();
+  bytes_behind_a_known_record_are_ignored_in_newer_packages_only();
+  the_sizes_of_newer_records_are_bounded();
   the_writers_refuse_what_the_readers_would();
   forged_members_never_crash();
   return check::summary("package_members");

@@ -102,15 +102,20 @@ void check_preprocessing(const Preprocessing& wanted) {
          wanted.width, kMaxImageSide);
   }
   for (size_t c = 0; c < 3; ++c) {
-    const bool sound = std::isfinite(wanted.mean[c]) && std::isfinite(wanted.std[c]) && wanted.std[c] > 0;
-    if (!sound) {
-      fail(Status::kUsage, "normalization of channel %zu is mean %g, std %g; expected finite values and std > 0", c,
-           static_cast<double>(wanted.mean[c]), static_cast<double>(wanted.std[c]));
+    if (!is_finite_normalization(wanted.mean[c], wanted.std[c])) {
+      fail(Status::kUsage,
+           "normalization of channel %zu is mean %g, std %g; expected finite values, std > 0 and finite network inputs",
+           c, static_cast<double>(wanted.mean[c]), static_cast<double>(wanted.std[c]));
     }
   }
 }
 
 }  // namespace
+
+bool is_finite_normalization(float mean, float std) noexcept {
+  return std::isfinite(mean) && std::isfinite(std) && std > 0 && std::isfinite((0.0f - mean) / std) &&
+         std::isfinite((1.0f - mean) / std);
+}
 
 size_t pixel_bytes(PixelFormat format) {
   const Layout layout = layout_of(format);

@@ -14,13 +14,17 @@ struct Preprocessing {
   float std[3] = {1, 1, 1};
 };
 
+// Whether a channel of 0 … 1 has finite network inputs: mean finite, std finite and positive, and neither
+// (0 − mean) / std nor (1 − mean) / std, as computed in float32, overflows.
+bool is_finite_normalization(float mean, float std) noexcept;
+
 // Reusable resizer: holds filter tables and one row of each width, all allocated in the constructor (about 1 MiB,
 // bounded by kMaxImageSide). Output pixel i weighs input pixel j by max(0, 1 − |j + ½ − c| / s), normalized, with
 // c = (i + ½)·scale, scale = input / output and s = max(1, scale): Pillow's BILINEAR, without its rounding between
 // the two axes, hence within one gray level of it. Float32, no contraction: the same bits on every machine.
 class Preparer {
  public:
-  // Throws Error(kUsage) unless 1 ≤ height, width ≤ kMaxImageSide, mean finite, std finite and positive.
+  // Throws Error(kUsage) unless 1 ≤ height, width ≤ kMaxImageSide and every channel is_finite_normalization.
   Preparer(const Preprocessing& preprocessing, Memory& memory);
 
   // image → out (3, height, width) float32, RGB. 8-bit images are rounded half up to uint8 after the resize (as

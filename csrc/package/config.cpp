@@ -28,7 +28,8 @@ class Fields {
  public:
   // Of a member being read. A value that a newer minor version gave a meaning is not damage.
   Fields(const Package& package, const char* member)
-      : status_(package.minor_version() > kFormatMinor ? Status::kUnsupported : Status::kPackage),
+      : newer_(package.minor_version() > kFormatMinor),
+        status_(newer_ ? Status::kUnsupported : Status::kPackage),
         where_(package.label() + ": member '" + member + "'") {}
   // Of a member being written.
   explicit Fields(const char* member) : status_(Status::kUsage), where_(std::string("member '") + member + "'") {}
@@ -70,13 +71,25 @@ class Fields {
     }
   }
 
+  // The size that a record says it has. Only a newer minor version may have appended to it.
+  void record_size(uint32_t got, size_t known, size_t largest) const {
+    const auto low = static_cast<uint32_t>(known), high = static_cast<uint32_t>(largest);
+    if (newer_) {
+      within("record_bytes", got, low, high);
+    } else {
+      equal("record_bytes", got, low);
+    }
+  }
+
  private:
+  bool newer_ = false;
   Status status_;
   std::string where_;
 };
 
 constexpr uint32_t kMaxInputSide = 4096;
 constexpr uint32_t kMaxEmbeddingDim = 65536;
+constexpr uint64_t kMaxEmbeddingFloats = uint64_t{1} << 28;  // of one image: 1 GiB
 constexpr double kMaxBlurSigma = 256;
 constexpr uint32_t kMaxParityImages = 1024;
 constexpr uint32_t kMaxMapStep = kMaxInputSide;
@@ -90,12 +103,19 @@ void check_config(const ConfigRecord& record, const Fields& fields) {
   fields.equal("resize", record.resize, 1u);
   fields.finite("mean", record.mean, 3);
   fields.finite("std", record.std, 3);
-  for (const float std : record.std) {
+  for (size_t c = 0; c < 3; ++c) {
+    const float mean = record.mean[c], std = record.std[c];
     if (!(std > 0)) fields.refuse("std", text_of(double{std}), "a positive number");
+    if (!is_finite_normalization(mean, std)) {
+      fields.refuse("mean, std", text_of(double{mean}) + ", " + text_of(double{std}),
+                    "finite (0 - mean) / std and (1 - mean) / std");
+    }
   }
   fields.within("grid_height", record.grid_height, 1u, record.input_height);
   fields.within("grid_width", record.grid_width, 1u, record.input_width);
   fields.within("embedding_dim", record.embedding_dim, 1u, kMaxEmbeddingDim);
+  const uint64_t embedding_floats = uint64_t{record.grid_height} * record.grid_width * record.embedding_dim;  // ≤ 2^40
+  fields.within("grid_height * grid_width * embedding_dim", embedding_floats, uint64_t{1}, kMaxEmbeddingFloats);
   fields.equal("neighbors", record.neighbors, 1u);
   fields.equal("image_score", record.image_score, 1u);
   fields.within("blur_sigma", double{record.blur_sigma}, 0.0, kMaxBlurSigma);
@@ -226,7 +246,7 @@ Config read_config(const Package& package) {
   const MemberView& member = package.require("config");
   const Fields fields(package, "config");
   const auto record = first_record<ConfigRecord>(member, fields);
-  fields.within("record_bytes", record.record_bytes, static_cast<uint32_t>(sizeof record), UINT32_MAX);
+  fields.record_size(record.record_bytes, sizeof record, UINT32_MAX);
   fields.equal("record_bytes", uint64_t{record.record_bytes}, member.size_bytes);
   check_config(record, fields);
   Config config;
@@ -273,9 +293,9 @@ Calibration read_calibration(const Package& package) {
   const MemberView& member = package.require("calibration");
   const Fields fields(package, "calibration");
   const auto record = first_record<CalibrationRecord>(member, fields);
+  fields.record_size(record.record_bytes, sizeof record, UINT32_MAX);
   const uint64_t values = 2 * uint64_t{record.score_count} * sizeof(float);  // at most 2^35
-  if (record.record_bytes < sizeof record || record.record_bytes % 4 != 0 ||
-      record.record_bytes + values != member.size_bytes) {
+  if (record.record_bytes % 4 != 0 || record.record_bytes + values != member.size_bytes) {
     fields.refuse("record_bytes, score_count",
                   std::to_string(record.record_bytes) + ", " + std::to_string(record.score_count),
                   "record_bytes + 8 * score_count = " + std::to_string(member.size_bytes));
@@ -337,8 +357,7 @@ Parity read_parity(const Package& package, const Config& config) {
   const Fields fields(package, "parity");
   const auto header = first_record<ParityHeader>(member, fields);
   check_parity_header(header, fields);
-  fields.within("record_bytes", header.record_bytes, static_cast<uint32_t>(sizeof(ParityRecord)),
-                static_cast<uint32_t>(kMaxEntryBytes));
+  fields.record_size(header.record_bytes, sizeof(ParityRecord), kMaxEntryBytes);
   const uint64_t records_end = sizeof header + uint64_t{header.image_count} * header.record_bytes;
   fields.within("size in bytes", member.size_bytes, records_end, UINT64_MAX);
   const ParityShape shape{config.patch_count(), map_floats(config, header.map_step), records_end};

@@ -22,7 +22,7 @@ inline constexpr size_t kMemberAlignment = 64;
 inline constexpr size_t kMaxDimensions = 4;
 inline constexpr size_t kMaxMembers = 64;
 inline constexpr size_t kMaxNameBytes = 47;     // [a-z0-9_.-], first a letter or digit, NUL-padded to 48
-inline constexpr size_t kMaxEntryBytes = 4096;  // bounds the table of a newer minor version
+inline constexpr size_t kMaxEntryBytes = 4096;  // bounds the table and parity records of a newer minor version
 
 // Members that this version understands; any other one marked required is refused by name.
 inline constexpr std::string_view kKnownMembers[] = {"config",      "manifest.json", "graph.onnx",
@@ -112,7 +112,7 @@ inline constexpr uint32_t kRequiredFlag = 1;
 
 // Member "config" (required): all the core needs to run; no JSON in firmware.
 struct ConfigRecord {
-  uint32_t record_bytes;  // 256; a newer minor version may append, within this size fields never move
+  uint32_t record_bytes;  // 256; more only in a newer minor version, which may append; fields never move
   uint32_t scorer;        // 1 nearest neighbor in a memory bank
   uint32_t input_height, input_width;
   uint32_t color;   // 1 RGB

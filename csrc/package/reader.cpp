@@ -93,9 +93,10 @@ FileHeader read_header(const char* label, const uint8_t* data, size_t size) {
     fail(Status::kPackage, "%s: %u members, expected 1 to %zu; the header is damaged", label, header.member_count,
          kMaxMembers);
   }
-  if (header.entry_bytes < sizeof(TableEntry) || header.entry_bytes > kMaxEntryBytes || header.entry_bytes % 8 != 0) {
-    fail(Status::kPackage, "%s: table entries of %u bytes, expected a multiple of 8 from %zu to %zu", label,
-         header.entry_bytes, sizeof(TableEntry), kMaxEntryBytes);
+  const size_t largest_entry = header.minor > kFormatMinor ? kMaxEntryBytes : sizeof(TableEntry);
+  if (header.entry_bytes < sizeof(TableEntry) || header.entry_bytes > largest_entry || header.entry_bytes % 8 != 0) {
+    fail(Status::kPackage, "%s: table entries of %u bytes, format %u.%u has a multiple of 8 from %zu to %zu", label,
+         header.entry_bytes, header.major, header.minor, sizeof(TableEntry), largest_entry);
   }
   for (const uint8_t byte : header.zero) {
     if (byte != 0) {

@@ -13,7 +13,8 @@
 #include "check.h"
 #include "engines/engine.h"
 #include "engines/onnxruntime_calls.h"
-#include "session/embedder.h"
+#include "package_samples.h"
+#include "session/session.h"
 
 using onceover::create_engine;
 using onceover::EngineOptions;
@@ -127,6 +128,43 @@ void test_a_graph_that_does_not_fit_is_refused_before_its_buffers_are_allocated(
   CHECK_THROWS(onceover::Embedder(config, graph, options, memory), Status::kEngine, "input has shape (1, 3, 32, 48)");
 }
 
+void test_a_session_answers_only_for_a_run_that_succeeded(const EngineOptions& options, GraphView graph) {
+  samples::Sample sample;  // with the tiny graph: 4 x 6 patches of 4 values
+  onceover::Config config = samples::sample_config();
+  config.embedding_dim = 4;
+  sample.config = write_config(config);
+  sample.graph.assign(graph.data, graph.data + graph.size);
+  onceover::PackageWriter writer;
+  for (const auto& [name, member] :
+       {std::pair{"config", &sample.config}, std::pair{"graph.onnx", &sample.graph},
+        std::pair{"calibration", &sample.calibration}, std::pair{"parity", &sample.parity}})
+    writer.add(name, member->data(), member->size(), onceover::DataType::kBytes, {}, true);
+  writer.add("memory_bank", sample.bank.data(), 256 * 4 * sizeof(float), onceover::DataType::kFloat32, {256, 4}, true);
+  const samples::Bytes bytes = writer.bytes();
+  onceover::SessionOptions session_options;
+  session_options.engine = options;
+  onceover::Session session(onceover::Package::view(bytes.data(), bytes.size(), "test"), session_options);
+  const onceover::ImageView image = sample.parity_record().images[0].image;
+  onceover::ImageView bad = image;
+  bad.height = 1;
+  std::vector<float> pixels(6);
+  const auto all_refuse = [&] {
+    CHECK_THROWS(session.patch_scores(), Status::kUsage, "call run first");
+    CHECK_THROWS(session.nearest_rows(), Status::kUsage, "call run first");
+    CHECK_THROWS(session.map(), Status::kUsage, "call run first");
+    CHECK_THROWS(session.draw_map({pixels.data(), 2, 3}), Status::kUsage, "call run first");
+  };
+  all_refuse();
+  const onceover::Result& result = session.run(image);
+  CHECK(session.patch_scores()[result.worst_patch] == result.score);
+  CHECK(session.nearest_rows()[result.worst_patch] == result.nearest_row && session.map().rows == 32);
+  CHECK_THROWS(session.run(bad), Status::kInput, "");
+  all_refuse();
+  session.run(image);
+  CHECK_THROWS(session.self_test(), Status::kVerification, "expected");  // the record is of another graph
+  all_refuse();
+}
+
 void test_a_run_without_buffers_is_refused(const EngineOptions& options, GraphView graph) {
   CHECK_THROWS(create_engine(options, graph, {kInput, kOutput})->run(), Status::kEngine, "call bind before run");
 }
@@ -170,6 +208,7 @@ int main() {
   test_a_run_reads_the_bound_input_anew(options, graph);
   test_shapes_must_agree(options, graph);
   test_a_graph_that_does_not_fit_is_refused_before_its_buffers_are_allocated(options, graph);
+  test_a_session_answers_only_for_a_run_that_succeeded(options, graph);
   test_a_run_without_buffers_is_refused(options, graph);
   test_a_graph_that_cannot_be_loaded_prints_nothing(options, bytes);
   test_a_corrupt_graph_is_refused(options, bytes);

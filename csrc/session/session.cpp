@@ -103,7 +103,18 @@ Session::Session(std::shared_ptr<const Package> package, const SessionOptions& o
       map_(config_.grid_height, config_.grid_width, config_.preprocessing.height, config_.preprocessing.width,
            config_.blur_sigma, memory_) {}
 
+void Session::require_run() const {
+  if (!has_run_) fail(Status::kUsage, "this session has no result yet, or its last run failed; call run first");
+}
+
 const Result& Session::run(const ImageView& image) {
+  has_run_ = false;
+  score(image);
+  has_run_ = true;
+  return result_;
+}
+
+void Session::score(const ImageView& image) {
   const float* embeddings = embedder_.embed(image, result_.timing);  // (P, D)
 
   const auto scoring = Clock::now();
@@ -128,10 +139,10 @@ const Result& Session::run(const ImageView& image) {
                                                               : Decision::kNormal;
   result_.timing.score_ns = passed_ns(scoring, drawing);
   result_.timing.map_ns = passed_ns(drawing, end);
-  return result_;
 }
 
 Session::SelfTest Session::self_test() {
+  has_run_ = false;
   const Parity parity = read_parity(*package_, config_);
   if (parity.images.empty()) {
     fail(Status::kVerification,
@@ -143,7 +154,8 @@ Session::SelfTest Session::self_test() {
   report.tolerance = parity.relative_tolerance;
   for (size_t i = 0; i < parity.images.size(); ++i) {
     const ParityImage& expected = parity.images[i];
-    const Result& got = run(expected.image);
+    score(expected.image);
+    const Result& got = result_;
 
     const size_t patches = config_.patch_count();
     const float largest = expected.patch_scores[first_maximum(expected.patch_scores, patches)];
@@ -154,9 +166,10 @@ Session::SelfTest Session::self_test() {
       worst = std::max(worst, replay.compare("patch score", p, expected.patch_scores[p], patch_scores_[p]));
     }
     const float* sample = expected.map;
-    for (size_t y = 0; y < map().rows; y += parity.map_step) {
-      for (size_t x = 0; x < map().columns; x += parity.map_step, ++sample) {
-        const double difference = replay.compare("map pixel", y * map().columns + x, *sample, map().row(y)[x]);
+    const MatrixView<const float> map = map_.map();
+    for (size_t y = 0; y < map.rows; y += parity.map_step) {
+      for (size_t x = 0; x < map.columns; x += parity.map_step, ++sample) {
+        const double difference = replay.compare("map pixel", y * map.columns + x, *sample, map.row(y)[x]);
         report.largest_map_difference = std::max(report.largest_map_difference, difference);
       }
     }

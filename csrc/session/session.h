@@ -35,11 +35,11 @@ class Session {
   // One image → result. Our code allocates nothing here. Throws Error(kInput | kEngine).
   const Result& run(const ImageView& image);
 
-  // Of the last run:
-  const float* patch_scores() const { return patch_scores_.data(); }     // (h · w)
-  const uint32_t* nearest_rows() const { return nearest_rows_.data(); }  // (h · w)
-  MatrixView<const float> map() const { return map_.map(); }             // at input size
-  void draw_map(MatrixView<float> out) const { map_.resize_to(out); }    // at any size
+  // Of the last run; each throws Error(kUsage) before the first one, after one that failed, and after a self test:
+  const float* patch_scores() const { return require_run(), patch_scores_.data(); }     // (h · w)
+  const uint32_t* nearest_rows() const { return require_run(), nearest_rows_.data(); }  // (h · w)
+  MatrixView<const float> map() const { return require_run(), map_.map(); }             // at input size
+  void draw_map(MatrixView<float> out) const { require_run(), map_.resize_to(out); }    // at any size
 
   // Replays the package's parity record. Throws Error(kVerification) with image, expected, got and tolerance.
   struct SelfTest {
@@ -58,6 +58,9 @@ class Session {
   size_t bank_rows() const { return bank_.rows; }
 
  private:
+  void require_run() const;
+  void score(const ImageView& image);  // fills result_ and the buffers
+
   std::shared_ptr<const Package> package_;
   Memory memory_;
   Config config_;
@@ -69,6 +72,7 @@ class Session {
   Buffer<uint32_t> nearest_rows_;
   AnomalyMap map_;
   Result result_;
+  bool has_run_ = false;  // false while the buffers may hold parts of two runs
 };
 
 }  // namespace onceover

@@ -43,7 +43,7 @@ inline PixelFormat pixel_format(const std::string& color, size_t channels, size_
   return rgb ? PixelFormat::kRgba8 : PixelFormat::kBgra8;
 }
 
-// uint8 or uint16, (H, W), (H, W, 3) or (H, W, 4), rows strided at will → a view. Throws Error(kInput).
+// uint8 or uint16, (H, W), (H, W, 3) or (H, W, 4), rows strided at will, aligned or not → a view. Throws Error(kInput).
 inline ImageView view_image(const pybind11::array& image, const std::string& color) {
   static constexpr char kAccepted[] = "expected uint8 or uint16, (H, W) gray, (H, W, 3) or (H, W, 4)";
   const bool is_u8 = has_dtype<uint8_t>(image);
@@ -75,7 +75,7 @@ inline ImageView view_image(const pybind11::array& image, const std::string& col
   return view;
 }
 
-// A C-contiguous array of T with `rank` dimensions → its first element. Throws Error(kInput) naming `what`.
+// An aligned C-contiguous array of T with `rank` dimensions → its first element. Throws Error(kInput) naming `what`.
 template <typename T>
 const T* view_elements(const pybind11::array& array, pybind11::ssize_t rank, const char* what) {
   const std::string dtype = pybind11::str(pybind11::dtype::of<T>()).cast<std::string>();
@@ -85,6 +85,10 @@ const T* view_elements(const pybind11::array& array, pybind11::ssize_t rank, con
   }
   if (!(array.flags() & pybind11::array::c_style)) {
     fail(Status::kInput, "%s %s is not C-contiguous; pass np.ascontiguousarray(%s)", what,
+         describe_array(array).c_str(), what);
+  }
+  if (!(array.flags() & pybind11::detail::npy_api::NPY_ARRAY_ALIGNED_)) {
+    fail(Status::kInput, "%s %s is not aligned to its elements (a view into a byte buffer?); pass %s.copy()", what,
          describe_array(array).c_str(), what);
   }
   return static_cast<const T*>(array.data());

@@ -4,6 +4,7 @@
 #include <array>
 
 #include "bindings/arrays.h"
+#include "bindings/bind.h"
 #include "image/anomaly_map.h"
 #include "image/prepare.h"
 #include "scoring/nearest_neighbor.h"
@@ -11,8 +12,6 @@
 namespace py = pybind11;
 
 namespace onceover {
-
-void bind_image(py::module_& module);
 
 namespace {
 
@@ -59,13 +58,12 @@ py::array_t<float> prepare(const py::array& image, int64_t height, int64_t width
   return out;
 }
 
-// (h, w), not empty, finite: a NaN would spread over the whole map.
+// (h, w), not empty. Callers check that it is finite, without the GIL: a NaN would spread over the whole map.
 MatrixView<const float> view_scores(const py::array& array, const char* what) {
   const MatrixView<const float> scores = view_matrix<float>(array, what);
   if (scores.rows == 0 || scores.columns == 0) {
     fail(Status::kInput, "%s is %s; expected at least 1 x 1", what, describe_array(array).c_str());
   }
-  check_finite_rows(scores, what);
   return scores;
 }
 
@@ -75,6 +73,7 @@ py::array_t<float> draw_anomaly_map(const py::array& patch_scores, int64_t heigh
   auto out = new_array<float>({rows, checked_side(width, "width")});
   const MatrixView<float> drawn = mutable_view(out);
   py::gil_scoped_release release;
+  check_finite_rows(scores, "patch_scores");
   Memory memory;
   GaussianBlur blur(sigma, drawn.rows, drawn.columns, memory);
   resize_bilinear(scores, drawn);
@@ -88,6 +87,7 @@ py::array_t<float> resize_map(const py::array& anomaly_map, int64_t height, int6
   auto out = new_array<float>({rows, checked_side(width, "width")});
   const MatrixView<float> resized = mutable_view(out);
   py::gil_scoped_release release;
+  check_finite_rows(map, "anomaly_map");
   resize_bilinear(map, resized);
   return out;
 }

@@ -1,16 +1,14 @@
 // The module onceover._core: one function per room, and the translation of Status into the classes of onceover.errors.
 #include <pybind11/pybind11.h>
 
+#include <cstring>
+
 #include "base/error.h"
+#include "bindings/bind.h"
 
 namespace py = pybind11;
 
 namespace onceover {
-
-void bind_image(py::module_& m);
-void bind_scoring(py::module_& m);
-void bind_package(py::module_& m);
-void bind_session(py::module_& m);
 
 namespace {
 
@@ -47,7 +45,11 @@ void translate(std::exception_ptr pointer) {
   } catch (const Error& error) {
     try {  // imported only when something is raised: the module itself needs nothing of the package
       const py::object type = py::module_::import("onceover.errors").attr(class_of(error.status()));
-      PyErr_SetString(type.ptr(), error.what());
+      // Messages quote paths and bytes of damaged files, which may be no UTF-8.
+      PyObject* text =
+          PyUnicode_DecodeUTF8(error.what(), static_cast<Py_ssize_t>(std::strlen(error.what())), "replace");
+      if (text == nullptr) throw py::error_already_set();
+      PyErr_SetObject(type.ptr(), py::reinterpret_steal<py::str>(text).ptr());
     } catch (py::error_already_set& failed) {
       failed.restore();
     }

@@ -1,13 +1,15 @@
 // The package room for Python: zero-copy, read-only views of members; buffers stay alive as long as a view needs them.
-#include "bindings/package.h"
-
 #include <pybind11/numpy.h>
 #include <pybind11/stl.h>
 
+#include <atomic>
 #include <tuple>
 
 #include "base/error.h"
 #include "bindings/arrays.h"
+#include "bindings/bind.h"
+#include "bindings/file_path.h"
+#include "bindings/turn.h"
 #include "package/config.h"
 #include "package/reader.h"
 #include "package/writer.h"
@@ -69,9 +71,10 @@ std::shared_ptr<Package> for_python(const std::shared_ptr<const Package>& packag
   return std::const_pointer_cast<Package>(package);
 }
 
-std::shared_ptr<Package> open_package(const std::string& path) {
+std::shared_ptr<Package> open_package(const py::object& path) {
+  const std::string name = file_path(path, "path");
   py::gil_scoped_release unlocked;
-  return for_python(Package::open(path));
+  return for_python(Package::open(name));
 }
 
 // The package and the bytes it looks at live and die together, whoever holds the last pointer.
@@ -125,7 +128,7 @@ void bind_reader(py::module_& module) {
   py::class_<Package, std::shared_ptr<Package>>(module, "Package")
       .def_static("open", &open_package, py::arg("path"))
       .def_static("view", &view_package, py::arg("data"), py::arg("label") = "package")
-      .def_property_readonly("label", &Package::label)
+      .def_property_readonly("label", [](const Package& self) { return path_text(self.label()); })
       .def_property_readonly("id", [](const Package& self) { return hex(self.id()); })
       .def_property_readonly("version",
                              [](const Package& self) { return py::make_tuple(kFormatMajor, self.minor_version()); })
@@ -145,25 +148,32 @@ void bind_reader(py::module_& module) {
       .def("array", &member_array, py::arg("name"));
 }
 
-// A writer and the Python objects whose memory it will read.
+// A writer and the Python objects whose memory it will read, without the GIL: nothing may be added meanwhile.
 class PythonWriter {
  public:
   void add_bytes(const std::string& name, const py::bytes& data, bool required) {
+    const Turn turn(busy_, kWriter);
     const std::string_view text = contents(data);
     writer_.add(name, text.data(), text.size(), DataType::kBytes, {}, required);
     kept_.push_back(data);
   }
 
   void add_array(const std::string& name, const py::array& data, bool required) {
+    const Turn turn(busy_, kWriter);
     const DataType type = type_of(name, data);
     if (data.ndim() < 1) fail(Status::kUsage, "member '%s' is a scalar; pass an array of one element", name.c_str());
-    const py::array rows = py::array::ensure(data, py::array::c_style);
+    const py::array rows = py::array::ensure(data, py::array::c_style);  // null, with the reason cleared, when it fails
+    if (!rows) {
+      fail(Status::kMemory, "member '%s': no memory for a contiguous copy of %s, %zd bytes", name.c_str(),
+           describe_array(data).c_str(), data.nbytes());
+    }
     const std::vector<uint64_t> dimensions(rows.shape(), rows.shape() + rows.ndim());
     writer_.add(name, rows.data(), static_cast<size_t>(rows.nbytes()), type, dimensions, required);
     kept_.push_back(rows);
   }
 
-  py::bytes bytes() const {
+  py::bytes bytes() {
+    const Turn turn(busy_, kWriter);
     std::vector<uint8_t> out;
     {
       py::gil_scoped_release unlocked;
@@ -172,14 +182,18 @@ class PythonWriter {
     return to_python(out);
   }
 
-  void save(const std::string& path) const {
+  void save(const py::object& path) {
+    const Turn turn(busy_, kWriter);
+    const std::string name = file_path(path, "path");
     py::gil_scoped_release unlocked;
-    writer_.save(path);
+    writer_.save(name);
   }
 
  private:
+  static constexpr char kWriter[] = "package writer";
   PackageWriter writer_;
   std::vector<py::object> kept_;
+  std::atomic<bool> busy_{false};
 };
 
 void bind_writer(py::module_& module) {
@@ -191,10 +205,11 @@ void bind_writer(py::module_& module) {
       .def("save", &PythonWriter::save, py::arg("path"));
   module.def(
       "save_atomically",
-      [](const std::string& path, const py::bytes& data) {
+      [](const py::object& path, const py::bytes& data) {
+        const std::string name = file_path(path, "path");
         const std::string_view text = contents(data);
         py::gil_scoped_release unlocked;
-        save_atomically(path, bytes_of(text), text.size());
+        save_atomically(name, bytes_of(text), text.size());
       },
       py::arg("path"), py::arg("data"));
 }

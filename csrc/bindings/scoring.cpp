@@ -3,9 +3,12 @@
 
 #include <pybind11/stl.h>
 
+#include <atomic>
 #include <optional>
 
 #include "bindings/arrays.h"
+#include "bindings/bind.h"
+#include "bindings/turn.h"
 #include "kernels/dispatch.h"
 #include "scoring/coreset.h"
 
@@ -13,12 +16,11 @@ namespace py = pybind11;
 
 namespace onceover {
 
-void bind_scoring(py::module_& module);
-
 namespace {
 
 using IsaName = std::optional<std::string>;
 
+// Call it with the GIL, under which os.environ is written: the first call reads ONCEOVER_ISA.
 const KernelTable& table_for(const IsaName& isa) { return isa ? kernels_named(isa->c_str()) : kernels(); }
 
 size_t checked_first(int64_t first) {
@@ -49,25 +51,39 @@ py::tuple find_nearest(const py::array& queries, const py::array& bank, const Is
   return py::make_tuple(distance, row_numbers(index.data(), index.size()));
 }
 
-// A GreedyCoreset that keeps the array it reads alive.
+// A GreedyCoreset that keeps the array it reads alive. `selected` may move in memory while select runs without the GIL.
 class ArrayCoreset {
  public:
-  ArrayCoreset(const py::array& points, int64_t first, const IsaName& isa)
-      : points_(points),
-        coreset_(view_matrix<float>(points, "points"), checked_first(first), table_for(isa), memory_) {}
+  ArrayCoreset(const py::array& points, int64_t first, const IsaName& isa) : points_(points) {
+    const MatrixView<const float> rows = view_matrix<float>(points, "points");
+    const size_t start = checked_first(first);
+    const KernelTable& table = table_for(isa);
+    py::gil_scoped_release release;
+    coreset_.emplace(rows, start, table, memory_);
+  }
 
   void select(int64_t count) {
     if (count < 0) fail(Status::kUsage, "count is %lld; expected 0 or more rows", static_cast<long long>(count));
+    const Turn turn(busy_, "coreset");
     py::gil_scoped_release release;
-    coreset_.select(static_cast<size_t>(count));
+    coreset_->select(static_cast<size_t>(count));
   }
-  py::array_t<int64_t> selected() const { return row_numbers(coreset_.selected().data(), coreset_.selected().size()); }
-  float covering_radius() const { return coreset_.covering_radius(); }
+
+  py::array_t<int64_t> selected() {
+    const Turn turn(busy_, "coreset");
+    return row_numbers(coreset_->selected().data(), coreset_->selected().size());
+  }
+
+  float covering_radius() {
+    const Turn turn(busy_, "coreset");
+    return coreset_->covering_radius();
+  }
 
  private:
   py::array points_;
   Memory memory_;
-  GreedyCoreset coreset_;
+  std::optional<GreedyCoreset> coreset_;  // filled by the constructor, without the GIL
+  std::atomic<bool> busy_{false};
 };
 
 }  // namespace

@@ -7,27 +7,15 @@
 #include <atomic>
 
 #include "bindings/arrays.h"
+#include "bindings/bind.h"
+#include "bindings/file_path.h"
+#include "bindings/turn.h"
+#include "kernels/dispatch.h"
 
 namespace py = pybind11;
 
 namespace onceover {
 namespace {
-
-// The turn of one thread; a second one is refused instead of corrupting the first one's buffers.
-class Turn {
- public:
-  Turn(std::atomic<bool>& busy, const char* what) : busy_(busy) {
-    if (busy_.exchange(true)) {
-      fail(Status::kUsage, "this %s is in use by another thread; open one per thread (a package may be shared)", what);
-    }
-  }
-  ~Turn() { busy_.store(false); }
-  Turn(const Turn&) = delete;
-  Turn& operator=(const Turn&) = delete;
-
- private:
-  std::atomic<bool>& busy_;
-};
 
 struct BoundEmbedder {
   BoundEmbedder(const Config& config_, GraphView graph, const EngineOptions& options)
@@ -156,15 +144,15 @@ struct BoundSession {
   bool has_run = false;
 };
 
-EngineOptions engine_options(const std::string& engine, const std::string& library_path, int64_t threads) {
+EngineOptions engine_options(const std::string& engine, const py::object& library_path, int64_t threads) {
   if (threads < 1 || threads > 256) {
     fail(Status::kUsage, "threads must be between 1 and 256, got %lld", static_cast<long long>(threads));
   }
-  return {engine, library_path, static_cast<uint32_t>(threads)};
+  return {engine, file_path(library_path, "library_path"), static_cast<uint32_t>(threads)};
 }
 
 std::unique_ptr<BoundEmbedder> make_embedder(const Config& config, const py::bytes& graph, const std::string& engine,
-                                             const std::string& library_path, int64_t threads) {
+                                             const py::object& library_path, int64_t threads) {
   const std::string_view bytes = graph;
   const GraphView view{reinterpret_cast<const uint8_t*>(bytes.data()), bytes.size()};
   const EngineOptions options = engine_options(engine, library_path, threads);
@@ -197,17 +185,17 @@ void bind_session(py::module_& m) {
       .def_property_readonly("engine_version", [](const BoundEmbedder& e) { return e.embedder.engine_version(); });
 
   const auto make_session = [](std::shared_ptr<Package> package, const std::string& engine,
-                               const std::string& library_path, int64_t threads, uint64_t memory_limit_bytes) {
+                               const py::object& library_path, int64_t threads, uint64_t memory_limit_bytes) {
     SessionOptions options;
     options.engine = engine_options(engine, library_path, threads);
     options.memory_limit_bytes = memory_limit_bytes;
+    kernels();  // the first call reads ONCEOVER_ISA; os.environ is written under the GIL, so read under it
     const py::gil_scoped_release release;
     return std::make_unique<BoundSession>(std::move(package), options);
   };
   py::class_<BoundSession>(m, "Session")
-      // keep_alive: a package viewed from Python bytes lives as long as its Python object.
       .def(py::init(make_session), py::arg("package"), py::arg("engine"), py::arg("library_path"),
-           py::arg("threads") = 1, py::arg("memory_limit_bytes") = 0, py::keep_alive<1, 2>())
+           py::arg("threads") = 1, py::arg("memory_limit_bytes") = 0)
       .def("run", &BoundSession::run, py::arg("image"), py::arg("color") = "rgb")
       .def("patch_scores", &BoundSession::patch_scores)
       .def("nearest_rows", &BoundSession::nearest_rows)

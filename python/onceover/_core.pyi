@@ -1,12 +1,15 @@
 """The compiled core (csrc/bindings). Arrays are numpy; everything heavy releases the GIL.
 
 An image argument is uint8 or uint16, (H, W) gray, (H, W, 3) or (H, W, 4); pixels of a row must be contiguous, rows
-may be strided. `color` is "rgb" or "bgr" (with a fourth channel: RGBA or BGRA, alpha ignored).
+may be strided. `color` is "rgb" or "bgr" (with a fourth channel: RGBA or BGRA, alpha ignored). A float array must be
+C-contiguous and aligned. A path is what os.fsencode takes. An object serves one thread at a time: a second one gets
+UsageError; only a Package may be shared.
 """
 
 from typing import Any
 
 import numpy as np
+from _typeshed import StrOrBytesPath
 from numpy.typing import NDArray
 
 __version__: str
@@ -51,7 +54,7 @@ class GreedyCoreset:
 # package
 class Package:
     @staticmethod
-    def open(path: str) -> Package: ...
+    def open(path: StrOrBytesPath) -> Package: ...
     @staticmethod
     def view(data: bytes, label: str = "package") -> Package: ...  # keeps `data` alive
     @property
@@ -70,9 +73,9 @@ class PackageWriter:
     # data is kept alive, not copied
     def add(self, name: str, data: bytes | NDArray[Any], required: bool = True) -> None: ...
     def bytes(self) -> bytes: ...
-    def save(self, path: str) -> None: ...
+    def save(self, path: StrOrBytesPath) -> None: ...
 
-def save_atomically(path: str, data: bytes) -> None: ...
+def save_atomically(path: StrOrBytesPath, data: bytes) -> None: ...
 
 class Config:
     def __init__(
@@ -124,7 +127,9 @@ def parity_bytes(items: list[ParityItem], config: Config, relative_tolerance: fl
 
 # session
 class Embedder:
-    def __init__(self, config: Config, graph: bytes, engine: str, library_path: str, threads: int = 1) -> None: ...
+    def __init__(
+        self, config: Config, graph: bytes, engine: str, library_path: StrOrBytesPath, threads: int = 1
+    ) -> None: ...
     def embed(self, image: NDArray[Any], color: str = "rgb") -> NDArray[np.float32]: ...  # (P, D), a copy
     @property
     def engine_version(self) -> str: ...
@@ -143,7 +148,7 @@ class RunResult:
 
 class Session:
     def __init__(
-        self, package: Package, engine: str, library_path: str, threads: int = 1, memory_limit_bytes: int = 0
+        self, package: Package, engine: str, library_path: StrOrBytesPath, threads: int = 1, memory_limit_bytes: int = 0
     ) -> None: ...
     def run(self, image: NDArray[Any], color: str = "rgb") -> RunResult: ...
     def patch_scores(self) -> NDArray[np.float32]: ...  # (h, w) of the last run, a copy

@@ -157,6 +157,7 @@ void test_a_session_answers_only_for_a_run_that_succeeded(const EngineOptions& o
   all_refuse();
   const onceover::Result& result = session.run(image);
   CHECK(session.patch_scores()[result.worst_patch] == result.score);
+  CHECK(result.decision == onceover::Decision::kNormal && std::string(name_of(result.decision)) == "normal");
   CHECK(session.nearest_rows()[result.worst_patch] == result.nearest_row && session.map().rows == 32);
   CHECK_THROWS(session.run(bad), Status::kInput, "");
   all_refuse();

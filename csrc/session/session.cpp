@@ -61,10 +61,6 @@ float largest_value(MatrixView<const float> map) {
   return largest;
 }
 
-const char* decision_name(Decision decision) {
-  return decision == Decision::kUncalibrated ? "uncalibrated" : decision == Decision::kNormal ? "normal" : "anomalous";
-}
-
 // One parity image being replayed: what differs, by how much, and how much may.
 struct Replay {
   const Package& package;
@@ -89,6 +85,18 @@ struct Replay {
 };
 
 }  // namespace
+
+const char* name_of(Decision decision) noexcept {
+  switch (decision) {
+    case Decision::kUncalibrated:
+      return "uncalibrated";
+    case Decision::kNormal:
+      return "normal";
+    case Decision::kAnomalous:
+      return "anomalous";
+  }
+  return "unknown";
+}
 
 Session::Session(std::shared_ptr<const Package> package, const SessionOptions& options)
     : package_(std::move(package)),
@@ -178,7 +186,7 @@ Session::SelfTest Session::self_test() {
         calibration_.calibrated && std::fabs(got.score - calibration_.threshold) <= replay.allowed();
     if (got.decision != verdict && !near_threshold) {
       fail(Status::kVerification, "%s: parity image %zu, verdict: expected %s, got %s (score %.9g, threshold %.9g)",
-           package_->label().c_str(), i, decision_name(verdict), decision_name(got.decision), double{got.score},
+           package_->label().c_str(), i, name_of(verdict), name_of(got.decision), double{got.score},
            double{calibration_.threshold});
     }
     ++report.images;

@@ -11,6 +11,7 @@
 namespace onceover {
 
 enum class Decision : uint32_t { kUncalibrated = 0, kNormal = 1, kAnomalous = 2 };
+const char* name_of(Decision decision) noexcept;  // "uncalibrated", "normal", "anomalous"
 
 struct Result {
   float score = 0;     // Euclidean distance of the worst patch to the memory bank; higher is more anomalous

@@ -72,8 +72,8 @@ def engine_library(engine: str) -> str:
         if found:
             return str(found[-1])
     raise EngineError(
-        f"engine {engine!r}: {folder} holds no shared library for {sys.platform}; "
-        f"reinstall it with: pip install --force-reinstall {wheel.distributions[0]}"
+        f"engine {engine!r}: {folder} holds no shared library for {sys.platform}: the wheel is damaged or too old; "
+        f"replace it with: pip install --upgrade --force-reinstall {wheel.distributions[0]}"
     )
 
 

@@ -218,17 +218,20 @@ def test_brackets_in_a_path_are_no_markup(work: Path, capsys: Capture) -> None:
     assert "pictures: [b]/[/x]" in capsys.readouterr().out
 
 
-def test_a_name_that_is_not_utf8_is_refused_as_a_package_and_read_as_an_image(work: Path, capsys: Capture) -> None:
+def test_names_that_are_not_utf8_are_taken_everywhere_and_shown_escaped(work: Path, capsys: Capture) -> None:
     name = os.fsdecode(b"caf\xe9")
     try:
         shutil.copy("good.png", f"{name}.png")
     except OSError:
         pytest.skip("this file system takes UTF-8 names only")
-    assert main(["fit", "train/good", "-o", f"{name}.onceover", "--backbone", "tiny.onnx"]) == 2
-    assert "caf\\udce9.onceover: the name is not valid UTF-8" in capsys.readouterr().err
-    assert main(["verify", f"{name}.onceover"]) == 2
-    assert main(["inspect", "tiny.onceover", f"{name}.png", "--save", "out"]) == 0
-    assert len(list(Path("out").iterdir())) == 1
+    assert main(["fit", "train/good", "-o", f"{name}.onceover", "--backbone", "tiny.onnx"]) == 0
+    assert "caf\\udce9.onceover written" in capsys.readouterr().out
+    assert main(["verify", f"{name}.onceover"]) == 0
+    capsys.readouterr()
+    status, printed = answer(capsys, "inspect", f"{name}.onceover", f"{name}.png", "--save", name)
+    assert status == 0
+    assert Path(printed["results"][0]["picture"]).is_file()
+    assert main(["verify", f"{name}.absent"]) == 3
 
 
 @pytest.mark.parametrize("what", ["backbones", "detectors", "targets", "engines", "isas"])

@@ -272,16 +272,6 @@ def test_a_picture_that_cannot_be_written_is_an_output_error(tmp_path: Path) -> 
     assert [path.name for path in tmp_path.iterdir()] == ["taken.png"]
 
 
-def test_the_plain_python_writer_replaces_whole_files_and_cleans_up(tmp_path: Path) -> None:
-    images._save_atomically(str(tmp_path / "a.bin"), b"old")
-    images._save_atomically(str(tmp_path / "a.bin"), b"new")
-    assert (tmp_path / "a.bin").read_bytes() == b"new"
-    (tmp_path / "folder").mkdir()
-    with pytest.raises(OutputError, match="cannot be written"):
-        images._save_atomically(str(tmp_path / "folder"), b"x")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.bin", "folder"]
-
-
 # ---------------------------------------------------------------- drawing
 
 RAMP = np.linspace(0, 4, 48, dtype=np.float32)[None].repeat(40, axis=0)

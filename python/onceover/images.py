@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from onceover import _core
 from onceover.errors import InputError, OutputError, UsageError
 from onceover.image_header import read_header
 from onceover.types import Image
@@ -134,11 +135,7 @@ def write_image(path: str | os.PathLike[str], image: Image) -> None:
             encoded = cv2.imencode(extension, bgr)[1].tobytes()
     except cv2.error as error:
         raise OutputError(f"{path}: cannot encode a {image.dtype} picture of shape {image.shape}; use PNG") from error
-    try:
-        from onceover._core import save_atomically
-    except ImportError:  # the compiled core is not built; the same steps in Python
-        save_atomically = _save_atomically
-    save_atomically(str(path), encoded)
+    _core.save_atomically(path, encoded)
 
 
 def picture_format(path: str | os.PathLike[str]) -> str:
@@ -236,23 +233,6 @@ def _check_size(path: Path, height: int, width: int) -> None:
         raise InputError(f"{size}, the longest side may be {MAX_SIDE} pixels; crop it or scale it down")
     if height * width > MAX_PIXELS:
         raise InputError(f"{size}, {height * width} pixels, at most {MAX_PIXELS} are read; crop it or scale it down")
-
-
-def _save_atomically(path: str, data: bytes) -> None:
-    temporary = Path(path).with_name(f".{os.path.basename(path)}.{os.getpid()}.tmp")
-    try:
-        try:
-            with open(temporary, "xb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        finally:
-            with contextlib.suppress(OSError):
-                os.unlink(temporary)
-    except OSError as error:
-        reason = f"cannot be written ({error.strerror}); check that its folder exists, may be written and has space"
-        raise OutputError(f"{path}: {reason}") from error
 
 
 @contextlib.contextmanager

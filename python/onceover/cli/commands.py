@@ -86,7 +86,6 @@ def run_fit(options: argparse.Namespace, output: Output) -> int:
 
 def _check_target(path: Path) -> None:
     """Fail before minutes of work, not after."""
-    _check_name(path)
     folder = path.parent
     if path.is_dir():
         raise UsageError(f"{path}: is a folder; give the name of a file to write, e.g. {path / 'part.onceover'}")
@@ -99,18 +98,9 @@ def _check_target(path: Path) -> None:
         raise OutputError(f"{path}: the folder {folder} is read-only; choose another or change its permissions")
 
 
-def _check_name(path: Path) -> None:
-    """The core takes paths as UTF-8."""
-    try:
-        str(path).encode()
-    except UnicodeEncodeError:
-        raise UsageError(f"{path}: the name is not valid UTF-8; choose or rename to one that is") from None
-
-
 def _open_inspector(options: argparse.Namespace) -> Inspector:
     from onceover.runtime.inspector import Inspector
 
-    _check_name(options.package)
     return Inspector.open(options.package, engine=options.engine, threads=options.threads)
 
 
@@ -249,11 +239,10 @@ def _picture_paths(folder: Path, paths: list[Path]) -> list[Path]:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"{folder}: cannot be created: {error.strerror}; choose another folder for --save") from error
-    _check_name(folder)
     taken: set[str] = set()
     targets = []
     for path in paths:
-        stem = f"{Path(os.path.abspath(path)).parent.name}_{path.stem}".encode(errors="replace").decode()
+        stem = f"{Path(os.path.abspath(path)).parent.name}_{path.stem}"
         names = (f"{stem}.png" if i == 1 else f"{stem}_{i}.png" for i in range(1, len(paths) + 1))
         taken.add(name := next(name for name in names if name not in taken))
         targets.append(folder / name)

@@ -39,18 +39,6 @@ struct BoundEmbedder {
   std::atomic<bool> busy{false};
 };
 
-const char* decision_name(Decision decision) {
-  switch (decision) {
-    case Decision::kUncalibrated:
-      return "uncalibrated";
-    case Decision::kNormal:
-      return "normal";
-    case Decision::kAnomalous:
-      return "anomalous";
-  }
-  return "uncalibrated";
-}
-
 struct BoundSession {
   BoundSession(std::shared_ptr<const Package> package, const SessionOptions& options)
       : session(std::move(package), options) {}
@@ -59,15 +47,11 @@ struct BoundSession {
     const Turn turn(busy, "session");
     const ImageView view = view_image(image, color);
     const py::gil_scoped_release release;
-    has_run = false;  // a failed run leaves no half-new answers behind
-    const Result result = session.run(view);
-    has_run = true;
-    return result;
+    return session.run(view);
   }
 
   py::array_t<float> patch_scores() {
     const Turn turn(busy, "session");
-    require_run();
     py::array_t<float> out = new_grid<float>();
     std::copy_n(session.patch_scores(), session.config().patch_count(), out.mutable_data());
     return out;
@@ -75,7 +59,6 @@ struct BoundSession {
 
   py::array_t<int64_t> nearest_rows() {
     const Turn turn(busy, "session");
-    require_run();
     py::array_t<int64_t> out = new_grid<int64_t>();
     std::copy_n(session.nearest_rows(), session.config().patch_count(), out.mutable_data());
     return out;
@@ -83,7 +66,6 @@ struct BoundSession {
 
   py::array_t<float> anomaly_map(py::ssize_t height, py::ssize_t width) {
     const Turn turn(busy, "session");
-    require_run();
     const Preprocessing& input = session.config().preprocessing;
     if (height == 0 && width == 0) height = input.height, width = input.width;
     constexpr auto kSide = static_cast<py::ssize_t>(kMaxImageSide);
@@ -105,7 +87,6 @@ struct BoundSession {
     {
       const Turn turn(busy, "session");
       const py::gil_scoped_release release;
-      has_run = false;
       report = session.self_test();
     }
     py::dict result;
@@ -135,13 +116,8 @@ struct BoundSession {
     return new_array<T>({session.config().grid_height, session.config().grid_width});
   }
 
-  void require_run() const {
-    if (!has_run) fail(Status::kUsage, "this session has no result yet, or its last run failed; call run first");
-  }
-
   Session session;
   std::atomic<bool> busy{false};
-  bool has_run = false;
 };
 
 EngineOptions engine_options(const std::string& engine, const py::object& library_path, int64_t threads) {
@@ -164,7 +140,7 @@ void bind_run_result(py::module_& m) {
   py::class_<Result>(m, "RunResult")
       .def_readonly("score", &Result::score)
       .def_readonly("p_value", &Result::p_value)
-      .def_property_readonly("decision", [](const Result& r) { return decision_name(r.decision); })
+      .def_property_readonly("decision", [](const Result& r) { return name_of(r.decision); })
       .def_readonly("map_maximum", &Result::map_maximum)
       .def_readonly("worst_patch", &Result::worst_patch)
       .def_readonly("nearest_row", &Result::nearest_row)

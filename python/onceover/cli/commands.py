@@ -29,6 +29,7 @@ def version() -> str:
 def run_fit(options: argparse.Namespace, output: Output) -> int:
     from onceover import export
     from onceover.detectors import BankSize
+    from onceover.training.calibrate import realised_rate_interval
     from onceover.training.fit import FitOptions, FitPlan, fit
 
     def show_plan(plan: FitPlan) -> None:
@@ -63,7 +64,12 @@ def run_fit(options: argparse.Namespace, output: Output) -> int:
     size_mb = options.output.stat().st_size / 1e6
     output.say(f"[bold]{escape(str(options.output))}[/] written and verified: {size_mb:.1f} MB, id {package_id[:16]}")
     if calibration.calibrated:
-        output.say(f"threshold {calibration.threshold:.4f} from {calibration.n} held-out parts")
+        low, high = realised_rate_interval(calibration.n, calibration.false_alarm_rate)
+        output.say(
+            f"threshold {calibration.threshold:.4f} from {calibration.n} held-out parts: at most "
+            f"{percent(calibration.false_alarm_rate)} false alarms on average; this one threshold may well give "
+            f"{percent(low)} to {percent(high)} (90 % interval, narrower with more parts)"
+        )
     else:
         output.warn(
             f"uncalibrated: {calibration.n} held-out parts cannot support a false-alarm rate of "

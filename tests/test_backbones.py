@@ -327,11 +327,11 @@ def test_the_same_seed_draws_the_same_texture() -> None:
     np.testing.assert_array_equal(first, second)
 
 
-def test_a_student_learns_and_answers_on_the_scale_of_its_teacher(tmp_path: Path) -> None:
+def test_a_student_learns_and_answers_normalized_features() -> None:
     teacher = create_backbone("mobilenetv2", None, random_init_seed=2)
     student = create_backbone("mobilenetv2_050", None, random_init_seed=3)
     photo = np.random.default_rng(0).integers(0, 255, (60, 80, 3), dtype=np.uint8)
-    recipe = distil.Recipe(steps=30, phases=((1.0, 48, 6),), statistics_crops=24)
+    recipe = distil.Recipe(steps=30, crop_size=48, batch=6, statistics_crops=24)
     seen: list[float] = []
     losses = distil.distil(student, teacher, [photo], recipe, seen.append)
     assert losses == seen
@@ -340,9 +340,10 @@ def test_a_student_learns_and_answers_on_the_scale_of_its_teacher(tmp_path: Path
     assert not student.training
     pixels = distil.draw_batch(np.random.default_rng(1), [photo], 0.65, 48, 24)
     with torch.inference_mode():
-        for answer, target in zip(*(m(normalize(pixels, m.normalization)) for m in (student, teacher)), strict=True):
-            assert answer.shape == target.shape
-            assert 0.3 < (answer.std() / target.std()).item() < 1.5
+        answers, targets = (model(normalize(pixels, model.normalization)) for model in (student, teacher))
+    for answer, target in zip(answers, targets, strict=True):
+        assert answer.shape == target.shape
+        assert 0.3 < answer.std().item() < 1.5  # the normalized target has 1; the teacher's own scale is another
 
 
 def test_a_folder_without_photographs_is_refused(tmp_path: Path) -> None:

@@ -1,7 +1,6 @@
 """Procedural textures: images without a source, for training where no photographs may be used or too few exist.
 
-Materials that industrial cameras see are caricatured: noise with a 1/f spectrum, gratings, clutter of boxes and
-discs, grains (Voronoi cells), brushed metal, woven cloth. numpy only.
+Noise with a 1/f spectrum, gratings, and clutter of boxes and discs, alone or meeting along a soft border. numpy only.
 """
 
 from __future__ import annotations
@@ -65,55 +64,7 @@ def clutter(rng: np.random.Generator, size: int) -> Float:
     return image
 
 
-def grains(rng: np.random.Generator, size: int) -> Float:
-    """Voronoi cells of random gray with darker borders: cast metal, terrazzo, leather."""
-    y, x = _grid(size)
-    count = int(np.exp(rng.uniform(np.log(8), np.log(120))))
-    points = rng.uniform(0, size, (count, 2)).astype(np.float32)
-    nearest = np.full((size, size), np.inf, np.float32)
-    second, owner = nearest.copy(), np.zeros((size, size), np.int64)
-    for index, (cy, cx) in enumerate(points):
-        distance = (y - cy) ** 2 + (x - cx) ** 2  # (size, size)
-        closer = distance < nearest
-        second = np.where(closer, nearest, np.minimum(second, distance))
-        nearest, owner = np.where(closer, distance, nearest), np.where(closer, index, owner)
-    spread = np.float32(rng.uniform(0.05, 0.4))
-    cells = 0.5 + spread * rng.standard_normal((count, 3 if rng.random() < 0.5 else 1), dtype=np.float32)
-    border = np.clip((np.sqrt(second) - np.sqrt(nearest)) / np.float32(rng.uniform(0.5, 4)), 0, 1)
-    return np.asarray(cells[owner] * (0.5 + 0.5 * border[..., None]) * np.ones(3, np.float32))
-
-
-def brushed(rng: np.random.Generator, size: int) -> Float:
-    """Brushed or ground metal: noise that is long along one axis, with slow shading and a few scratches."""
-    lines = rng.standard_normal((size, size), dtype=np.float32)
-    length = int(rng.integers(8, size))
-    kernel = np.fft.rfft(np.exp(-np.arange(size, dtype=np.float32) / length))
-    lines = np.fft.irfft(np.fft.rfft(lines, axis=1) * kernel, size, axis=1).astype(np.float32)
-    lines /= lines.std() + 1e-6
-    value = 0.55 + np.float32(rng.uniform(0.02, 0.15)) * lines + 0.1 * _spectrum_noise(rng, size, 2.5)
-    y, x = _grid(size)
-    for _ in range(int(rng.integers(0, 5))):
-        angle, offset = rng.uniform(0, np.pi), rng.uniform(0, size)
-        distance = np.abs((y - size / 2) * np.cos(angle) + (x - size / 2) * np.sin(angle) + offset - size / 2)
-        value = value + np.float32(rng.uniform(-0.4, 0.4)) * np.exp(-(distance**2)).astype(np.float32)
-    return _tint(rng, value.T if rng.random() < 0.5 else value)
-
-
-def weave(rng: np.random.Generator, size: int) -> Float:
-    """Plain weave: warp and weft threads pass over each other like a checkerboard."""
-    y, x = _grid(size)
-    pitch, angle = np.exp(rng.uniform(np.log(4), np.log(size / 6))), rng.uniform(0, np.pi / 2)
-    wobble = np.float32(rng.uniform(0, 0.15)) * _spectrum_noise(rng, size, 2.0)
-    u = (x * np.float32(np.cos(angle)) + y * np.float32(np.sin(angle))) / np.float32(pitch) + wobble
-    v = (y * np.float32(np.cos(angle)) - x * np.float32(np.sin(angle))) / np.float32(pitch) + wobble
-    over = ((np.floor(u) + np.floor(v)) % 2 == 0)[..., None]
-    warp = np.sin(np.pi * (u % 1))[..., None] * _color(rng)
-    weft = np.sin(np.pi * (v % 1))[..., None] * _color(rng)
-    grain = 1 + np.float32(rng.uniform(0, 0.15)) * _spectrum_noise(rng, size, 0.7)[..., None]
-    return np.asarray(np.where(over, warp, weft) * grain)
-
-
-TEXTURES: tuple[Texture, ...] = (noise, grating, clutter, grains, brushed, weave)
+TEXTURES: tuple[Texture, ...] = (noise, grating, clutter)
 
 
 def _grid(size: int) -> tuple[Float, Float]:

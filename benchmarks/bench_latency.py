@@ -44,6 +44,7 @@ def bench_image_to_verdict(benchmark: BenchmarkFixture, product: Path, tmp_path:
     benchmark.pedantic(once, rounds=ROUNDS, warmup_rounds=10)
     p50, p99 = np.percentile(np.array(stages[10:]) / 1e6, [50, 99], axis=0)
     for stage, middle, high in zip(STAGES, p50, p99, strict=True):
-        benchmark.extra_info[stage.replace("_ns", "_ms")] = {"p50": round(float(middle), 3), "p99": round(float(high), 3)}
+        percentiles = {"p50": round(float(middle), 3), "p99": round(float(high), 3)}
+        benchmark.extra_info[stage.replace("_ns", "_ms")] = percentiles
     benchmark.extra_info.update(isa=_core.isa(), image=list(image.shape), bank_rows=bank_rows)
     print(f"\n{benchmark.extra_info}")

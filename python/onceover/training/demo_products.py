@@ -37,7 +37,7 @@ Progress = Callable[[str, int, int], None]  # (stage, done, total)
 class Counts:
     """How many images of each kind, per product; `per_defect` for every kind of defect."""
 
-    train: int = 60
+    train: int = 120
     test_good: int = 20
     per_defect: int = 8
 

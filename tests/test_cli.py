@@ -181,6 +181,18 @@ def test_evaluate_refuses_a_bad_sheet_before_it_inspects_an_image(work: Path, ca
     assert "missing/sheet.png: the folder missing does not exist" in message
 
 
+def test_a_picture_never_replaces_an_image_that_is_inspected(work: Path, capsys: Capture) -> None:
+    inputs = work / "own"
+    inputs.mkdir()
+    for name in ("a.png", "own_a.png"):  # the picture of the first would be named like the second
+        (inputs / name).write_bytes((work / "good.png").read_bytes())
+    before = (inputs / "own_a.png").read_bytes()
+    status, message = refusal(capsys, "inspect", "tiny.onceover", "own", "--save", "own")
+    assert status == 2
+    assert "would overwrite the image own/own_a.png" in message.replace("\n", " ")
+    assert (inputs / "own_a.png").read_bytes() == before
+
+
 def test_saved_pictures_show_the_difference_between_a_good_and_a_bad_part(work: Path, capsys: Capture) -> None:
     status, inspected = answer(capsys, "inspect", "tiny.onceover", "good.png", "bad.png", "--save", "out/pictures")
     assert status == 1

@@ -33,6 +33,8 @@ def run_fit(options: argparse.Namespace, output: Output) -> int:
     from onceover.training.fit import FitOptions, FitPlan, fit
 
     def show_plan(plan: FitPlan) -> None:
+        if plan.copies:
+            output.warn(f"{plan.copies} images are copies of others byte for byte; each counts as the same part")
         rate = percent(plan.false_alarm_rate)
         output.say(
             f"{len(plan.bank_images)} images for the memory bank, {len(plan.calibration_images)} held out "
@@ -246,12 +248,15 @@ def _picture_paths(folder: Path, paths: list[Path]) -> list[Path]:
     except OSError as error:
         raise OutputError(f"{folder}: cannot be created: {error.strerror}; choose another folder for --save") from error
     taken: set[str] = set()
+    inputs = {os.path.realpath(path) for path in paths}
     targets = []
     for path in paths:
         stem = f"{Path(os.path.abspath(path)).parent.name}_{path.stem}"
         names = (f"{stem}.png" if i == 1 else f"{stem}_{i}.png" for i in range(1, len(paths) + 1))
         taken.add(name := next(name for name in names if name not in taken))
         targets.append(folder / name)
+        if os.path.realpath(targets[-1]) in inputs:
+            raise UsageError(f"--save {folder}: would overwrite the image {targets[-1]}; choose another folder")
     return targets
 
 

@@ -105,6 +105,22 @@ def read_groups(file: str | os.PathLike[str], images: Sequence[Path], root: str 
     return groups
 
 
+def join_copies(images: Sequence[Path], groups: dict[Path, str]) -> tuple[dict[Path, str], int]:
+    """Groups joined where two images are the same byte for byte, and how many images are such copies.
+
+    A copy on both sides of the split would make held-out images look better than any new part can.
+    """
+    joined, first, copies = dict(groups), dict[str, Path](), 0
+    for path in images:
+        original = first.setdefault(hashlib.sha256(path.read_bytes()).hexdigest(), path)
+        if original is path:
+            continue
+        copies += 1
+        old, new = joined[path], joined[original]
+        joined = {each: new if group == old else group for each, group in joined.items()} if old != new else joined
+    return joined, copies
+
+
 def split_holdout(
     images: Sequence[Path], groups: Mapping[Path, str] | None, holdout: int, seed: int
 ) -> tuple[list[Path], list[Path]]:

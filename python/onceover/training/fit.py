@@ -24,7 +24,7 @@ from onceover.runtime.assemble import PackageParts, assemble, config_of, uncalib
 from onceover.runtime.graph import DEFAULT_BACKBONE, load_graph
 from onceover.runtime.session import engine_library
 from onceover.training.calibrate import DEFAULT_FALSE_ALARM_RATE, calibrate, plan_holdout
-from onceover.training.dataset import read_groups, split_holdout
+from onceover.training.dataset import join_copies, read_groups, split_holdout
 from onceover.types import GraphSpec, Image
 
 DECISIONS = ("uncalibrated", "normal", "anomalous")  # session.h Decision, in its order
@@ -66,6 +66,7 @@ class FitPlan:
     patch_count: int
     embedding_dim: int
     bank_rows: int
+    copies: int  # images that are byte for byte like an earlier one
 
     @property
     def embeddings_mb(self) -> float:
@@ -83,6 +84,7 @@ def plan_fit(directory: Path, spec: GraphSpec, options: FitOptions) -> FitPlan:
         raise UsageError(f"seed is {options.seed}; give a whole number from 0")
     images = list_images(directory)
     groups = read_groups(options.groups, images, directory) if options.groups else {p: str(p) for p in images}
+    groups, copies = join_copies(images, groups)
     explicit = options.false_alarm_rate is not None
     rate = DEFAULT_FALSE_ALARM_RATE if options.false_alarm_rate is None else options.false_alarm_rate
     held_out = plan_holdout(len(set(groups.values())), rate, explicit, options.holdout)
@@ -96,6 +98,7 @@ def plan_fit(directory: Path, spec: GraphSpec, options: FitOptions) -> FitPlan:
         patch_count=patch_count,
         embedding_dim=spec.embedding_dim,
         bank_rows=options.bank.resolve(patch_count, spec.embedding_dim),
+        copies=copies,
     )
 
 

@@ -121,6 +121,16 @@ def test_an_image_without_mask_counts_for_the_image_but_not_for_pixels(inspector
     assert report.aupro == pytest.approx(reference.aupro(maps, masks, 0.3), abs=1e-12)
 
 
+def test_a_defect_with_an_empty_mask_is_told_and_not_counted_as_normal_pixels(inspector: Inspector, data: Path) -> None:
+    path = data / "ground_truth/hole/01_mask.png"
+    write_image(path, np.zeros_like(read_image(path)))
+    emptied = evaluate(inspector, data)
+    path.unlink()
+    missing = evaluate(inspector, data)
+    assert (emptied.pixel_auroc, emptied.aupro) == (missing.pixel_auroc, missing.aupro)
+    assert "test/hole/01.png: anomalous, but its mask is empty; left out of the pixel metrics" in emptied.problems
+
+
 @pytest.mark.parametrize("only", ["good", "hole"])
 def test_a_missing_class_gives_nan_and_null_in_json_and_no_error(inspector: Inspector, data: Path, only: str) -> None:
     shutil.rmtree(data / "test" / ("hole" if only == "good" else "good"))

@@ -222,6 +222,7 @@ def test_a_folder_without_images_says_what_it_holds_and_what_is_read(tmp_path: P
         ([0, 1, 0, 1], [0, 1, 0, 1]),
         ([0, 1, 2, 31], [0, 1, 1, 1]),  # defect ids
         ([0, 1, 2, 255], [0, 1, 1, 1]),
+        ([0, 50, 100, 40], [0, 1, 1, 1]),  # ids beyond the usual: nothing is near white
         ([0, 100, 100, 0], [0, 1, 1, 0]),  # one grey level: two kinds of pixel, not a soft edge
         ([0, 100, 128, 255], [0, 0, 1, 1]),  # soft edge
         ([0, 0, 0, 0], [0, 0, 0, 0]),

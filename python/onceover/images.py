@@ -39,6 +39,8 @@ def read_image(path: str | os.PathLike[str]) -> Image:
 
     The EXIF orientation is applied, alpha is dropped, a palette is expanded. Raises InputError when the file is
     missing, empty, no picture, cut, damaged, of another depth (float, 32-bit), or outside the size limits of the core.
+    One damage passes: a JPEG whose inner data is corrupt but whose end marker is in place. libjpeg fills the gap
+    with gray and OpenCV does not tell.
     """
     path = Path(path)
     data = _read_bytes(path)
@@ -101,8 +103,8 @@ def read_mask(path: str | os.PathLike[str], shape: tuple[int, int], threshold: i
     """Ground truth as bool (H, W): True where defective. `shape` is (H, W) of the image it belongs to.
 
     threshold: a pixel is defective when its value is at least this. Without it any non-zero value is, which covers
-    0/1, 0/255 and defect ids; except when there are several non-zero grey levels beyond ids (≤ 31) and full white:
-    then the mask has soft edges, and the upper half of the range is defective. A colored mask: any pixel not black.
+    0/1, 0/255 and defect ids; except when grey levels beyond ids (≤ 31) lie below one in the upper half of the range:
+    then the mask has soft edges, and that upper half is defective. A colored mask: any pixel not black.
     """
     values = read_image(path)
     if values.shape[:2] != tuple(shape):
@@ -117,8 +119,9 @@ def read_mask(path: str | os.PathLike[str], shape: tuple[int, int], threshold: i
         full = int(np.iinfo(values.dtype).max)
         levels = np.unique(values)
         levels = levels[levels > 0]
-        soft = len(levels) > 1 and bool(((levels > _LARGEST_DEFECT_ID) & (levels < full)).any())
-        threshold = (full + 1) // 2 if soft else 1
+        half = (full + 1) // 2
+        soft = len(levels) > 0 and levels[-1] >= half and bool((levels[:-1] > _LARGEST_DEFECT_ID).any())
+        threshold = half if soft else 1
     return np.asarray(values >= threshold)
 
 

@@ -95,12 +95,16 @@ def evaluate(
     if not samples:
         raise InputError(f"{root}: no test images; expected test/good and test/<defect> (MVTec layout)")
     collected = _Collected()
+    empty: list[str] = []
     for i, sample in enumerate(samples):
         progress("inspecting", i, len(samples))
         image = read_image(sample.path)
         size = image.shape[:2] if resolution == "mask" else (int(resolution), int(resolution))
         verdict = inspector.inspect(image, map_size=size)
         mask = _ground_truth(sample, image.shape[:2])
+        if sample.label == 1 and mask is not None and not mask.any():  # its defect pixels would count as normal
+            empty.append(f"{sample.relative}: anomalous, but its mask is empty; left out of the pixel metrics")
+            mask = None
         collected.add(sample, verdict, mask, size)
         if observe is not None:
             observe(sample, image, mask, verdict)
@@ -108,7 +112,7 @@ def evaluate(
     with warnings.catch_warnings(record=True) as caught:  # what is undefined, and why, belongs into the report
         warnings.simplefilter("always")
         report = collected.report(inspector, resolution)
-    problems = dict.fromkeys([*dataset.problems, *(str(warning.message) for warning in caught)])
+    problems = dict.fromkeys([*dataset.problems, *empty, *(str(warning.message) for warning in caught)])
     return replace(report, problems=tuple(problems))
 
 

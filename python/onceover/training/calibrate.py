@@ -30,7 +30,7 @@ def required_groups(alpha: float) -> int:
 
 def conformal_rank(n: int, alpha: float) -> int:
     """k = ⌈(n+1)(1−α)⌉: the threshold is the k-th smallest of n scores. n + 1 means that n scores are too few."""
-    return math.ceil((n + 1) * (1 - _exact(alpha)))
+    return max(1, math.ceil((n + 1) * (1 - _exact(alpha))))
 
 
 def conformal_threshold(scores: ArrayLike, alpha: float) -> float:

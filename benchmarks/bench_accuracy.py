@@ -4,7 +4,7 @@
 
 reproduction: every train/good image, no calibration split, random 10 % bank, pixel metrics at 256 with nearest-neighbor
 masks, mean over seeds. default: `onceover fit` as it comes (greedy coreset, held-out calibration), at mask resolution.
-Nothing is tuned on these test images.
+Nothing is trained on these images; benchmarks/README.md tells what was decided by them.
 """
 
 from __future__ import annotations

@@ -85,7 +85,7 @@ def test_the_same_model_gives_the_same_bytes(same: PatchEmbedding, same_bytes: b
 def test_the_file_is_a_valid_graph_that_old_engines_read(same_bytes: bytes) -> None:
     graph = onnx.load_from_string(same_bytes)
     onnx.checker.check_model(graph, full_check=True)
-    assert graph.ir_version <= 9  # onnxruntime 1.17 reads at most 9
+    assert graph.ir_version <= 9  # newer ones shut out older engines and other runtimes for no gain
     assert [(entry.domain, entry.version) for entry in graph.opset_import] == [("", 18)]
     assert [dim.dim_value for dim in graph.graph.input[0].type.tensor_type.shape.dim] == [1, 3, HEIGHT, WIDTH]
     assert [value.name for value in graph.graph.output] == ["patch_embedding"]

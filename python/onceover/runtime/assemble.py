@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -33,9 +33,6 @@ class PackageParts:
     parity: tuple[_core.ParityItem, ...]
     manifest: Mapping[str, Any]
     bank_source: NDArray[np.uint32] | None = None
-
-    def with_calibration(self, calibration: Calibration) -> PackageParts:
-        return replace(self, calibration=calibration)
 
 
 def config_of(spec: GraphSpec, blur_sigma: float) -> _core.Config:

@@ -37,7 +37,7 @@ class Recipe:
 
     Longer training (5,600 steps, larger crops at the end, more kinds of textures, outputs on the teacher's scale) came
     closer to the teacher, and was better on circuit boards and at small defects, but saw large dull areas worse:
-    magnetic tile 0.796 / 0.755 / 0.747 instead of the embedded 0.810 / 0.783 / 0.669 (benchmarks/README.md).
+    magnetic tile 0.796 / 0.755 / 0.747 instead of the embedded 0.804 / 0.783 / 0.675 (benchmarks/README.md).
     """
 
     steps: int = 2406

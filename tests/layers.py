@@ -60,6 +60,7 @@ CXX_ROOMS: dict[str, set[str]] = {
 }
 
 INTRINSICS = {"immintrin.h", "x86intrin.h", "arm_neon.h", "arm_sve.h", "arm_acle.h"}
+SHARED_BODY = re.compile(r"^kernels/\w+\.inl$")  # compiled anew inside each ISA file
 PYTHON_HEADER = re.compile(r"^(pybind11/|Python\.h$|numpy/)")
 # forbidden call → files of csrc that may make it
 FORBIDDEN_CALLS: tuple[tuple[str, re.Pattern[str], tuple[str, ...]], ...] = (
@@ -194,7 +195,7 @@ def torch_free_imports(root: Path) -> list[str]:
 
 
 def cxx_files(root: Path) -> list[Path]:
-    return sorted(path for path in (root / "csrc").rglob("*") if path.suffix in {".cpp", ".h", ".def", ".c"})
+    return sorted(path for path in (root / "csrc").rglob("*") if path.suffix in {".cpp", ".h", ".inl", ".def", ".c"})
 
 
 def without_comments(source: str, keep_strings: bool) -> str:
@@ -242,13 +243,18 @@ def python_headers(root: Path) -> list[str]:
 
 
 def isa_includes(root: Path) -> list[str]:
-    """An inline function of any other header, compiled for a newer CPU, could be the copy an older CPU gets."""
+    """An inline function of any other header, compiled for a newer CPU, could be the copy an older CPU gets.
+
+    Shared bodies (.inl) are included inside the anonymous namespace of an ISA file, so they keep the same rule.
+    """
+    kernels = root / "csrc" / "kernels"
     return [
-        f'{path.relative_to(root)}:{line}: an ISA file includes "{header}"; only intrinsics and kernels/kernel_table.h'
-        for path in sorted((root / "csrc" / "kernels").glob("*.cpp"))
+        f'{path.relative_to(root)}:{line}: an ISA file includes "{header}"; only intrinsics, kernels/kernel_table.h '
+        "and kernels/*.inl"
+        for path in sorted([*kernels.glob("*.cpp"), *kernels.glob("*.inl")])
         if path.name != "dispatch.cpp"
         for line, header in includes_of(path)
-        if header not in {"kernels/kernel_table.h", *INTRINSICS}
+        if header not in {"kernels/kernel_table.h", *INTRINSICS} and not SHARED_BODY.match(header)
     ]
 
 

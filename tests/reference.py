@@ -117,12 +117,33 @@ def k_center_greedy(points: Array, count: int, first: int = 0) -> tuple[list[int
     return selected, max(nearest)
 
 
-def nearest_neighbor(queries: Array, bank: Array) -> tuple[Array, Array]:
-    """Euclidean distance (Q,) float64 to the nearest bank row and its lowest index (Q,), pair by pair."""
+def squared_distances(query: Array, rows: Array) -> Array:
+    """(D,), (M, D) → (M,) float64 |query − row|², in the order of sums that kernel_table.h promises for squared_f64.
+
+    Element i goes to partial sum i mod 16; then the upper half of the partial sums is added to the lower, four times.
+    """
+    q, b = np.asarray(query, np.float64), np.asarray(rows, np.float64)
+    partial = np.zeros((len(b), 16))
+    for start in range(0, len(q), 16):
+        difference = b[:, start : start + 16] - q[start : start + 16]
+        partial[:, : difference.shape[1]] += difference * difference
+    for width in (8, 4, 2, 1):
+        partial = partial[:, :width] + partial[:, width : 2 * width]
+    return partial[:, 0]
+
+
+def nearest_neighbor(queries: Array, bank: Array, k: int = 1) -> tuple[Array, Array]:
+    """Euclidean distances (Q, k) float64 to the k nearest bank rows and their numbers (Q, k), ascending, lowest first.
+
+    Where there is no neighbor (fewer than k rows, or a query with a NaN or infinity): +inf and −1.
+    """
     rows = np.asarray(bank, np.float64)
-    distances, indices = [], []
-    for query in np.asarray(queries, np.float64):
-        squared = ((rows - query) ** 2).sum(axis=1)  # (M,)
-        indices.append(int(np.argmin(squared)))
-        distances.append(float(np.sqrt(squared.min())))
-    return np.array(distances), np.array(indices)
+    distances, indices = np.full((len(queries), k), np.inf), np.full((len(queries), k), -1, np.int64)
+    for i, query in enumerate(np.asarray(queries, np.float64)):
+        if not np.isfinite(query).all():
+            continue
+        squared = squared_distances(query, rows)
+        nearest = np.argsort(squared, kind="stable")[:k]  # stable: of equal ones, the lowest row first
+        distances[i, : len(nearest)] = np.sqrt(squared[nearest])
+        indices[i, : len(nearest)] = nearest
+    return distances, indices

@@ -200,8 +200,8 @@ def test_misaligned_floats_are_refused_and_their_copy_is_taken() -> None:
     points = misaligned(4, 6)
     assert not points.flags.aligned
     calls: list[Callable[[Any], Any]] = [
-        lambda array: _core.nearest_neighbor(array, points.copy()),
-        lambda array: _core.nearest_neighbor(points.copy(), array),
+        lambda array: _core.MemoryBank(points.copy()).search(array),
+        lambda array: _core.MemoryBank(array),
         lambda array: _core.GreedyCoreset(array, 0),
         lambda array: _core.draw_anomaly_map(array, 8, 8, 1.0),
         lambda array: _core.resize_map(array, 8, 8),

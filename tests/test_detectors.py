@@ -93,10 +93,13 @@ def test_the_selection_stops_early_when_every_patch_is_in_the_bank() -> None:
 def test_progress_of_the_selection_only_moves_forward() -> None:
     seen: list[tuple[str, int, int]] = []
     PatchCore(BankSize(rows=200)).fit(patches(300), lambda *report: seen.append(report))
-    done = [report[1] for report in seen]
-    assert done == sorted(done)
-    assert (done[0], done[-1]) == (0, 200)
-    assert {report[2] for report in seen} == {200}
+    assert list(dict.fromkeys(stage for stage, _, _ in seen)) == ["coreset", "search index"]
+    for stage in ("coreset", "search index"):
+        done = [report[1] for report in seen if report[0] == stage]
+        totals = {report[2] for report in seen if report[0] == stage}
+        assert done == sorted(done)
+        assert (done[0], {done[-1]}) == (0, totals)
+    assert ("coreset", 200, 200) in seen
 
 
 @pytest.mark.parametrize(
@@ -169,7 +172,7 @@ def test_a_detector_is_made_by_its_name() -> None:
     detector = create_detector("patchcore", BankSize(rows=3), "random", 5)
     assert detector.describe() == {
         "name": "patchcore", "scorer": "nearest_neighbor", "coreset": "random", "bank": {"rows": 3}, "bank_rows": 0,
-        "projection_dim": None, "covering_radius": None, "seed": 5,
+        "search_index": None, "projection_dim": None, "covering_radius": None, "seed": 5,
     }  # fmt: skip
     with pytest.raises(UnknownNameError, match="did you mean 'patchcore'"):
         create_detector("patchcor", BankSize(), "greedy", 0)

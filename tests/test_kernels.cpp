@@ -1,16 +1,16 @@
-// Kernels and what stands on them: every instruction set returns the bits of scalar, scalar follows kernel_table.h,
-// nearest_neighbor and GreedyCoreset keep their contracts. Accuracy against float64 is in test_kernels.py.
+// Kernels: every instruction set returns the bits of scalar, scalar follows kernel_table.h (written here a second
+// time), scan_f32 keeps its error bound; dispatch lists, forces and refuses; the coreset's contract.
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
 #include <limits>
 #include <random>
+#include <string>
 #include <vector>
 
 #include "check.h"
-#include "kernels/dispatch.h"
+#include "kernel_tables.h"
 #include "scoring/coreset.h"
-#include "scoring/nearest_neighbor.h"
 
 using namespace onceover;
 
@@ -37,29 +37,371 @@ std::vector<float> random_rows(size_t rows, size_t dims, Values values, uint32_t
   return out;
 }
 
-struct Found {
-  std::vector<float> distance;
-  std::vector<uint32_t> index;
-};
-
-Found find(const std::vector<float>& queries, const std::vector<float>& bank, size_t dims, const KernelTable& table) {
-  Found found{std::vector<float>(queries.size() / dims), std::vector<uint32_t>(queries.size() / dims)};
-  nearest_neighbor({queries.data(), queries.size() / dims, dims}, {bank.data(), bank.size() / dims, dims},
-                   found.distance.data(), found.index.data(), table);
-  return found;
+template <typename T>
+bool same_bits(const std::vector<T>& a, const std::vector<T>& b) {
+  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(T)) == 0;
 }
 
-bool same_bits(const std::vector<float>& a, const std::vector<float>& b) {
-  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
+// A vector at a multiple of 64, as tiles and codes are.
+template <typename T>
+class Aligned {
+ public:
+  explicit Aligned(size_t count) : buffer_(memory_, count, "test") {}
+  T* data() { return buffer_.data(); }
+  const T* data() const { return buffer_.data(); }
+  size_t size() const { return buffer_.size(); }
+  T& operator[](size_t i) { return buffer_[i]; }
+
+ private:
+  inline static Memory memory_;
+  Buffer<T> buffer_;
+};
+
+// --- integer kernels ---
+
+// Codes of `blocks` blocks, some slots empty, extremes among them.
+struct Bank {
+  Aligned<int8_t> codes;
+  std::vector<int32_t> norms, sums;
+  CodeBlocks blocks;
+
+  Bank(size_t block_count, size_t tiles, uint32_t seed, bool extreme)
+      : codes(block_count * kBlockRows * kTileDims * tiles), norms(block_count * kBlockRows), sums(norms.size()) {
+    std::mt19937 bits(seed);
+    for (size_t slot = 0; slot < norms.size(); ++slot) {
+      const bool empty = bits() % 11 == 0;
+      int32_t norm = 0, sum = 0;
+      for (size_t j = 0; j < kTileDims * tiles; ++j) {
+        int32_t code = static_cast<int32_t>(bits() % 255) - 127;
+        if (extreme) code = bits() % 2 == 0 ? 127 : -127;
+        if (empty) code = 0;
+        codes[at(slot, j, tiles)] = static_cast<int8_t>(code);
+        norm += code * code;
+        sum += code;
+      }
+      norms[slot] = empty ? kEmptySlotNorm : norm / 4 * 2;
+      sums[slot] = sum;
+    }
+    blocks = {codes.data(), norms.data(), sums.data(), tiles};
+  }
+
+  static size_t at(size_t slot, size_t j, size_t tiles) {
+    return (slot / 16 * tiles + j / kTileDims) * kTileBytes + slot % 16 * kTileDims + j % kTileDims;
+  }
+  int32_t code(size_t slot, size_t j) { return codes[at(slot, j, blocks.tiles)]; }
+};
+
+// Sixteen queries' codes, as plain numbers and as the tile that a table wants.
+struct Queries {
+  size_t dims;
+  std::vector<int32_t> codes;  // (16, dims)
+  std::vector<int32_t> shifts = std::vector<int32_t>(kQueryLanes);
+
+  Queries(size_t tiles, int32_t limit, uint32_t seed, bool extreme) : dims(tiles * kTileDims), codes(16 * dims) {
+    std::mt19937 bits(seed);
+    for (int32_t& code : codes) {
+      code = static_cast<int32_t>(bits() % static_cast<uint32_t>(2 * limit + 1)) - limit;
+      if (extreme) code = bits() % 2 == 0 ? limit : -limit;
+    }
+    for (int32_t& shift : shifts) shift = static_cast<int32_t>(bits() % 4);
+  }
+  void fill(const KernelTable& table, Aligned<int8_t>& tile) const {
+    for (size_t lane = 0; lane < kQueryLanes; ++lane) {
+      for (size_t j = 0; j < dims; ++j) {
+        const size_t word = table.word_bytes;
+        tile[(j / word * kQueryLanes + lane) * word + j % word] =
+            static_cast<int8_t>(codes[lane * dims + j] + table.query_offset);
+      }
+    }
+  }
+};
+
+void test_screen_and_hits_are_the_scores_of_the_contract() {
+  for (const KernelTable* table : tables_under_test()) {
+    for (const size_t tiles : {1, 2, 3, 5}) {
+      for (const bool extreme : {false, true}) {
+        const size_t block_count = 5, tile_count = 3;
+        Bank bank(block_count, tiles, 1, extreme);
+        std::vector<Queries> queries;
+        std::vector<Aligned<int8_t>> packed;
+        for (size_t t = 0; t < tile_count; ++t) {
+          queries.emplace_back(tiles, table->query_limit, 10 + static_cast<uint32_t>(t), extreme);
+          packed.emplace_back(tiles * kTileBytes);
+          queries[t].fill(*table, packed[t]);
+        }
+        for (const size_t count : {1, 2, 3}) {
+          std::vector<QueryTile> list;
+          std::vector<std::vector<int32_t>> maxima(count, std::vector<int32_t>(block_count * kQueryLanes));
+          std::vector<int32_t*> to;
+          for (size_t t = 0; t < count; ++t) {
+            list.push_back({packed[t].data(), t == 1 ? queries[t].shifts.data() : nullptr});
+            to.push_back(maxima[t].data());
+          }
+          table->screen_i8(bank.blocks, block_count, list.data(), count, to.data());
+          for (size_t t = 0; t < count; ++t) {
+            const auto score = [&](size_t slot, size_t lane) {
+              int64_t dot = 0;
+              for (size_t j = 0; j < queries[t].dims; ++j)
+                dot += queries[t].codes[lane * queries[t].dims + j] * bank.code(slot, j);
+              const int32_t shift = t == 1 ? queries[t].shifts[lane] : 0;
+              return dot * (int64_t{1} << shift) - (bank.norms[slot] >> table->unit_shift);
+            };
+            for (size_t block = 0; block < block_count; ++block) {
+              for (size_t lane = 0; lane < kQueryLanes; ++lane) {
+                int64_t best = INT64_MIN;
+                for (size_t row = 0; row < kBlockRows; ++row)
+                  best = std::max(best, score(block * kBlockRows + row, lane));
+                CHECK(maxima[t][block * kQueryLanes + lane] == best);
+              }
+            }
+            // Hits: thresholds at, above and below the maxima, blocks in any order and twice.
+            const std::vector<uint32_t> blocks = {3, 0, 3, 4};
+            std::vector<int32_t> thresholds(blocks.size() * kQueryLanes);
+            for (size_t i = 0; i < thresholds.size(); ++i) {
+              const int32_t maximum = maxima[t][blocks[i / 16] * kQueryLanes + i % 16];
+              thresholds[i] = i % 5 == 0   ? maximum
+                              : i % 5 == 1 ? maximum + 1
+                              : i % 5 == 2 ? INT32_MAX
+                                           : maximum - 20000;
+            }
+            std::vector<uint16_t> hits(blocks.size() * kBlockRows);
+            table->hit_rows_i8(bank.blocks, list[t], blocks.data(), blocks.size(), thresholds.data(), hits.data());
+            for (size_t i = 0; i < hits.size(); ++i) {
+              for (size_t lane = 0; lane < kQueryLanes; ++lane) {
+                const bool expected =
+                    score(blocks[i / 32] * kBlockRows + i % 32, lane) >= thresholds[i / 32 * 16 + lane];
+                CHECK((hits[i] >> lane & 1) == (expected ? 1 : 0));
+              }
+            }
+          }
+        }
+      }
+    }
+  }
+}
+
+void test_dot_products_are_exact() {
+  for (const KernelTable* table : tables_under_test()) {
+    for (const size_t tiles : {1, 2, 6}) {
+      for (const size_t rows : {16, 32, 48}) {
+        for (const bool extreme : {false, true}) {
+          Aligned<int8_t> codes(rows * tiles * kTileDims);
+          std::mt19937 bits(7);
+          for (size_t i = 0; i < codes.size(); ++i) {
+            codes[i] = static_cast<int8_t>(extreme ? (bits() % 2 == 0 ? 127 : -127)
+                                                   : static_cast<int32_t>(bits() % 255) - 127);
+          }
+          const Queries high(tiles, table->query_limit, 8, extreme), low(tiles, table->query_limit, 9, extreme);
+          Aligned<int8_t> high_tile(tiles * kTileBytes), low_tile(tiles * kTileBytes);
+          high.fill(*table, high_tile);
+          low.fill(*table, low_tile);
+          Aligned<int32_t> high_sums(rows * 16), low_sums(rows * 16);
+          table->dot_i8(codes.data(), rows, tiles, high_tile.data(), low_tile.data(), high_sums.data(),
+                        low_sums.data());
+          for (size_t row = 0; row < rows; ++row) {
+            for (size_t lane = 0; lane < kQueryLanes; ++lane) {
+              int64_t high_sum = 0, low_sum = 0;
+              for (size_t j = 0; j < tiles * kTileDims; ++j) {
+                const int64_t code = codes[Bank::at(row, j, tiles)];
+                high_sum += (high.codes[lane * high.dims + j] + table->query_offset) * code;
+                low_sum += (low.codes[lane * low.dims + j] + table->query_offset) * code;
+              }
+              CHECK(high_sums[row * 16 + lane] == high_sum && low_sums[row * 16 + lane] == low_sum);
+            }
+          }
+        }
+      }
+    }
+  }
+}
+
+// --- portable kernels: the same bits from each table ---
+
+void test_every_table_codes_queries_alike() {
+  const KernelTable& scalar = kernels_named("scalar");
+  for (const KernelTable* table : tables_under_test()) {
+    KernelTable like = scalar;  // scalar, told to make the codes that this table wants
+    like.query_limit = table->query_limit, like.query_offset = table->query_offset, like.word_bytes = table->word_bytes;
+    for (const size_t dims : {64, 128, 192}) {
+      const std::vector<float> x = random_rows(1, dims, Values::kUnit, 20);
+      const std::vector<float> mean = random_rows(1, dims, Values::kOffset, 21);
+      for (const size_t used : {size_t{1}, size_t{15}, size_t{17}, dims}) {
+        std::vector<float> expected(used), got(used);
+        CHECK(scalar.center_f32(x.data(), mean.data(), used, expected.data()) ==
+              table->center_f32(x.data(), mean.data(), used, got.data()));
+        CHECK(same_bits(expected, got));
+      }
+      std::vector<float> poisoned = x;
+      poisoned[dims - 1] = std::nanf("");
+      std::vector<float> out(dims);
+      CHECK(table->center_f32(poisoned.data(), mean.data(), dims, out.data()) >= 0x7f800000u);
+      poisoned[dims - 1] = -kInfinity;
+      CHECK(table->center_f32(poisoned.data(), mean.data(), dims, out.data()) == 0x7f800000u);
+
+      const int32_t base = 2 * table->query_limit + 2, largest = (base + 1) * table->query_limit;
+      const float step = 1.0f / static_cast<float>(largest);
+      std::vector<int8_t> high(dims), low(dims), high_expected(dims), low_expected(dims);
+      const PlaneSums sums = table->quantize_f32(x.data(), dims, step, *table, high.data(), low.data());
+      const PlaneSums sums_expected =
+          like.quantize_f32(x.data(), dims, step, like, high_expected.data(), low_expected.data());
+      CHECK(same_bits(high, high_expected) && same_bits(low, low_expected));
+      CHECK(sums.squares == sums_expected.squares && sums.error == sums_expected.error);
+      double squares = 0;
+      for (size_t j = 0; j < dims; ++j) {
+        const auto code = [&](int8_t byte) {
+          return (table->query_offset == 0 ? int32_t{byte} : int32_t{static_cast<uint8_t>(byte)}) - table->query_offset;
+        };
+        const int32_t whole = base * code(high[j]) + code(low[j]);
+        CHECK(std::abs(code(high[j])) <= table->query_limit && std::abs(code(low[j])) <= table->query_limit + 1);
+        CHECK(whole == static_cast<int32_t>(std::lrint(x[j] * (1 / step))));
+        squares += double{1} * whole * whole;
+      }
+      CHECK(sums.squares == squares);
+
+      std::vector<int8_t> plane(16 * dims), tiles(16 * dims), tiles_expected(16 * dims);
+      for (size_t i = 0; i < plane.size(); ++i) plane[i] = static_cast<int8_t>(i * 37);
+      table->pack_tiles(plane.data(), dims, table->word_bytes, tiles.data());
+      for (size_t lane = 0; lane < 16; ++lane) {
+        for (size_t j = 0; j < dims; ++j) {
+          const size_t word = table->word_bytes;
+          tiles_expected[(j / word * 16 + lane) * word + j % word] = plane[lane * dims + j];
+        }
+      }
+      CHECK(same_bits(tiles, tiles_expected));
+
+      const std::vector<float> z = random_rows(dims, 16, Values::kUnit, 22);
+      std::vector<float> steps(16, 1.0f / 100);
+      steps[3] = 1.0f / 400, steps[9] = 1.0f / 30;  // lane 3 clamps
+      std::vector<int32_t> norms(16), norms_expected(16);
+      std::vector<float> errors(16), errors_expected(16);
+      table->encode_lanes(z.data(), dims, steps.data(), *table, tiles.data(), norms.data(), errors.data());
+      like.encode_lanes(z.data(), dims, steps.data(), like, tiles_expected.data(), norms_expected.data(),
+                        errors_expected.data());
+      CHECK(same_bits(tiles, tiles_expected) && same_bits(norms, norms_expected) && same_bits(errors, errors_expected));
+
+      std::vector<float> turned(16 * dims);
+      table->transpose_lanes(z.data(), dims, turned.data());
+      for (size_t i = 0; i < turned.size(); ++i) CHECK(turned[i] == z[i % dims * 16 + i / dims]);
+
+      std::vector<int32_t> high_sums(dims * 16), low_sums(dims * 16), offsets(dims);
+      std::mt19937 bits(23);
+      for (int32_t& sum : high_sums) sum = static_cast<int32_t>(bits() % 40000000) - 20000000;
+      for (int32_t& sum : low_sums) sum = static_cast<int32_t>(bits() % 40000000) - 20000000;
+      for (int32_t& sum : offsets) sum = static_cast<int32_t>(bits() % 40000) - 20000;
+      std::vector<double> scales(16, 1.7e-6), totals(16, 3), totals_expected(16, 3);
+      std::vector<float> combined(dims * 16), combined_expected(dims * 16);
+      table->combine_planes(high_sums.data(), low_sums.data(), offsets.data(), dims, 256, scales.data(),
+                            combined.data(), totals.data());
+      scalar.combine_planes(high_sums.data(), low_sums.data(), offsets.data(), dims, 256, scales.data(),
+                            combined_expected.data(), totals_expected.data());
+      CHECK(same_bits(combined, combined_expected) && same_bits(totals, totals_expected));
+      const double whole = 256.0 * (high_sums[5] - offsets[0]) + (low_sums[5] - offsets[0]);
+      CHECK(combined[5] == static_cast<float>(whole * 1.7e-6));
+    }
+  }
+}
+
+void test_every_table_finds_the_same_blocks() {
+  const KernelTable& scalar = kernels_named("scalar");
+  const size_t block_count = 100;
+  std::mt19937 bits(30);
+  std::vector<int32_t> maxima(block_count * 16);
+  for (int32_t& value : maxima) value = static_cast<int32_t>(bits() % 200) - 100;
+  std::vector<float> errors(block_count);
+  for (float& error : errors) error = static_cast<float>(bits() % 100) / 100;
+  LaneBounds bounds;
+  for (size_t lane = 0; lane < 16; ++lane) {
+    bounds.base[lane] = lane == 5 ? kInfinity : 200;
+    bounds.curve[lane] = lane == 7 ? 0 : 1;
+    bounds.reach[lane] = lane == 6 ? kInfinity : 10;  // lane 6: nothing is known yet, every block may hold the nearest
+  }
+  for (const KernelTable* table : tables_under_test()) {
+    std::vector<int32_t> best(16), block(16), best_expected(16), block_expected(16);
+    table->best_blocks(maxima.data(), block_count, best.data(), block.data());
+    scalar.best_blocks(maxima.data(), block_count, best_expected.data(), block_expected.data());
+    CHECK(best == best_expected && block == block_expected);
+    for (size_t lane = 0; lane < 16; ++lane) {
+      size_t first = 0;
+      for (size_t b = 0; b < block_count; ++b) {
+        if (maxima[b * 16 + lane] > maxima[first * 16 + lane]) first = b;
+      }
+      CHECK(static_cast<size_t>(block[lane]) == first && best[lane] == maxima[first * 16 + lane]);
+    }
+    for (const bool without_lane_6 : {true, false}) {
+      bounds.reach[6] = without_lane_6 ? 10 : kInfinity;
+      size_t position = 0, total = 0;
+      while (position < block_count) {
+        std::vector<uint32_t> found(7), found_expected(7);
+        std::vector<int32_t> thresholds(8 * 16), thresholds_expected(8 * 16);
+        size_t other = position;
+        const size_t count = table->find_hits(maxima.data(), errors.data(), &position, block_count, bounds, 7,
+                                              found.data(), thresholds.data());
+        const size_t expected = scalar.find_hits(maxima.data(), errors.data(), &other, block_count, bounds, 7,
+                                                 found_expected.data(), thresholds_expected.data());
+        CHECK(count == expected && position == other && found == found_expected);
+        for (size_t i = 0; i < count * 16; ++i) {
+          CHECK(thresholds[i] == thresholds_expected[i]);
+          const size_t lane = i % 16;
+          const double reach = double{bounds.reach[lane]} + double{errors[found[i / 16]]};
+          const double bound = double{bounds.base[lane]} - double{bounds.curve[lane]} * reach * reach;
+          if (lane == 5) CHECK(thresholds[i] == 2147483520);
+          if (lane == 6 && !without_lane_6) CHECK(thresholds[i] == -1073741760);
+          if (lane < 5) CHECK(std::fabs(thresholds[i] - bound) <= 1.01);
+        }
+        total += count;
+      }
+      CHECK(without_lane_6 ? total < block_count : total == block_count);
+    }
+  }
+}
+
+void test_every_table_refines_alike_and_within_rounding_of_float64() {
+  const KernelTable& scalar = kernels_named("scalar");
+  for (const size_t tiles : {1, 2}) {
+    for (const size_t more : {0, 16, 64}) {
+      const size_t rank1 = tiles * kTileDims, rank2 = rank1 + more, slots = 3 * kBlockRows;
+      Bank bank(3, tiles, 40, false);
+      std::mt19937 bits(41);
+      std::vector<int8_t> refine(slots * rank2);
+      for (int8_t& fine : refine) fine = static_cast<int8_t>(bits() % 255 - 127);
+      const std::vector<float> z = random_rows(16, rank2, Values::kUnit, 42);
+      std::vector<float> weights(rank2, 1.0f / 32768);
+      for (size_t j = rank1; j < rank2; ++j) weights[j] = 1.0f / 100;
+      weights[rank1 - 1] = 0;
+      std::vector<uint32_t> pairs;
+      for (uint32_t slot = 0; slot < slots; slot += 5) pairs.push_back(slot * 16 + slot % 16);
+      std::vector<float> expected(pairs.size());
+      scalar.refine_rows(z.data(), weights.data(), bank.blocks, refine.data(), rank2, pairs.data(), pairs.size(),
+                         expected.data());
+      for (size_t i = 0; i < pairs.size(); ++i) {
+        double sum = 0;
+        for (size_t j = 0; j < rank2; ++j) {
+          const size_t slot = pairs[i] / 16;
+          const double units =
+              j < rank1 ? 256 * bank.code(slot, j) + refine[slot * rank2 + j] : refine[slot * rank2 + j];
+          const double difference = double{z[pairs[i] % 16 * rank2 + j]} - double{weights[j]} * units;
+          sum += difference * difference;
+        }
+        CHECK(std::fabs(double{expected[i]} - sum) <= 1e-5 * sum);
+      }
+      for (const KernelTable* table : tables_under_test()) {
+        std::vector<float> got(pairs.size());
+        table->refine_rows(z.data(), weights.data(), bank.blocks, refine.data(), rank2, pairs.data(), pairs.size(),
+                           got.data());
+        CHECK(same_bits(got, expected));
+      }
+    }
+  }
 }
 
 // The contract of kernel_table.h written a second time: zero-padded to 16, partial by partial.
-float squared_by_contract(const float* a, const float* b, size_t dims) {
-  std::vector<float> partial(16, 0.0f);
+template <typename T>
+T squared_by_contract(const float* a, const float* b, size_t dims) {
+  std::vector<T> partial(16, 0);
   for (size_t j = 0; j < 16; ++j) {
     for (size_t i = j; i < dims; i += 16) {
-      const volatile float difference = a[i] - b[i];  // volatile: one rounding per operation, whatever the flags
-      const volatile float square = difference * difference;
+      const volatile T difference = T{a[i]} - T{b[i]};  // volatile: one rounding per operation, whatever the flags
+      const volatile T square = difference * difference;
       partial[j] += square;
     }
   }
@@ -69,24 +411,14 @@ float squared_by_contract(const float* a, const float* b, size_t dims) {
   return partial[0];
 }
 
-void test_every_table_returns_the_bits_of_scalar_on_nearest_rows() {
-  for (const Values values :
-       {Values::kUnit, Values::kOffset, Values::kDenormal, Values::kHugeRange, Values::kDuplicates}) {
+void test_squared_distances_follow_the_contract_bit_by_bit() {
+  for (const Values values : {Values::kUnit, Values::kOffset, Values::kDenormal, Values::kHugeRange}) {
     for (const size_t dims : kDims) {
-      for (const size_t rows : {1, 2, 5, 1000}) {
-        const std::vector<float> bank = random_rows(rows, dims, values, 1);
-        const size_t most = rows == 1000 && dims > 64 ? 5 : 64;  // keeps the whole file under seconds
-        for (const size_t count : {1, 3, 4, 5, 64}) {
-          if (count > most) continue;
-          std::vector<float> queries = random_rows(count, dims, values, 2);
-          if (count > 3) queries[dims] = kInfinity, queries[2 * dims] = std::nanf("");
-          const Found expected = find(queries, bank, dims, kernels_named("scalar"));
-          for (const KernelTable* table : available_kernels()) {
-            const Found got = find(queries, bank, dims, *table);
-            CHECK(same_bits(got.distance, expected.distance));
-            CHECK(got.index == expected.index);
-          }
-        }
+      const std::vector<float> a = random_rows(1, dims, values, 5), b = random_rows(1, dims, values, 6);
+      for (const KernelTable* table : tables_under_test()) {
+        CHECK(table->squared_f32(a.data(), b.data(), dims) == squared_by_contract<float>(a.data(), b.data(), dims));
+        CHECK(table->squared_f64(a.data(), b.data(), dims) == squared_by_contract<double>(a.data(), b.data(), dims));
+        CHECK(table->squared_f32(a.data(), a.data(), dims) == 0);
       }
     }
   }
@@ -98,7 +430,7 @@ void test_every_table_returns_the_bits_of_scalar_on_coreset_steps() {
       for (const size_t rows : {1, 2, 5, 203}) {
         const std::vector<float> points = random_rows(rows, dims, values, 3);
         const std::vector<float> start = random_rows(rows, 1, Values::kUnit, 4);
-        for (const KernelTable* table : available_kernels()) {
+        for (const KernelTable* table : tables_under_test()) {
           std::vector<float> expected(rows), got(rows);
           for (size_t i = 0; i < rows; ++i) expected[i] = got[i] = std::abs(start[i]) * static_cast<float>(dims);
           const float* center = points.data() + (rows / 2) * dims;
@@ -113,62 +445,90 @@ void test_every_table_returns_the_bits_of_scalar_on_coreset_steps() {
   }
 }
 
-void test_scalar_follows_the_contract() {
-  for (const size_t dims : kDims) {
-    const std::vector<float> a = random_rows(1, dims, Values::kOffset, 5), b = random_rows(1, dims, Values::kUnit, 6);
-    float squared = kInfinity;
-    uint32_t index = 0;
-    kernels_named("scalar").nearest_row_f32(a.data(), 1, b.data(), 1, dims, 7, &squared, &index);
-    CHECK(squared == squared_by_contract(a.data(), b.data(), dims));
-    CHECK(index == 7);
-  }
-}
-
-void test_ties_go_to_the_lowest_index_also_across_tiles() {
-  const size_t dims = 32, rows = 2000;  // 256 KB: many tiles
-  const std::vector<float> one = random_rows(1, dims, Values::kUnit, 7);
-  for (const KernelTable* table : available_kernels()) {
-    std::vector<float> bank = random_rows(rows, dims, Values::kOffset, 8);
-    for (const size_t copy : {1999, 700, 301}) std::copy(one.begin(), one.end(), bank.begin() + copy * dims);
-    const Found found = find(one, bank, dims, *table);
-    CHECK(found.distance[0] == 0);
-    CHECK(found.index[0] == 301);
-  }
-}
-
-void test_a_query_that_cannot_be_compared_is_infinitely_far() {
-  const std::vector<float> bank = random_rows(9, 20, Values::kUnit, 9);
-  for (const KernelTable* table : available_kernels()) {
-    for (const float poison : {kInfinity, -kInfinity, std::nanf(""), 3e38f}) {  // (3e38)² overflows: far, not near
-      std::vector<float> queries = random_rows(3, 20, Values::kUnit, 10);
-      queries[20 + 19] = poison;
-      const Found found = find(queries, bank, 20, *table);
-      CHECK(found.distance[1] == kInfinity && found.index[1] == UINT32_MAX);
-      CHECK(std::isfinite(found.distance[0]) && found.index[0] < 9);
-      CHECK(std::isfinite(found.distance[2]) && found.index[2] < 9);
+void test_the_scan_keeps_its_error_bound() {
+  for (const size_t dims : {1, 2, 17, 64, 200}) {
+    for (const size_t tile_count : {1, 2, 3, 4, 5, 6}) {
+      const std::vector<float> queries = random_rows(tile_count * 16, dims, Values::kUnit, 50);
+      const std::vector<float> rows = random_rows(kPanelRows, dims, Values::kUnit, 51);
+      std::vector<float> tiles(tile_count * dims * 16), panel(dims * kPanelRows), start(kPanelRows, 0.25f);
+      start[2] = -kInfinity;  // a row that is not there
+      for (size_t k = 0; k < dims; ++k) {
+        for (size_t q = 0; q < tile_count * 16; ++q) tiles[(q / 16 * dims + k) * 16 + q % 16] = queries[q * dims + k];
+        for (size_t row = 0; row < kPanelRows; ++row) panel[k * kPanelRows + row] = rows[row * dims + k];
+      }
+      for (const KernelTable* table : tables_under_test()) {
+        std::vector<float> maxima(tile_count * 16, -kInfinity);
+        maxima[3] = 1e6f;  // what was there and is larger stays
+        table->scan_f32(tiles.data(), tile_count, dims, panel.data(), start.data(), maxima.data());
+        for (size_t q = 0; q < tile_count * 16; ++q) {
+          double best = -std::numeric_limits<double>::infinity(), bound = 0;
+          for (size_t row = 0; row < kPanelRows; ++row) {
+            if (row == 2) continue;
+            double score = 0.25, size = 0.25;
+            for (size_t k = 0; k < dims; ++k) {
+              score += double{queries[q * dims + k]} * double{rows[row * dims + k]};
+              size += std::fabs(double{queries[q * dims + k]} * double{rows[row * dims + k]});
+            }
+            best = std::max(best, score);
+            bound = std::max(bound, size * static_cast<double>(dims + 2) * 0x1p-24 * 1.001);
+          }
+          if (q == 3) best = 1e6;
+          CHECK(std::fabs(double{maxima[q]} - best) <= bound);
+        }
+      }
     }
   }
 }
 
+void test_matrix_products_are_the_same_bits() {
+  const size_t rows = 7, inner = 33, columns = 48;
+  std::vector<double> left(rows * inner), right(inner * columns), start(rows * columns);
+  std::mt19937 bits(60);
+  for (auto* values : {&left, &right, &start}) {
+    for (double& value : *values) value = static_cast<double>(bits()) / 4e9 - 0.5;
+  }
+  std::vector<double> expected = start;
+  for (size_t r = 0; r < rows; ++r) {
+    for (size_t c = 0; c < columns; ++c) {
+      double sum = 0;
+      for (size_t k = 0; k < inner; ++k) {
+        const volatile double product = right[k * columns + c] * left[r * inner + k];
+        sum += product;
+      }
+      expected[r * columns + c] += sum;
+    }
+  }
+  for (const KernelTable* table : tables_under_test()) {
+    std::vector<double> got = start;
+    table->multiply_f64(left.data(), inner, right.data(), columns, got.data(), columns, rows, inner, columns);
+    CHECK(same_bits(got, expected));
+  }
+}
+
+void test_axes_are_within_rounding() {
+  for (const size_t dims : {1, 16, 37, 128}) {
+    const std::vector<float> x = random_rows(1, dims, Values::kUnit, 70), axes = random_rows(4, 128, Values::kUnit, 71);
+    for (const KernelTable* table : tables_under_test()) {
+      float along[4];
+      table->along_axes_f32(x.data(), axes.data(), 128, dims, along);
+      for (size_t a = 0; a < 4; ++a) {
+        double sum = 0;
+        for (size_t k = 0; k < dims; ++k) sum += double{x[k]} * double{axes[a * 128 + k]};
+        CHECK(std::fabs(double{along[a]} - sum) < 1e-4);
+      }
+    }
+  }
+}
+
+// --- coreset ---
+
 void test_shapes_and_values_are_checked_at_the_door() {
-  const std::vector<float> data(64, 1.0f);
-  float distance[8];
-  uint32_t index[8];
+  std::vector<float> bad(64, 1.0f);
   const KernelTable& table = kernels_named("scalar");
-  const MatrixView<const float> queries(data.data(), 2, 4), none(data.data(), 0, 4), wide(data.data(), 2, 5),
-      padded(data.data(), 2, 4, 8);
-  CHECK_THROWS(nearest_neighbor(queries, none, distance, index, table), Status::kInput, "0 x 4");
-  CHECK_THROWS(nearest_neighbor(queries, wide, distance, index, table), Status::kInput, "queries have 4 values");
-  CHECK_THROWS(nearest_neighbor(queries, padded, distance, index, table), Status::kInput, "stride 8");
-  std::vector<float> bad = data;
-  bad[4 * 9 + 2] = std::nanf("");
-  CHECK_THROWS(check_finite_rows({bad.data(), 16, 4}, "memory bank"), Status::kInput, "memory bank: row 9 of 16");
-  bad[4 * 9 + 2] = -kInfinity;
-  CHECK_THROWS(check_finite_rows({bad.data(), 16, 4}, "memory bank"), Status::kInput, "row 9 of 16");
-  check_finite_rows({bad.data(), 9, 4}, "the rows before");  // does not throw
   Memory memory;
-  CHECK_THROWS(GreedyCoreset({data.data(), 16, 4}, 16, table, memory), Status::kUsage, "16 rows (0 to 15)");
-  CHECK_THROWS(GreedyCoreset({data.data(), 0, 4}, 0, table, memory), Status::kInput, "0 x 4");
+  CHECK_THROWS(GreedyCoreset({bad.data(), 16, 4}, 16, table, memory), Status::kUsage, "16 rows (0 to 15)");
+  CHECK_THROWS(GreedyCoreset({bad.data(), 0, 4}, 0, table, memory), Status::kInput, "0 x 4");
+  bad[4 * 9 + 2] = std::nanf("");
   CHECK_THROWS(GreedyCoreset({bad.data(), 16, 4}, 0, table, memory), Status::kInput, "row 9 of 16");
 }
 
@@ -176,7 +536,7 @@ void test_shapes_and_values_are_checked_at_the_door() {
 // 11, both at distance 1, the lower index. 11 remains, at distance 1.
 void test_coreset_of_a_line_is_the_one_worked_out_by_hand() {
   const std::vector<float> line = {0, 1, 2, 10, 11, 20};
-  for (const KernelTable* table : available_kernels()) {
+  for (const KernelTable* table : tables_under_test()) {
     Memory memory;
     GreedyCoreset coreset({line.data(), 6, 1}, 0, *table, memory);
     CHECK(coreset.covering_radius() == kInfinity);  // nothing selected covers nothing
@@ -192,7 +552,7 @@ void test_coreset_of_a_line_is_the_one_worked_out_by_hand() {
 
 void test_coreset_stops_when_the_remaining_rows_coincide_with_the_selection() {
   const std::vector<float> points = random_rows(50, 6, Values::kDuplicates, 11);
-  for (const KernelTable* table : available_kernels()) {
+  for (const KernelTable* table : tables_under_test()) {
     Memory memory;
     GreedyCoreset coreset({points.data(), 50, 6}, 40, *table, memory);
     coreset.select(50);
@@ -201,10 +561,13 @@ void test_coreset_stops_when_the_remaining_rows_coincide_with_the_selection() {
   }
 }
 
+// --- dispatch ---
+
 void test_dispatch_lists_forces_and_refuses() {
   CHECK(available_kernels().size() >= 1);
   CHECK(std::string(available_kernels().back()->name) == "scalar");
-  CHECK_THROWS(kernels_named("avx3"), Status::kUnknownName, "'avx3' does not exist; known: avx512, avx2, scalar");
+  CHECK_THROWS(kernels_named("avx3"), Status::kUnknownName,
+               "'avx3' does not exist; known: amx, avx512vnni, avxvnni, avx2");
   const char* outer = std::getenv("ONCEOVER_ISA");
   const std::string kept = outer == nullptr ? "" : outer;
   setenv("ONCEOVER_ISA", "nonsense", 1);
@@ -215,16 +578,26 @@ void test_dispatch_lists_forces_and_refuses() {
   if (available_kernels().size() == 1) {
     CHECK_THROWS(kernels_named("avx2"), Status::kUsage, "available here: scalar");
   }
+  const char* model = std::getenv("QEMU_CPU");  // an emulated CPU has exactly what its model has
+  const std::string best = available_kernels().front()->name;
+  if (model != nullptr && std::string(model) == "cortex-a53") CHECK(best == "neon");
+  if (model != nullptr && std::string(model) == "cortex-a76") CHECK(best == "neon_dotprod");
+  if (model != nullptr && std::string(model) == "max") CHECK(best == "neon_i8mm");
 }
 
 }  // namespace
 
 int main() {
-  test_every_table_returns_the_bits_of_scalar_on_nearest_rows();
+  test_screen_and_hits_are_the_scores_of_the_contract();
+  test_dot_products_are_exact();
+  test_every_table_codes_queries_alike();
+  test_every_table_finds_the_same_blocks();
+  test_every_table_refines_alike_and_within_rounding_of_float64();
+  test_squared_distances_follow_the_contract_bit_by_bit();
   test_every_table_returns_the_bits_of_scalar_on_coreset_steps();
-  test_scalar_follows_the_contract();
-  test_ties_go_to_the_lowest_index_also_across_tiles();
-  test_a_query_that_cannot_be_compared_is_infinitely_far();
+  test_the_scan_keeps_its_error_bound();
+  test_matrix_products_are_the_same_bits();
+  test_axes_are_within_rounding();
   test_shapes_and_values_are_checked_at_the_door();
   test_coreset_of_a_line_is_the_one_worked_out_by_hand();
   test_coreset_stops_when_the_remaining_rows_coincide_with_the_selection();

@@ -39,7 +39,7 @@ def test_only_the_bindings_include_python_headers() -> None:
     assert_kept(layers.python_headers)
 
 
-def test_isa_files_include_only_intrinsics_and_the_kernel_table() -> None:
+def test_isa_files_include_only_intrinsics_the_kernel_table_and_shared_bodies() -> None:
     assert_kept(layers.isa_includes)
 
 
@@ -51,6 +51,7 @@ def test_the_checkers_see_the_whole_tree() -> None:
     modules = layers.python_modules(ROOT)
     assert {"onceover", "onceover.errors", "onceover.runtime", "onceover.export"} <= modules.keys()
     assert len(layers.cxx_files(ROOT)) > 20
+    assert {".cpp", ".h", ".inl", ".def"} <= {path.suffix for path in layers.cxx_files(ROOT)}
     assert any(header == "base/error.h" for path in layers.cxx_files(ROOT) for _, header in layers.includes_of(path))
 
 
@@ -78,6 +79,12 @@ PLANTED: list[tuple[Rule, str, str, str]] = [
     (layers.python_headers, "csrc/session/session.h", "#include <pybind11/pybind11.h>", "pybind11/pybind11.h"),
     (layers.isa_includes, "csrc/kernels/planted.cpp", "#include <algorithm>", "algorithm"),
     (layers.isa_includes, "csrc/kernels/planted.cpp", '#include "base/matrix_view.h"', "base/matrix_view.h"),
+    (layers.isa_includes, "csrc/kernels/planted.cpp", '#include "scoring/planted.inl"', "scoring/planted.inl"),
+    (layers.isa_includes, "csrc/kernels/planted.inl", "#include <vector>", "vector"),
+    (layers.isa_includes, "csrc/kernels/portable.inl", '#include "kernels/dispatch.h"', "kernels/dispatch.h"),
+    (layers.cxx_arrows, "csrc/kernels/planted.inl", '#include "scoring/coreset.h"', "kernels includes"),
+    (layers.python_headers, "csrc/kernels/planted.inl", "#include <Python.h>", "Python.h"),
+    (layers.forbidden_calls, "csrc/kernels/planted.inl", "inline void f() { std::abort(); }", "abort"),
     (layers.forbidden_calls, "csrc/package/planted.cpp", 'void f() { std::printf("x"); }', "printing"),
     (layers.forbidden_calls, "csrc/package/planted.cpp", "void f() { std::abort(); }", "abort"),
     (layers.forbidden_calls, "csrc/engines/planted.cpp", 'auto* x = std::getenv("X");', "environment"),

@@ -201,7 +201,7 @@ void wrong_counts_are_refused_before_anything_is_read() {
 void other_files_are_told_apart_from_damaged_packages() {
   Forgery major;
   major.header()->major = 1;
-  CHECK_THROWS(open_bytes(major.sealed()), Status::kUnsupported, "package format 1.1, this version reads 0.x");
+  CHECK_THROWS(open_bytes(major.sealed()), Status::kUnsupported, "package format 1.2, this version reads 0.x");
   const std::string rest = std::string(80, 'x');
   for (const std::string start : {"\x89OOV\n\x1a\n", "\x89OOV\r\r\n\x1a\r\n", "\xef\xbf\xbdOOV\r\n\x1a\n"}) {
     const std::string text = start + rest;
@@ -225,7 +225,7 @@ void a_newer_minor_version_may_append_and_add_optional_members() {
   // Entries of 192 bytes: the known fields stay where they were, the rest is skipped.
   Bytes bytes(64 + 192 + 64 + 64 + 3);
   FileHeader header = *Forgery().header();
-  header.minor = 2;
+  header.minor = kFormatMinor + 1;
   header.member_count = 1;
   header.entry_bytes = 192;
   header.file_bytes = bytes.size();

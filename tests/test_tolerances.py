@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 import numpy as np
 import pytest
 import reference
 from numpy.typing import NDArray
-from tolerances import EXACT_METRIC, OFFICIAL_AUPRO, distance_f32, squared_distance_f32
+from tolerances import COSINE_DISTANCE, EXACT_METRIC, OFFICIAL_AUPRO, bank_distance, distance_f32, squared_distance_f32
 
 DIMS = (1, 3, 15, 16, 17, 128, 384, 1000)
 
@@ -43,7 +45,7 @@ def test_a_distance_in_kernel_order_stays_within_its_bound(dims: int) -> None:
     exact, index = reference.nearest_neighbor(query[None], bank)
     found = np.sqrt(kernel_order_squared(query, bank))
     assert found.dtype == np.float32
-    assert abs(float(found[index[0]]) - exact[0]) <= distance_f32(dims) * exact[0]
+    assert abs(float(found[index[0, 0]]) - exact[0, 0]) <= distance_f32(dims) * exact[0, 0]
 
 
 @pytest.mark.parametrize("dims", DIMS)
@@ -52,6 +54,44 @@ def test_rounding_the_bank_to_half_precision_exceeds_the_distance_bound(dims: in
     exact = np.sqrt(((query.astype(np.float64) - bank.astype(np.float64)) ** 2).sum(axis=1))
     found = np.sqrt(kernel_order_squared(query, bank.astype(np.float16).astype(np.float32)))
     assert (np.abs(found - exact) / exact).max() > distance_f32(dims)
+
+
+@pytest.mark.parametrize("dims", DIMS)
+def test_the_reference_distance_rounded_to_float32_is_within_its_bound_of_rational_arithmetic(dims: int) -> None:
+    query, bank = draw(dims)
+    bank = bank[:40]
+    distances, indices = reference.nearest_neighbor(query[None], bank, len(bank))
+    wide = [Fraction(float(value)) for value in query]
+    for distance, row in zip(distances[0].astype(np.float32), indices[0], strict=True):
+        squared = sum((a - Fraction(float(b))) ** 2 for a, b in zip(wide, bank[row], strict=True))
+        exact, slack = Fraction(float(distance)), Fraction(bank_distance(dims))
+        assert (exact / (1 + slack)) ** 2 <= squared <= (exact / (1 - slack)) ** 2
+
+
+@pytest.mark.parametrize("dims", [128, 384, 1000])
+def test_a_distance_summed_in_float32_exceeds_the_bound_of_a_memory_bank(dims: int) -> None:
+    query, bank = draw(dims)
+    exact = np.sqrt(reference.squared_distances(query, bank))
+    found = np.sqrt(kernel_order_squared(query, bank)).astype(np.float64)
+    assert (np.abs(found - exact) / exact).max() > bank_distance(dims)
+
+
+def cosine_by_distance(query: NDArray[np.floating], rows: NDArray[np.floating]) -> NDArray[np.float32]:
+    """1 − cos as a MemoryBank has it: unit rows in float32, half their squared distance."""
+    unit, units = (query / np.linalg.norm(query)), rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    squared = reference.squared_distances(unit.astype(np.float32), units.astype(np.float32))
+    distance: NDArray[np.float32] = np.sqrt(squared).astype(np.float32)
+    halved: NDArray[np.float32] = distance * distance / np.float32(2)
+    return halved
+
+
+@pytest.mark.parametrize("dims", DIMS[1:])
+def test_a_cosine_distance_stays_within_its_bound_and_half_precision_exceeds_it(dims: int) -> None:
+    query, rows = (array.astype(np.float64) for array in draw(dims))
+    rows[:1000] = query + 1e-3 * rows[:1000]  # small angles as well as large ones
+    exact = 1 - rows @ query / np.linalg.norm(rows, axis=1) / np.linalg.norm(query)
+    assert np.abs(cosine_by_distance(query, rows) - exact).max() <= COSINE_DISTANCE
+    assert np.abs(cosine_by_distance(query, rows.astype(np.float16).astype(np.float64)) - exact).max() > COSINE_DISTANCE
 
 
 def test_the_expanded_form_of_a_distance_between_near_points_exceeds_the_bound() -> None:

@@ -115,13 +115,16 @@ def uncalibrated_bytes() -> bytes:
     )  # fmt: skip
 
 
+OPTIONAL_MEMBERS = {"manifest.json", "bank_index", "bank_neighbors"}
+
+
 def write_members(path: Path, members: dict[str, Any]) -> Path:
     """A package of these members, in this order."""
     from onceover import _core
 
     writer = _core.PackageWriter()
     for name, content in members.items():
-        writer.add(name, content, required=name != "manifest.json")
+        writer.add(name, content, required=name not in OPTIONAL_MEMBERS)
     writer.save(str(path))
     return path
 

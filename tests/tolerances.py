@@ -35,6 +35,22 @@ def distance_f32(dims: int) -> float:
     return squared_distance_f32(dims) / 2 + U32
 
 
+def bank_distance(dims: int) -> float:
+    """Relative error of a distance of a MemoryBank against real arithmetic, for results that are normal in float32.
+
+    The same sum in float64, k = ⌈D/16⌉ + 6 roundings (even the difference of two float32 values may take one), halved
+    by the square root, which rounds once more; then one rounding to float32. In all 2^-24 and next to nothing.
+    """
+    roundings = -(-dims // 16) + 6
+    return (1 + (roundings / 2 + 1) * U64 / (1 - roundings * U64)) * (1 + U32) - 1
+
+
+# A cosine distance is half the square of the distance d ≤ 2 of rows that were normalized in float64 and rounded to
+# float32: each row is off by at most u (and 2^-50) of its length 1, so d by 2u, d²/2 by d · 2u ≤ 4u and, second order,
+# 2u²; d, its square and nothing else (halving is exact) are rounded: 2u of d and u of d², together ≤ 3u · 2 = 6u.
+COSINE_DISTANCE = 10.1 * U32
+
+
 def anomaly_map_f32(sigma: float) -> float:
     """Error of an upsampled and blurred map in float32, relative to its largest value (all scores ≥ 0).
 

@@ -5,6 +5,8 @@
 #include <cstdint>
 #include <cstring>
 
+#include "base/matrix_view.h"
+
 namespace onceover {
 
 // Reads exponents instead of calling isfinite, so that the compiler can run it over whole registers.
@@ -18,5 +20,8 @@ inline bool all_finite(const float* values, size_t count) noexcept {
   }
   return found == 0;
 }
+
+// Throws Error(kInput) naming the first row with a NaN or infinity.
+void check_finite_rows(MatrixView<const float> rows, const char* what);
 
 }  // namespace onceover

@@ -3,11 +3,11 @@
 
 #include <array>
 
+#include "base/finite.h"
 #include "bindings/arrays.h"
 #include "bindings/bind.h"
 #include "image/anomaly_map.h"
 #include "image/prepare.h"
-#include "scoring/nearest_neighbor.h"
 
 namespace py = pybind11;
 

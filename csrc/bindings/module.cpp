@@ -65,6 +65,7 @@ PYBIND11_MODULE(_core, m) {
   py::register_exception_translator(onceover::translate);
   onceover::bind_image(m);
   onceover::bind_scoring(m);
+  onceover::bind_memory_bank(m);
   onceover::bind_package(m);
   onceover::bind_session(m);
 }

@@ -1,5 +1,5 @@
-// Python doors of csrc/scoring and csrc/kernels: isa, available_isas, nearest_neighbor, GreedyCoreset.
-#include "scoring/nearest_neighbor.h"
+// Python doors of csrc/scoring and csrc/kernels: isa, available_isas, GreedyCoreset.
+#include "bindings/scoring.h"
 
 #include <pybind11/stl.h>
 
@@ -18,11 +18,6 @@ namespace onceover {
 
 namespace {
 
-using IsaName = std::optional<std::string>;
-
-// Call it with the GIL, under which os.environ is written: the first call reads ONCEOVER_ISA.
-const KernelTable& table_for(const IsaName& isa) { return isa ? kernels_named(isa->c_str()) : kernels(); }
-
 size_t checked_first(int64_t first) {
   if (first < 0) fail(Status::kUsage, "first is %lld; expected a row number, 0 or more", static_cast<long long>(first));
   return static_cast<size_t>(first);
@@ -34,21 +29,6 @@ py::array_t<int64_t> row_numbers(const uint32_t* rows, size_t count) {
   int64_t* to = out.mutable_data();
   for (size_t i = 0; i < count; ++i) to[i] = rows[i] == UINT32_MAX ? -1 : static_cast<int64_t>(rows[i]);
   return out;
-}
-
-py::tuple find_nearest(const py::array& queries, const py::array& bank, const IsaName& isa) {
-  const MatrixView<const float> asked = view_matrix<float>(queries, "queries");
-  const MatrixView<const float> rows = view_matrix<float>(bank, "bank");
-  const KernelTable& table = table_for(isa);
-  auto distance = new_array<float>({asked.rows});
-  float* distances = distance.mutable_data();
-  std::vector<uint32_t> index(asked.rows);
-  {
-    py::gil_scoped_release release;
-    check_finite_rows(rows, "bank");
-    nearest_neighbor(asked, rows, distances, index.data(), table);
-  }
-  return py::make_tuple(distance, row_numbers(index.data(), index.size()));
 }
 
 // A GreedyCoreset that keeps the array it reads alive. `selected` may move in memory while select runs without the GIL.
@@ -98,9 +78,6 @@ void bind_scoring(py::module_& module) {
         return names;
       },
       "Every instruction set this machine can run, best first.");
-  module.def("nearest_neighbor", &find_nearest, py::arg("queries"), py::arg("bank"), py::arg("isa") = py::none(),
-             "(Q, D), (M, D) float32 -> Euclidean distances (Q,), lowest indices (Q,) int64; a non-finite query gives "
-             "+inf and -1.");
   py::class_<ArrayCoreset>(module, "GreedyCoreset", "Greedy k-center selection over points (N, d) float32.")
       .def(py::init<const py::array&, int64_t, const IsaName&>(), py::arg("points"), py::arg("first"),
            py::arg("isa") = py::none())

@@ -16,6 +16,11 @@
 #else
 #define ONCEOVER_ON_x86_64(...)
 #endif
+#if defined(__aarch64__)
+#define ONCEOVER_ON_aarch64(...) __VA_ARGS__
+#else
+#define ONCEOVER_ON_aarch64(...)
+#endif
 
 namespace onceover {
 

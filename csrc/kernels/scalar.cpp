@@ -4,54 +4,74 @@
 namespace onceover {
 namespace {
 
-constexpr size_t kPartials = 16;
+#define ONCEOVER_VECTOR_BYTES 16  // what every 64-bit target has
+#include "kernels/portable.inl"
 
-float squared_distance(const float* a, const float* b, size_t dims) {
-  float partial[kPartials] = {};
-  size_t i = 0;
-  for (; i + kPartials <= dims; i += kPartials) {
-    for (size_t j = 0; j < kPartials; ++j) {
-      const float difference = a[i + j] - b[i + j];
-      partial[j] += difference * difference;
+int32_t dot(const int8_t* row, const int8_t* tile, size_t tiles, size_t lane) {
+  int32_t sum = 0;
+  for (size_t t = 0; t < tiles; ++t) {
+    for (size_t j = 0; j < kTileDims; ++j) {
+      sum += row[t * kTileBytes + j] * tile[t * kTileBytes + (j / 4 * kQueryLanes + lane) * 4 + j % 4];
     }
   }
-  for (size_t j = 0; i + j < dims; ++j) {
-    const float difference = a[i + j] - b[i + j];
-    partial[j] += difference * difference;
-  }
-  for (size_t width = kPartials / 2; width > 0; width /= 2) {
-    for (size_t j = 0; j < width; ++j) partial[j] += partial[j + width];
-  }
-  return partial[0];
+  return sum;
 }
 
-void nearest_row_f32(const float* queries, size_t query_count, const float* bank, size_t row_count, size_t dims,
-                     uint32_t first_index, float* best_squared, uint32_t* best_index) {
-  for (size_t q = 0; q < query_count; ++q) {
-    for (size_t row = 0; row < row_count; ++row) {
-      const float squared = squared_distance(queries + q * dims, bank + row * dims, dims);
-      if (squared < best_squared[q]) {
-        best_squared[q] = squared;
-        best_index[q] = first_index + static_cast<uint32_t>(row);
+const int8_t* row_codes(const CodeBlocks& blocks, size_t slot) {  // its first 64; the next 1024 bytes on
+  return blocks.codes + slot / 16 * blocks.tiles * kTileBytes + slot % 16 * kTileDims;
+}
+
+int32_t score(const CodeBlocks& blocks, const QueryTile& tile, size_t slot, size_t lane) {
+  const int32_t product = dot(row_codes(blocks, slot), tile.codes, blocks.tiles, lane);
+  return product * (int32_t{1} << (tile.shifts != nullptr ? tile.shifts[lane] : 0)) - blocks.norms[slot];
+}
+
+void screen_i8(const CodeBlocks& blocks, size_t block_count, const QueryTile* tiles, size_t tile_count,
+               int32_t* const* maxima) {
+  for (size_t t = 0; t < tile_count; ++t) {
+    for (size_t block = 0; block < block_count; ++block) {
+      for (size_t lane = 0; lane < kQueryLanes; ++lane) {
+        int32_t best = INT32_MIN;
+        for (size_t row = 0; row < kBlockRows; ++row) {
+          const int32_t found = score(blocks, tiles[t], block * kBlockRows + row, lane);
+          best = found > best ? found : best;
+        }
+        maxima[t][block * kQueryLanes + lane] = best;
       }
     }
   }
 }
 
-size_t lower_to_center_f32(const float* points, size_t row_count, size_t dims, const float* center,
-                           float* min_squared) {
-  size_t farthest = 0;
-  for (size_t i = 0; i < row_count; ++i) {
-    const float squared = squared_distance(points + i * dims, center, dims);
-    if (squared < min_squared[i]) min_squared[i] = squared;
-    if (min_squared[i] > min_squared[farthest]) farthest = i;
+void hit_rows_i8(const CodeBlocks& blocks, const QueryTile& tile, const uint32_t* block_list, size_t count,
+                 const int32_t* thresholds, uint16_t* hits) {
+  for (size_t i = 0; i < count; ++i) {
+    for (size_t row = 0; row < kBlockRows; ++row) {
+      unsigned found = 0;
+      for (size_t lane = 0; lane < kQueryLanes; ++lane) {
+        if (score(blocks, tile, block_list[i] * kBlockRows + row, lane) >= thresholds[i * kQueryLanes + lane]) {
+          found |= 1u << lane;
+        }
+      }
+      hits[i * kBlockRows + row] = static_cast<uint16_t>(found);
+    }
   }
-  return farthest;
+}
+
+void dot_i8(const int8_t* rows, size_t row_count, size_t tiles, const int8_t* high_tile, const int8_t* low_tile,
+            int32_t* high, int32_t* low) {
+  for (size_t row = 0; row < row_count; ++row) {
+    const int8_t* codes = rows + row / 16 * tiles * kTileBytes + row % 16 * kTileDims;
+    for (size_t lane = 0; lane < kQueryLanes; ++lane) {
+      high[row * kQueryLanes + lane] = dot(codes, high_tile, tiles, lane);
+      low[row * kQueryLanes + lane] = dot(codes, low_tile, tiles, lane);
+    }
+  }
 }
 
 }  // namespace
 
 extern const KernelTable scalar_kernels;
-const KernelTable scalar_kernels = {"scalar", nearest_row_f32, lower_to_center_f32};
+const KernelTable scalar_kernels = {
+    "scalar", 127, 0, 0, 4, screen_i8, hit_rows_i8, dot_i8, portable_scan_f32, ONCEOVER_PORTABLE_KERNELS};
 
 }  // namespace onceover

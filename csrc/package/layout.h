@@ -17,7 +17,7 @@ using Digest = std::array<uint8_t, 32>;
 
 inline constexpr uint8_t kMagic[8] = {0x89, 'O', 'O', 'V', '\r', '\n', 0x1a, '\n'};  // text-mode transfer breaks it
 inline constexpr uint16_t kFormatMajor = 0;
-inline constexpr uint16_t kFormatMinor = 1;
+inline constexpr uint16_t kFormatMinor = 2;
 inline constexpr size_t kMemberAlignment = 64;
 inline constexpr size_t kMaxDimensions = 4;
 inline constexpr size_t kMaxMembers = 64;
@@ -25,8 +25,8 @@ inline constexpr size_t kMaxNameBytes = 47;     // [a-z0-9_.-], first a letter o
 inline constexpr size_t kMaxEntryBytes = 4096;  // bounds the table and parity records of a newer minor version
 
 // Members that this version understands; any other one marked required is refused by name.
-inline constexpr std::string_view kKnownMembers[] = {"config",      "manifest.json", "graph.onnx",
-                                                     "memory_bank", "calibration",   "parity"};
+inline constexpr std::string_view kKnownMembers[] = {"config",     "manifest.json", "graph.onnx", "memory_bank",
+                                                     "bank_index", "calibration",   "parity"};
 
 enum class DataType : uint32_t { kBytes = 0, kFloat32 = 1, kFloat64 = 2, kUint8 = 3, kInt8 = 4, kUint32 = 5 };
 

@@ -331,6 +331,8 @@ template <>
 constexpr DataType kDataTypeOf<float> = DataType::kFloat32;
 template <>
 constexpr DataType kDataTypeOf<uint32_t> = DataType::kUint32;
+template <>
+constexpr DataType kDataTypeOf<uint8_t> = DataType::kUint8;
 
 }  // namespace
 
@@ -346,5 +348,6 @@ const T* MemberView::as(size_t rank) const {
 
 template const float* MemberView::as<float>(size_t) const;
 template const uint32_t* MemberView::as<uint32_t>(size_t) const;
+template const uint8_t* MemberView::as<uint8_t>(size_t) const;
 
 }  // namespace onceover

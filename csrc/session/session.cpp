@@ -5,8 +5,9 @@
 #include <cmath>
 
 #include "base/error.h"
+#include "base/finite.h"
 #include "kernels/dispatch.h"
-#include "scoring/nearest_neighbor.h"
+#include "scoring/build.h"
 
 namespace onceover {
 namespace {
@@ -42,6 +43,27 @@ MatrixView<const float> memory_bank_of(const Package& package, const Config& con
     fail(Status::kPackage, "%s: %s; write it again", package.label().c_str(), error.what());
   }
   return bank;
+}
+
+// The bank's search index, read in place; without one, an index for scanning in `own`.
+SearchIndex index_of(const Package& package, MatrixView<const float> bank, const KernelTable& table, Memory& memory,
+                     Buffer<uint8_t>& own) {
+  const MemberView* member = package.find("bank_index");
+  if (member == nullptr) {
+    BuildOptions scan_only;
+    scan_only.forced = true;
+    scan_only.representation = Representation::kScan;
+    own = build_index(bank, scan_only, table, memory);
+    return view_index(own.data(), own.size(), bank);
+  }
+  try {
+    const SearchIndex index = view_index(member->as<uint8_t>(1), static_cast<size_t>(member->size_bytes), bank);
+    check_made_for(index);
+    if (index.removed_count == index.row_count) fail(Status::kInput, "every row is removed");
+    return index;
+  } catch (const Error& error) {  // a user's input there, a damaged package here
+    fail(Status::kPackage, "%s: member 'bank_index': %s", package.label().c_str(), error.what());
+  }
 }
 
 template <typename T>
@@ -103,8 +125,10 @@ Session::Session(std::shared_ptr<const Package> package, const SessionOptions& o
       memory_(options.allocator, options.memory_limit_bytes),
       config_(read_config(*package_)),
       calibration_(read_calibration(*package_)),
-      bank_(memory_bank_of(*package_, config_)),
       kernels_(onceover::kernels()),
+      index_(index_of(*package_, memory_bank_of(*package_, config_), kernels_, memory_, own_index_)),
+      pool_(options.engine.threads > 0 ? static_cast<size_t>(options.engine.threads) : 1),
+      scratch_(memory_, pool_.threads() * search_scratch_bytes(index_, 1), "search scratch"),
       embedder_(config_, graph_of(*package_), options.engine, memory_),
       patch_scores_(memory_, config_.patch_count(), "patch scores"),
       nearest_rows_(memory_, config_.patch_count(), "nearest rows"),
@@ -127,7 +151,8 @@ void Session::score(const ImageView& image) {
 
   const auto scoring = Clock::now();
   const MatrixView<const float> queries(embeddings, config_.patch_count(), config_.embedding_dim);
-  nearest_neighbor(queries, bank_, patch_scores_.data(), nearest_rows_.data(), kernels_);
+  SearchStats stats;
+  search_on(pool_, index_, queries, 1, patch_scores_.data(), nearest_rows_.data(), kernels_, scratch_.data(), stats);
   const size_t worst = first_maximum(patch_scores_.data(), patch_scores_.size());
   result_.score = patch_scores_[worst];
   if (!std::isfinite(result_.score)) {

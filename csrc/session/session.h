@@ -6,6 +6,7 @@
 #include "image/anomaly_map.h"
 #include "kernels/kernel_table.h"
 #include "package/config.h"
+#include "scoring/memory_bank.h"
 #include "session/embedder.h"
 
 namespace onceover {
@@ -56,7 +57,8 @@ class Session {
   const Package& package() const { return *package_; }
   std::string engine_version() const { return embedder_.engine_version(); }
   size_t memory_bytes() const { return memory_.used_bytes(); }
-  size_t bank_rows() const { return bank_.rows; }
+  size_t bank_rows() const { return index_.row_count; }
+  const SearchIndex& search_index() const { return index_; }
 
  private:
   void require_run() const;
@@ -66,8 +68,11 @@ class Session {
   Memory memory_;
   Config config_;
   Calibration calibration_;
-  MatrixView<const float> bank_;
   const KernelTable& kernels_;
+  Buffer<uint8_t> own_index_;  // of a package that has no search index: every row is scanned
+  SearchIndex index_;
+  ThreadPool pool_;
+  Buffer<uint8_t> scratch_;
   Embedder embedder_;
   Buffer<float> patch_scores_;
   Buffer<uint32_t> nearest_rows_;

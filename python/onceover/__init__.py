@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         UsageError,
         VerificationError,
     )
+    from onceover.memory_bank import MemoryBank
     from onceover.runtime.inspector import Inspector
     from onceover.training.evaluate import EvaluationReport
     from onceover.training.fit import FitOptions
@@ -40,6 +41,7 @@ _HOMES = {
     "__version__": "onceover._core",
     "FitOptions": "onceover.training.fit",
     "Inspector": "onceover.runtime.inspector",
+    "MemoryBank": "onceover.memory_bank",
     "Region": "onceover.types",
     "Timing": "onceover.types",
     "Verdict": "onceover.types",
@@ -51,6 +53,7 @@ __all__ = [
     "InputError",
     "Inspector",
     "InternalError",
+    "MemoryBank",
     "MemoryLimitError",
     "MissingExtraError",
     "NotFittedError",

@@ -3,9 +3,10 @@
 An image argument is uint8 or uint16, (H, W) gray, (H, W, 3) or (H, W, 4); pixels of a row must be contiguous, rows
 may be strided. `color` is "rgb" or "bgr" (with a fourth channel: RGBA or BGRA, alpha ignored). A float array must be
 C-contiguous and aligned. A path is what os.fsencode takes. An object serves one thread at a time: a second one gets
-UsageError; only a Package may be shared.
+UsageError; only a Package, and a MemoryBank that is only searched, may be shared.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -38,10 +39,50 @@ def draw_anomaly_map(patch_scores: NDArray[np.float32], height: int, width: int,
 def resize_map(anomaly_map: NDArray[np.float32], height: int, width: int) -> NDArray[np.float32]: ...
 
 # scoring
-def nearest_neighbor(
-    queries: NDArray[np.float32], bank: NDArray[np.float32], isa: str | None = None
-) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """(Q, D), (M, D) → Euclidean distances (Q,), lowest indices (Q,); a non-finite query gives +inf and −1."""
+class MemoryBank:
+    """Rows (M, D) and their search index; rows (and a viewed index) are kept alive and not copied before a change.
+
+    Many threads may search one bank at once; a change refuses to run beside anything else.
+    """
+    def __init__(
+        self,
+        rows: NDArray[np.float32],
+        *,
+        samples: NDArray[np.float32] | None = None,
+        seed: int = 0,
+        representation: str | None = None,  # "scan", "rank" or "full"; None: chosen by a trial
+        rank1: int = 0,  # of a forced "rank"
+        rank2: int = 0,
+        memory_limit_bytes: int = 0,  # 0: none
+        progress: Callable[[int, int], None] | None = None,  # (done, total)
+        isa: str | None = None,
+    ) -> None: ...
+    @staticmethod
+    def view(rows: NDArray[np.float32], index: NDArray[np.uint8], isa: str | None = None) -> MemoryBank:
+        """index: what index_bytes gave, at an address that is a multiple of 64."""
+
+    def search(
+        self, queries: NDArray[np.float32], k: int = 1, threads: int = 1
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]: ...  # (Q, k), (Q, k); +inf and −1 where there is no neighbor
+    def add(self, rows: NDArray[np.float32]) -> int: ...  # the number of the first one
+    def remove(self, rows: list[int]) -> None: ...
+    def compact(self) -> None: ...
+    def index_bytes(self) -> bytes: ...  # a copy
+    def rows(self) -> NDArray[np.float32]: ...  # (M, D) a copy, removed rows included
+    @property
+    def alive(self) -> NDArray[np.bool_]: ...  # (M,)
+    @property
+    def stats(self) -> dict[str, Any]: ...  # of the last search: isa, and counts
+    @property
+    def dims(self) -> int: ...
+    @property
+    def row_count(self) -> int: ...  # without removed rows
+    @property
+    def representation(self) -> str: ...
+    @property
+    def ranks(self) -> tuple[int, int]: ...
+    @property
+    def index_size_bytes(self) -> int: ...
 
 class GreedyCoreset:
     def __init__(self, points: NDArray[np.float32], first: int, isa: str | None = None) -> None: ...

@@ -20,6 +20,8 @@ from onceover.errors import InputError, NotFittedError, UsageError
 
 DEFAULT_RATIO = 0.1
 DEFAULT_MAX_ROWS = 10_000  # 5 MB at D = 128; see benchmarks/README.md for what a row costs at run time
+GRAPH_NEIGHBORS = 9  # of each bank row, itself included: what re-weighting (eq. 7) looks at
+_SAMPLE_RUNS, _SAMPLE_RUN = 24, 16  # patches that choose the search index: runs of neighbors, as images have them
 _STEPS_PER_REPORT = 64
 _ROWS_PER_CHECK = 65_536
 
@@ -79,6 +81,7 @@ class PatchCore(Detector):
         self.projection_dim = projection_dim
         self.seed = seed
         self._rows: NDArray[np.float32] | None = None
+        self._bank: _core.MemoryBank | None = None
         self._chosen: NDArray[np.int64] | None = None
         self._covering_radius: float | None = None
 
@@ -94,6 +97,12 @@ class PatchCore(Detector):
             chosen = self._greedy(embeddings, count, rng, progress)
         self._chosen = np.asarray(chosen, dtype=np.int64)
         self._rows = np.ascontiguousarray(embeddings[self._chosen])
+        self._bank = _core.MemoryBank(
+            self._rows,
+            samples=_held_out(embeddings, self._chosen),
+            seed=self.seed,
+            progress=lambda done, total: progress("search index", done, total),
+        )
 
     def _greedy(
         self, embeddings: NDArray[np.float32], count: int, rng: np.random.Generator, progress: Progress
@@ -120,7 +129,13 @@ class PatchCore(Detector):
     def state(self) -> dict[str, NDArray[Any]]:
         if self._rows is None:
             raise NotFittedError("patchcore: the memory bank is empty; call fit first")
-        return {"memory_bank": self._rows}
+        assert self._bank is not None  # made with the rows
+        _, neighbors = self._bank.search(self._rows, min(GRAPH_NEIGHBORS, len(self._rows)))
+        return {
+            "memory_bank": self._rows,
+            "bank_index": np.frombuffer(self._bank.index_bytes(), np.uint8),
+            "bank_neighbors": neighbors.astype(np.uint32),
+        }
 
     @property
     def chosen(self) -> NDArray[np.int64]:
@@ -136,10 +151,22 @@ class PatchCore(Detector):
             "coreset": self.coreset,
             "bank": {key: value for key, value in asdict(self.bank).items() if value is not None},
             "bank_rows": 0 if self._rows is None else len(self._rows),
+            "search_index": None if self._bank is None else self._bank.representation,
             "projection_dim": self.projection_dim if self.coreset == "greedy" else None,
             "covering_radius": self._covering_radius,
             "seed": self.seed,
         }
+
+
+def _held_out(embeddings: NDArray[np.float32], chosen: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Some hundred patches (n, D) that are not in the bank; empty when there are few, and bank rows must do."""
+    unused = np.ones(len(embeddings), bool)
+    unused[chosen] = False
+    left = np.flatnonzero(unused)
+    if len(left) < _SAMPLE_RUNS * _SAMPLE_RUN:
+        return np.zeros((0, embeddings.shape[1]), np.float32)
+    starts = np.linspace(0, len(left) - _SAMPLE_RUN, _SAMPLE_RUNS).astype(np.int64)
+    return np.ascontiguousarray(embeddings[left[(starts[:, None] + np.arange(_SAMPLE_RUN)).ravel()]])
 
 
 def _check_finite(embeddings: NDArray[np.float32]) -> None:

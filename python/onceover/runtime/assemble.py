@@ -14,6 +14,7 @@ from onceover import _core
 from onceover.types import Calibration, GraphSpec
 
 RELATIVE_TOLERANCE = 1e-4  # of the parity replay: engine kernels differ by CPU; see tests/tolerances.py
+OPTIONAL_STATE = {"bank_index", "bank_neighbors"}  # a reader that does not know them scans, and scores the same
 MAP_STEP = 8  # the parity record keeps every 8th row and column of the map: 4 KB at 256 × 256
 
 
@@ -21,7 +22,7 @@ MAP_STEP = 8  # the parity record keeps every 8th row and column of the map: 4 K
 class PackageParts:
     """Everything a package is made of.
 
-    state: the detector's members (PatchCore: memory_bank float32 (M, D)).
+    state: the detector's members (PatchCore: memory_bank float32 (M, D), bank_index, bank_neighbors).
     bank_source: uint32 (M, 2), for every bank row its image (index into manifest bank_images) and patch; optional.
     """
 
@@ -64,7 +65,7 @@ def assemble(parts: PackageParts) -> _core.PackageWriter:
     writer.add("manifest.json", json.dumps(parts.manifest, indent=1, sort_keys=True, allow_nan=False).encode())
     writer.add("graph.onnx", parts.graph)
     for name, member in parts.state.items():
-        writer.add(name, member)
+        writer.add(name, member, required=name not in OPTIONAL_STATE)
     writer.add(
         "calibration",
         _core.calibration_bytes(

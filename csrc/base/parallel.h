@@ -1,0 +1,38 @@
+// A small pool of threads that sleep between calls; the only place that starts threads.
+#pragma once
+
+#include <condition_variable>
+#include <cstddef>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+namespace onceover {
+
+class ThreadPool {
+ public:
+  // threads ≥ 1 counts the caller: a pool of 1 starts none. Throws Error(kMemory) when the system gives no more
+  // threads.
+  explicit ThreadPool(size_t threads);
+  ~ThreadPool();
+  ThreadPool(const ThreadPool&) = delete;
+  ThreadPool& operator=(const ThreadPool&) = delete;
+
+  size_t threads() const noexcept { return workers_.size() + 1; }
+  // Calls work(context, part) for every part in [0, threads()), part 0 on the calling thread, and returns when all are
+  // done. `work` must not throw. One call at a time.
+  void run(void (*work)(void* context, size_t part) noexcept, void* context);
+
+ private:
+  void wait_for_work(size_t part);
+
+  std::mutex mutex_;
+  std::condition_variable start_, done_;
+  void (*work_)(void*, size_t) noexcept = nullptr;
+  void* context_ = nullptr;
+  size_t round_ = 0, running_ = 0;
+  bool stopping_ = false;
+  std::vector<std::thread> workers_;
+};
+
+}  // namespace onceover

@@ -1,0 +1,78 @@
+// Kernel bodies that are written once and compiled for each instruction set: an ISA file includes this inside its
+// target pragma and its anonymous namespace, after defining ONCEOVER_VECTOR_BYTES (its register width). GCC and Clang
+// vector types; every operation is elementwise and rounded on its own, so that each instruction set returns the same
+// bits. Not a header: no include guard, no includes.
+#ifndef ONCEOVER_VECTOR_BYTES
+#error "define ONCEOVER_VECTOR_BYTES before including portable.inl"
+#endif
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic ignored "-Wpsabi"  // vectors are passed between inlined functions only
+#endif
+#define ONCEOVER_INLINE inline __attribute__((always_inline))
+
+constexpr size_t kWidth = ONCEOVER_VECTOR_BYTES / 4;  // 32-bit lanes of a register
+constexpr size_t kParts = kQueryLanes / kWidth;       // registers of 16 lanes
+constexpr size_t kWide = kWidth / 2;                  // 64-bit lanes of a register
+constexpr size_t kWideParts = kQueryLanes / kWide;
+
+typedef float Floats __attribute__((vector_size(ONCEOVER_VECTOR_BYTES)));
+typedef int32_t Ints __attribute__((vector_size(ONCEOVER_VECTOR_BYTES)));
+typedef double Doubles __attribute__((vector_size(ONCEOVER_VECTOR_BYTES)));
+typedef float HalfFloats __attribute__((vector_size(ONCEOVER_VECTOR_BYTES / 2)));
+typedef int32_t HalfInts __attribute__((vector_size(ONCEOVER_VECTOR_BYTES / 2)));
+typedef float Four __attribute__((vector_size(16)));
+typedef double Two __attribute__((vector_size(16)));
+
+template <typename V, typename T>
+ONCEOVER_INLINE V load_as(const T* from) {
+  V value;
+  __builtin_memcpy(&value, from, sizeof value);
+  return value;
+}
+template <typename V, typename T>
+ONCEOVER_INLINE void store_to(T* to, const V& value) {
+  __builtin_memcpy(to, &value, sizeof value);
+}
+// Bytes ↔ 32-bit lanes: compilers take them apart one by one, so an ISA file may bring its own.
+#ifndef ONCEOVER_WIDEN_BYTES
+ONCEOVER_INLINE Ints widen_bytes(const int8_t* from) {
+  Ints value = {};
+  for (size_t lane = 0; lane < kWidth; ++lane) value[lane] = from[lane];
+  return value;
+}
+#define ONCEOVER_WIDEN_BYTES(from) widen_bytes(from)
+#endif
+#ifndef ONCEOVER_NARROW_TO_BYTES
+ONCEOVER_INLINE void narrow_to_bytes(int8_t* to, const Ints& value) {
+  for (size_t lane = 0; lane < kWidth; ++lane) to[lane] = static_cast<int8_t>(value[lane]);
+}
+#define ONCEOVER_NARROW_TO_BYTES(to, value) narrow_to_bytes(to, value)
+#endif
+
+// Four rows of four → four columns.
+ONCEOVER_INLINE void transpose_4x4(Four (&v)[4]) {
+  const Four low01 = __builtin_shufflevector(v[0], v[1], 0, 4, 1, 5),
+             high01 = __builtin_shufflevector(v[0], v[1], 2, 6, 3, 7);
+  const Four low23 = __builtin_shufflevector(v[2], v[3], 0, 4, 1, 5),
+             high23 = __builtin_shufflevector(v[2], v[3], 2, 6, 3, 7);
+  v[0] = __builtin_shufflevector(low01, low23, 0, 1, 4, 5);
+  v[1] = __builtin_shufflevector(low01, low23, 2, 3, 6, 7);
+  v[2] = __builtin_shufflevector(high01, high23, 0, 1, 4, 5);
+  v[3] = __builtin_shufflevector(high01, high23, 2, 3, 6, 7);
+}
+
+ONCEOVER_INLINE Floats splat(float value) { return Floats{} + value; }
+ONCEOVER_INLINE Ints splat(int32_t value) { return Ints{} + value; }
+ONCEOVER_INLINE Ints bits_of(const Floats& value) { return load_as<Ints>(&value); }
+ONCEOVER_INLINE Floats float_bits(const Ints& value) { return load_as<Floats>(&value); }
+
+constexpr float kRounder = 12582912.0f;  // 1.5 · 2^23: adding it rounds |v| < 2^22 to the nearest integer, ties to even
+constexpr int32_t kRounderBits = 0x4B400000;
+ONCEOVER_INLINE Ints nearest_integer(const Floats& value) { return bits_of(value + kRounder) - kRounderBits; }
+
+#include "kernels/portable_queries.inl"
+#include "kernels/portable_rows.inl"
+
+#define ONCEOVER_PORTABLE_KERNELS                                                                                   \
+  center_f32, along_axes_f32, quantize_f32, pack_tiles, transpose_lanes, combine_planes, encode_lanes, best_blocks, \
+      find_hits, refine_rows, squared_f32, squared_f64, pack_panel_f32, lower_to_center_f32, multiply_f64

@@ -1,0 +1,233 @@
+// Part of portable.inl: bounds and distances of bank rows, panels and matrix products.
+
+void best_blocks(const int32_t* maxima, size_t block_count, int32_t* best, int32_t* best_block) {
+  for (size_t p = 0; p < kParts; ++p) {
+    Ints value = load_as<Ints>(maxima + p * kWidth), at = {};
+    for (size_t block = 1; block < block_count; ++block) {
+      const Ints next = load_as<Ints>(maxima + block * kQueryLanes + p * kWidth);
+      at = next > value ? splat(static_cast<int32_t>(block)) : at;
+      value = next > value ? next : value;
+    }
+    store_to(best + p * kWidth, value);
+    store_to(best_block + p * kWidth, at);
+  }
+}
+
+size_t find_hits(const int32_t* maxima, const float* block_errors, size_t* first, size_t last, const LaneBounds& bounds,
+                 size_t capacity, uint32_t* blocks, int32_t* thresholds) {
+  constexpr float kLowest =
+      -1073741760.0f;  // > −2^30: no empty slot passes; below every score of a row (≥ −2^29 − 2^25)
+  constexpr float kHighest = 2147483520.0f;  // the largest float below 2^31: no score is that high
+  size_t count = 0, block = *first;
+  for (; block < last && count < capacity; ++block) {
+    Ints passed = {};
+    for (size_t p = 0; p < kParts; ++p) {
+      const Floats reach = load_as<Floats>(bounds.reach + p * kWidth) + block_errors[block];
+      Floats bound =
+          load_as<Floats>(bounds.base + p * kWidth) - load_as<Floats>(bounds.curve + p * kWidth) * reach * reach;
+      bound = bound > kLowest ? bound : splat(kLowest);
+      bound = bound < kHighest ? bound : splat(kHighest);
+      const Ints threshold = __builtin_convertvector(bound, Ints);
+      store_to(thresholds + count * kQueryLanes + p * kWidth, threshold);
+      passed |= load_as<Ints>(maxima + block * kQueryLanes + p * kWidth) >= threshold;
+    }
+    uint64_t any = 0, words[sizeof passed / 8];
+    __builtin_memcpy(words, &passed, sizeof passed);
+    for (size_t word = 0; word < sizeof passed / 8; ++word) any |= words[word];
+    blocks[count] = static_cast<uint32_t>(block);
+    count += any != 0 ? 1 : 0;
+  }
+  *first = block;
+  return count;
+}
+
+// ((p[j] + p[j+8]) for j < 8, then + 4, + 2, + 1.
+ONCEOVER_INLINE float sum_of_partials(const float* partial) {
+  const Four sums = (load_as<Four>(partial) + load_as<Four>(partial + 8)) +
+                    (load_as<Four>(partial + 4) + load_as<Four>(partial + 12));
+  return (sums[0] + sums[2]) + (sums[1] + sums[3]);
+}
+ONCEOVER_INLINE double sum_of_partials(const double* partial) {
+  const Two even =
+      (load_as<Two>(partial) + load_as<Two>(partial + 8)) + (load_as<Two>(partial + 4) + load_as<Two>(partial + 12));
+  const Two odd = (load_as<Two>(partial + 2) + load_as<Two>(partial + 10)) +
+                  (load_as<Two>(partial + 6) + load_as<Two>(partial + 14));
+  const Two sums = even + odd;
+  return sums[0] + sums[1];
+}
+
+void refine_rows(const float* z, const float* weights, const CodeBlocks& blocks, const int8_t* refine, size_t rank2,
+                 const uint32_t* pairs, size_t count, float* squared) {
+  constexpr size_t kAhead = 6;  // rows whose bytes are on their way while one is worked on
+  const size_t rank1 = blocks.tiles * kTileDims;
+  for (size_t i = 0; i < count; ++i) {
+    if (i + kAhead < count) {
+      const int8_t* next = refine + (pairs[i + kAhead] >> 4) * rank2;
+      for (size_t line = 0; line < rank2; line += 64) __builtin_prefetch(next + line);
+    }
+    const size_t slot = pairs[i] >> 4, lane = pairs[i] & 15;
+    const float* query = z + lane * rank2;
+    const int8_t* fine_codes = refine + slot * rank2;
+    const int8_t* codes = blocks.codes + slot / 16 * 16 * rank1 + slot % 16 * kTileDims;
+    Floats sums[kParts] = {};
+    for (size_t j = 0; j < rank1; j += kQueryLanes) {
+      for (size_t p = 0; p < kParts; ++p) {
+        const size_t at = j + p * kWidth;
+        const Ints code = ONCEOVER_WIDEN_BYTES(codes + at / kTileDims * kTileBytes + at % kTileDims);
+        const Ints fine = (code << 8) + ONCEOVER_WIDEN_BYTES(fine_codes + at);
+        const Floats back = __builtin_convertvector(fine, Floats) * load_as<Floats>(weights + at);
+        const Floats difference = load_as<Floats>(query + at) - back;
+        sums[p] += difference * difference;
+      }
+    }
+    for (size_t j = rank1; j < rank2; j += kQueryLanes) {
+      for (size_t p = 0; p < kParts; ++p) {
+        const size_t at = j + p * kWidth;
+        const Ints fine = ONCEOVER_WIDEN_BYTES(fine_codes + at);
+        const Floats back = __builtin_convertvector(fine, Floats) * load_as<Floats>(weights + at);
+        const Floats difference = load_as<Floats>(query + at) - back;
+        sums[p] += difference * difference;
+      }
+    }
+    float partial[kQueryLanes];
+    __builtin_memcpy(partial, sums, sizeof partial);
+    squared[i] = sum_of_partials(partial);
+  }
+}
+
+float squared_f32(const float* a, const float* b, size_t dims) {
+  Floats sums[kParts] = {};
+  size_t i = 0;
+  for (; i + kQueryLanes <= dims; i += kQueryLanes) {
+    for (size_t p = 0; p < kParts; ++p) {
+      const Floats difference = load_as<Floats>(a + i + p * kWidth) - load_as<Floats>(b + i + p * kWidth);
+      sums[p] += difference * difference;
+    }
+  }
+  float partial[kQueryLanes];
+  __builtin_memcpy(partial, sums, sizeof partial);
+  for (size_t j = 0; i + j < dims; ++j) {
+    const float difference = a[i + j] - b[i + j];
+    partial[j] += difference * difference;
+  }
+  return sum_of_partials(partial);
+}
+
+double squared_f64(const float* a, const float* b, size_t dims) {
+  Doubles sums[kWideParts] = {};
+  size_t i = 0;
+  for (; i + kQueryLanes <= dims; i += kQueryLanes) {
+    for (size_t p = 0; p < kWideParts; ++p) {
+      const Doubles difference = __builtin_convertvector(load_as<HalfFloats>(a + i + p * kWide), Doubles) -
+                                 __builtin_convertvector(load_as<HalfFloats>(b + i + p * kWide), Doubles);
+      sums[p] += difference * difference;
+    }
+  }
+  double partial[kQueryLanes];
+  __builtin_memcpy(partial, sums, sizeof partial);
+  for (size_t j = 0; i + j < dims; ++j) {
+    const double difference = static_cast<double>(a[i + j]) - static_cast<double>(b[i + j]);
+    partial[j] += difference * difference;
+  }
+  return sum_of_partials(partial);
+}
+
+void pack_panel_f32(const float* const* rows, const float* mean, size_t dims, float* panel) {
+  for (size_t half = 0; half < kPanelRows; half += 4) {
+    // A null row reads the mean in its place, which leaves zeros.
+    const float* from[4];
+    for (size_t r = 0; r < 4; ++r) from[r] = rows[half + r] != nullptr ? rows[half + r] : mean;
+    size_t k = 0;
+    for (; k + 4 <= dims; k += 4) {
+      const Four middle = load_as<Four>(mean + k);
+      Four square[4];
+      for (size_t r = 0; r < 4; ++r) square[r] = load_as<Four>(from[r] + k) - middle;
+      transpose_4x4(square);
+      for (size_t j = 0; j < 4; ++j) store_to(panel + (k + j) * kPanelRows + half, square[j]);
+    }
+    for (; k < dims; ++k) {
+      for (size_t r = 0; r < 4; ++r) panel[k * kPanelRows + half + r] = from[r][k] - mean[k];
+    }
+  }
+}
+
+// Four points at a time share the loads of the center.
+size_t lower_to_center_f32(const float* points, size_t row_count, size_t dims, const float* center,
+                           float* min_squared) {
+  constexpr size_t kGroup = 4;
+  size_t farthest = 0;
+  for (size_t row = 0; row < row_count; row += kGroup) {
+    const size_t valid = row_count - row < kGroup ? row_count - row : kGroup;
+    const float* vectors[kGroup];
+    for (size_t v = 0; v < kGroup; ++v) vectors[v] = points + (row + (v < valid ? v : 0)) * dims;
+    Floats sums[kGroup][kParts] = {};
+    size_t i = 0;
+    for (; i + kQueryLanes <= dims; i += kQueryLanes) {
+      for (size_t p = 0; p < kParts; ++p) {
+        const Floats other = load_as<Floats>(center + i + p * kWidth);
+        for (size_t v = 0; v < kGroup; ++v) {
+          const Floats difference = load_as<Floats>(vectors[v] + i + p * kWidth) - other;
+          sums[v][p] += difference * difference;
+        }
+      }
+    }
+    for (size_t v = 0; v < valid; ++v) {
+      float partial[kQueryLanes];
+      __builtin_memcpy(partial, sums[v], sizeof partial);
+      for (size_t j = 0; i + j < dims; ++j) {
+        const float difference = vectors[v][i + j] - center[i + j];
+        partial[j] += difference * difference;
+      }
+      const float squared = sum_of_partials(partial);
+      if (squared < min_squared[row + v]) min_squared[row + v] = squared;
+      if (min_squared[row + v] > min_squared[farthest]) farthest = row + v;
+    }
+  }
+  return farthest;
+}
+
+// Tiles of 4 rows × 16 columns stay in registers; `inner` is walked once per tile.
+void multiply_f64(const double* left, size_t left_stride, const double* right, size_t right_stride, double* out,
+                  size_t out_stride, size_t rows, size_t inner, size_t columns) {
+  constexpr size_t kRows = 4, kColumns = 16, kVectors = kColumns / kWide;
+  for (size_t column = 0; column < columns; column += kColumns) {
+    for (size_t row = 0; row < rows; row += kRows) {
+      const size_t valid = rows - row < kRows ? rows - row : kRows;
+      const double* from[kRows];
+      for (size_t r = 0; r < kRows; ++r) from[r] = left + (row + (r < valid ? r : 0)) * left_stride;
+      Doubles sums[kRows][kVectors] = {};
+      for (size_t k = 0; k < inner; ++k) {
+        for (size_t v = 0; v < kVectors; ++v) {
+          const Doubles values = load_as<Doubles>(right + k * right_stride + column + v * kWide);
+          for (size_t r = 0; r < kRows; ++r) sums[r][v] += values * from[r][k];
+        }
+      }
+      for (size_t r = 0; r < valid; ++r) {
+        for (size_t v = 0; v < kVectors; ++v) {
+          double* to = out + (row + r) * out_stride + column + v * kWide;
+          store_to(to, load_as<Doubles>(to) + sums[r][v]);
+        }
+      }
+    }
+  }
+}
+
+// scan_f32 without fused multiply-add, for instruction sets that bring none of their own.
+[[maybe_unused]] void portable_scan_f32(const float* tiles, size_t tile_count, size_t dims, const float* panel,
+                                        const float* start, float* maxima) {
+  for (size_t tile = 0; tile < tile_count; ++tile) {
+    const float* queries = tiles + tile * dims * kQueryLanes;
+    for (size_t p = 0; p < kParts; ++p) {
+      Floats sums[kPanelRows];
+      for (size_t row = 0; row < kPanelRows; ++row) sums[row] = splat(start[row]);
+      for (size_t k = 0; k < dims; ++k) {
+        const Floats values = load_as<Floats>(queries + k * kQueryLanes + p * kWidth);
+        for (size_t row = 0; row < kPanelRows; ++row) sums[row] += values * panel[k * kPanelRows + row];
+      }
+      float* to = maxima + tile * kQueryLanes + p * kWidth;
+      Floats best = load_as<Floats>(to);
+      for (size_t row = 0; row < kPanelRows; ++row) best = sums[row] > best ? sums[row] : best;
+      store_to(to, best);
+    }
+  }
+}

@@ -1,0 +1,10 @@
+// What portable.inl takes from 256-bit x86: bytes to and from 32-bit lanes.
+#define ONCEOVER_WIDEN_BYTES(from) ((Ints)_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(from))))
+#define ONCEOVER_NARROW_TO_BYTES(to, value) narrow_256((to), (__m256i)(value))
+
+inline __attribute__((always_inline)) void narrow_256(int8_t* to, __m256i value) {
+  const __m256i first_bytes = _mm256_set1_epi32(0x0c080400);  // of the four lanes of each half
+  const __m256i packed = _mm256_shuffle_epi8(value, first_bytes);
+  _mm_storel_epi64(reinterpret_cast<__m128i*>(to),
+                   _mm_unpacklo_epi32(_mm256_castsi256_si128(packed), _mm256_extracti128_si256(packed, 1)));
+}

@@ -7,19 +7,28 @@ PIP := $(PY) -m pip -qq --disable-pip-version-check
 PYTEST := $(PY) -m pytest -q -ra
 
 METADATA := setup.py pyproject.toml VERSION
-CORE_SOURCES := $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.def' -o -name CMakeLists.txt)
-CXX_FILES = $$(git ls-files 'csrc/*.cpp' 'csrc/*.h' 'tests/*.cpp' 'tests/*.h' 'tests/*.c')
+CORE_SOURCES := $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.inl' -o -name '*.def' \
+  -o -name CMakeLists.txt)
+CXX_FILES = $$(git ls-files 'csrc/*.cpp' 'csrc/*.h' 'csrc/*.inl' 'tests/*.cpp' 'tests/*.h' 'tests/*.c')
 FIND_ENGINE := from onceover.runtime.session import engine_library as find; print(find("onnxruntime"))
 ENGINE_FOR_TESTS = ONCEOVER_TEST_ORT=$$($(PY) -c '$(FIND_ENGINE)') \
   && export ONCEOVER_TEST_ORT ONCEOVER_TEST_GRAPH="$(CURDIR)/build/tests/tiny.onnx"
+# Emulated CPUs. ARM: neither dotprod nor i8mm, dotprod, both. x86: CPU=the best instruction set it must offer (qemu 7.2
+# has no AVX-512; -feature: what it cannot emulate and would warn of).
+ARM_CPUS := cortex-a53 cortex-a76 max
+X86_LEVELS := Nehalem=scalar Haswell-noTSX,-pcid,-x2apic,-tsc-deadline,-invpcid=avx2
+X86_LEVEL_TESTS := $(patsubst tests/%.cpp,%,$(wildcard tests/test_kernels.cpp tests/test_memory_bank.cpp))
+# $(call needs,program,packages) ends a recipe where the program is missing: fails with CI=true, else says SKIPPED.
+needs = command -v $(1) >/dev/null || { echo "$@: no $(1) here; install it: apt-get install $(2)"; \
+  test "$$CI" != true && echo "$@: SKIPPED"; exit; }
 PY_FILES := setup.py python export tests $(wildcard benchmarks)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check test-cpp test-python test-sanitizers test-slow bench clean
+.PHONY: help demo test check test-cpp test-python test-arm test-x86-levels test-sanitizers test-slow bench clean
 
 help: ## show this list
-	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' Makefile
+	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' Makefile
 
 demo: $(VENV)/.core ## install what runs onceover and show it on a small drawn data set
 	@echo "demo: fitting, evaluating and drawing a contact sheet"
@@ -55,6 +64,28 @@ build/tests/CMakeCache.txt: csrc/CMakeLists.txt VERSION
 build/tests/tiny.onnx: tests/tiny_package.py $(VENV)/.installed-dev
 	@mkdir -p $(@D) && $(PY) tests/tiny_package.py $@
 
+test-arm: ## C++ tests that need no engine, cross-built for ARM, on emulated CPUs
+	@$(call needs,aarch64-linux-gnu-g++,g++-aarch64-linux-gnu qemu-user-static); \
+	$(call needs,qemu-aarch64-static,g++-aarch64-linux-gnu qemu-user-static); \
+	echo "test-arm: building the C++ tests for aarch64" \
+	&& cmake -S csrc -B build/arm64 -DCMAKE_TOOLCHAIN_FILE="$(CURDIR)/csrc/arm64.cmake" -DCMAKE_RULE_MESSAGES=OFF \
+	  -DONCEOVER_BUILD_TESTS=ON -DONCEOVER_WERROR=ON >/dev/null \
+	&& cmake --build build/arm64 --parallel $(JOBS) -- --no-print-directory -s \
+	&& for cpu in $(ARM_CPUS); do \
+	  echo "test-arm: running them on an emulated $$cpu"; \
+	  QEMU_CPU=$$cpu ONCEOVER_QEMU=1 ctest --test-dir build/arm64 --parallel $(JOBS) --exclude-regex '^engines$$' \
+	    --output-on-failure --no-tests=error || exit 1; \
+	done
+
+test-x86-levels: build/tests/CMakeCache.txt ## kernel tests on emulated x86 CPUs without AVX, and without AVX-512
+	@test "$$(uname -sm)" = "Linux x86_64" || { echo "$@: SKIPPED, this is not x86-64 Linux"; exit; }; \
+	$(call needs,qemu-x86_64-static,qemu-user-static); \
+	cmake --build build/tests --parallel $(JOBS) --target $(X86_LEVEL_TESTS) -- --no-print-directory -s \
+	&& for level in $(X86_LEVELS); do for test in $(X86_LEVEL_TESTS); do \
+	  echo "test-x86-levels: running $$test on an emulated $${level%%[,=]*} ($${level##*=})"; \
+	  QEMU_CPU=$${level%=*} ONCEOVER_ISA=$${level##*=} ONCEOVER_QEMU=1 qemu-x86_64-static build/tests/$$test || exit 1; \
+	done; done
+
 test-sanitizers: build/tests/tiny.onnx ## C++ tests under the address and undefined-behavior sanitizers
 	@echo "test-sanitizers: building and running the C++ tests with sanitizers"
 	@cmake -S csrc -B build/sanitizers -DCMAKE_RULE_MESSAGES=OFF -DONCEOVER_BUILD_TESTS=ON -DONCEOVER_WERROR=ON \
@@ -70,7 +101,7 @@ test-slow: $(VENV)/.installed-dev $(VENV)/.core ## what builds wheels and fresh 
 	@echo "test-slow: running the slow tests"
 	@$(PYTEST) -m slow tests
 
-bench: $(VENV)/.installed-dev $(VENV)/.core ## benchmarks; see benchmarks/README.md
+bench: $(VENV)/.installed-bench $(VENV)/.core ## benchmarks; see benchmarks/README.md
 	@$(PY) -m pytest -q --benchmark-only benchmarks
 
 # Setuptools, wheel and pybind11 live in the environment, so that the editable build needs no isolated copy of them.
@@ -91,6 +122,11 @@ $(VENV)/.installed-dev: $(METADATA) | $(PY)
 	@echo "install: onceover with the extras train and dev (compiles the core)"
 	@$(PIP) install --no-build-isolation -e '.[train,dev]'
 	@touch $@ $(VENV)/.installed-run
+
+$(VENV)/.installed-bench: $(VENV)/.installed-dev
+	@echo "install: what the benchmarks compare with"
+	@$(PIP) install --no-build-isolation -e '.[train,dev,bench]'
+	@touch $@
 
 $(VENV)/.core: $(CORE_SOURCES) $(VENV)/.installed-run
 	@echo "build: the compiled core"

@@ -1,0 +1,299 @@
+"""MemoryBank.search beside faiss, torch and numpy: 784 queries, k = 1, one thread, every method in one loop.
+
+    python -m pytest -q --benchmark-only benchmarks/bench_nearest_neighbor.py -s      # the active instruction set
+    python benchmarks/bench_nearest_neighbor.py --isa avx512vnni avx2 --only real --json build/nearest.json
+    python benchmarks/bench_nearest_neighbor.py --scaling | --exactness 1000000 | --coreset
+
+All query-side work is timed, what depends on the bank alone is not. Times are medians over rounds A B C A B C …: thread
+CPU time for the ratios (the machine is shared), wall time beside it. The base is faiss IndexFlatL2 *tuned*: below
+Q · D = 128,000 it does not use BLAS by default. Answers are judged by brute_force.py, in float64.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import features
+import numpy as np
+import pytest
+from brute_force import brute_force, judge, sweep
+from peers import (
+    FAISS_ALWAYS_BLAS,
+    FAISS_DEFAULT,
+    FOREIGN_VARIABLES,
+    OURS,
+    ROUNDS,
+    TUNED,
+    faiss_flat,
+    interleave,
+    numpy_mm,
+    one_thread,
+    ours,
+    torch_mm,
+)
+from pytest_benchmark.fixture import BenchmarkFixture
+from reporting import machine, plain_table, show, summary, wide_console
+from rich.console import Console
+from rich.progress import Progress
+
+import onceover
+from onceover import _core
+
+
+@dataclass(frozen=True)
+class Case:
+    """One bank; `targets` are times faster than tuned faiss by instruction set, from the acceptance of issue 3."""
+
+    data: str
+    dim: int
+    rows: int
+    group: str
+    targets: dict[str, float] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return f"{self.data}-{self.dim}x{self.rows // 1000}k"
+
+
+def _targets(amx: float, vnni: float | None = None, avx2: float | None = None) -> dict[str, float]:
+    named = {"amx": amx, "avx512vnni": vnni, "avx2": avx2}
+    return {isa: target for isa, target in named.items() if target is not None}
+
+
+D128, D384, D1024, BIG = _targets(15, 5, 2), _targets(30, 14, 6), _targets(50, 20), _targets(80, 32)
+CASES = (
+    Case("mt", 128, 10_000, "real", D128),
+    Case("mt", 384, 10_000, "real", D384),
+    Case("mt", 1024, 10_000, "real", D1024),
+    Case("mt", 1024, 50_000, "real", BIG),
+    Case("mt", 96, 10_000, "real"),
+    *(Case("mt-coreset", dim, 10_000, "real", t) for dim, t in ((128, D128), (384, D384), (1024, D1024))),
+    *(Case("pcb", dim, 10_000, "real", t) for dim, t in ((96, {}), (128, D128), (384, D384), (1024, D1024))),
+    Case("pcb-coreset", 384, 10_000, "real", D384),
+    *(Case("clustered", dim, 10_000, "synthetic") for dim in (128, 384, 1024)),
+    Case("gauss", 384, 10_000, "synthetic", _targets(12)),
+    Case("gauss", 1024, 10_000, "synthetic", _targets(10)),
+    *(
+        Case(data, 384, 10_000, "bad", _targets(0.9, 0.9))
+        for data in ("out_of_distribution", "duplicated", "offset", "heavy_tails", "mixed")
+    ),
+    *(Case(data, 384, 10_000, "bad", _targets(0.5, 0.5)) for data in ("one_row", "rounding")),
+)
+
+
+def measure(case: Case, rounds: int = ROUNDS) -> tuple[dict[str, Any], Callable[[], object]]:
+    """Every method on one case → a record, and the search of ours for pytest-benchmark."""
+    one_thread()
+    bank, queries = features.bank_and_queries(case.data, case.dim, case.rows)
+    truth = brute_force(bank, queries)
+    start = time.perf_counter()
+    memory_bank = onceover.MemoryBank.build(bank, metric="l2")
+    build_s = time.perf_counter() - start
+    methods = {
+        "faiss default": faiss_flat(bank, FAISS_DEFAULT),
+        TUNED: faiss_flat(bank, FAISS_ALWAYS_BLAS),
+        "torch mm + min": torch_mm(bank),
+        "numpy mm + argmin": numpy_mm(bank),
+        OURS: ours(memory_bank),
+    }
+    verdicts = {name: judge(truth, *search(queries)) for name, search in methods.items()}
+    times = interleave({name: (lambda s=search: s(queries)) for name, search in methods.items()}, rounds)
+    record = {
+        "case": str(case),
+        "isa": _core.isa(),
+        "target": case.targets.get(_core.isa()),
+        "ratio": times[TUNED][0] / times[OURS][0],
+        "methods": {
+            name: {"cpu_ms": times[name][0], "wall_ms": times[name][1], **asdict(verdicts[name])} for name in methods
+        },
+        "queries": len(queries),
+        "representation": memory_bank.representation,
+        "stats": memory_bank.stats,
+        "index_bytes_per_row": memory_bank.size_bytes / case.rows,
+        "build_s": build_s,
+    }
+    return record, lambda: methods[OURS](queries)
+
+
+def scaling(case: Case, rounds: int) -> dict[str, Any]:
+    """Wall time of one thread over that of two, beside what two threads can reach on this machine right now.
+
+    The ceiling: two Python threads, each with a bank of its own and one thread. A matrix product likewise, for the FMA
+    units. Every sample repeats its call until it takes about 50 ms. Shared or hyper-threaded cores stay below 2.
+    """
+    one_thread()
+    data, queries = features.bank_and_queries(case.data, case.dim, case.rows)
+    banks = [onceover.MemoryBank.build(data, metric="l2") for _ in range(2)]
+    factors = [np.random.default_rng(seed).standard_normal((2, 768, 768), np.float32) for seed in range(2)]
+    start = time.perf_counter()
+    banks[0].search(queries, k=1, threads=1)
+    repeats = max(1, round(0.05 / (time.perf_counter() - start)))
+
+    def search(which: int, threads: int = 1) -> None:
+        for _ in range(repeats):
+            banks[which].search(queries, k=1, threads=threads)
+
+    def multiply(which: int) -> None:
+        for _ in range(6):
+            np.matmul(factors[which][0], factors[which][1])
+
+    with ThreadPoolExecutor(2) as pool:
+        calls = {
+            "one": lambda: search(0),
+            "two": lambda: search(0, threads=2),
+            "pair": lambda: list(pool.map(search, range(2))),
+            "product": lambda: multiply(0),
+            "products": lambda: list(pool.map(multiply, range(2))),
+        }
+        wall = {name: found[1] for name, found in interleave(calls, rounds, threads=2).items()}
+    speedup, ceiling = wall["one"] / wall["two"], 2 * wall["one"] / wall["pair"]
+    return {
+        "case": str(case),
+        "isa": _core.isa(),
+        "one_thread_ms": wall["one"] / repeats,
+        "two_threads_ms": wall["two"] / repeats,
+        "speedup": speedup,
+        "ceiling": ceiling,
+        "fraction": speedup / ceiling,
+        "matmul_ceiling": 2 * wall["product"] / wall["products"],
+    }
+
+
+def coreset(steps: int = 200) -> list[dict[str, Any]]:
+    """GreedyCoreset at 50,000 × 384 → 10 % beside the plain algorithm in numpy, which is extrapolated from `steps`."""
+    one_thread()
+    points, _ = features.bank_and_queries("mt", 384, 50_000)
+    count = len(points) // 10
+    norms = np.einsum("nd,nd->n", points, points)
+    difference = np.empty_like(points)
+
+    def by_differences(index: int) -> Any:
+        np.subtract(points, points[index], out=difference)
+        return np.einsum("nd,nd->n", difference, difference)
+
+    def by_products(index: int) -> Any:  # fewer bytes, but inexact
+        return norms + norms[index] - 2 * (points @ points[index])
+
+    start = time.thread_time()
+    greedy = _core.GreedyCoreset(points, 0)
+    greedy.select(count)
+    ours_s = time.thread_time() - start
+
+    def line(method: str, seconds: float, how: str, same: str) -> dict[str, Any]:
+        return {
+            "method": method,
+            "CPU s": seconds,
+            "how": how,
+            "ours × faster": seconds / ours_s,
+            "same": same,
+        }
+
+    records = [line(f"GreedyCoreset, {_core.isa()}", ours_s, f"all {count} steps", "")]
+    for name, squared_to in (("numpy, differences", by_differences), ("numpy, products", by_products)):
+        start = time.thread_time()
+        selected, nearest = [0], squared_to(0)  # nearest: squared distance to the selection, (N,)
+        while len(selected) < steps:
+            selected.append(int(nearest.argmax()))
+            np.minimum(nearest, squared_to(selected[-1]), out=nearest)
+        total = (time.thread_time() - start) * count / steps
+        same = int((np.array(selected) == greedy.selected[:steps]).cumprod().sum())
+        records.append(line(name, total, f"{steps} steps, extrapolated to {count}", f"first {same} of {steps}"))
+    return records
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def bench_nearest_neighbor(benchmark: BenchmarkFixture, case: Case) -> None:
+    """The interleaved comparison of one case goes to `extra_info` and, with -s, to the screen."""
+    if not features.available():
+        pytest.skip(f"no shared images and weights in {features.SHARED}")
+    if foreign := [name for name in FOREIGN_VARIABLES if name in os.environ]:
+        pytest.skip(f"{', '.join(foreign)} is set and slows the peers; run again with `env -u {foreign[0]} …`")
+    record, search = measure(case)
+    show(record, wide_console())
+    benchmark.extra_info.update(record, machine=machine())
+    benchmark.pedantic(search, rounds=ROUNDS, warmup_rounds=1)
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--isa", nargs="+", help="instruction sets, each in a process of its own; default: the active")
+    parser.add_argument("--only", nargs="+", help="real, synthetic, bad, or parts of case names such as mt-384x10k")
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
+    parser.add_argument("--json", type=Path, help="also write the records here; with --isa to NAME-<isa>.json")
+    mode = parser.add_mutually_exclusive_group()
+    mode.add_argument("--scaling", action="store_true", help="two threads against one, beside the machine's ceiling")
+    mode.add_argument("--exactness", type=int, metavar="N", help="judge at least N answers by float64")
+    mode.add_argument("--coreset", action="store_true", help="greedy k-center at 50,000 × 384 → 10 %%")
+    return parser.parse_args()
+
+
+def _in_clean_processes(isas: list[str], path: Path | None) -> int:
+    """This command again, once for each instruction set, without the variables that OpenBLAS would read."""
+    environment = {name: value for name, value in os.environ.items() if name not in FOREIGN_VARIABLES}
+    argv = [sys.executable, *sys.argv]
+    for isa in isas:
+        own = [f"--json={path.with_stem(f'{path.stem}-{isa}')}"] if path else []
+        code = subprocess.run([*argv, "--isa", isa, *own], env={**environment, "ONCEOVER_ISA": isa}).returncode
+        if code:
+            return code
+    return 0
+
+
+def _run(options: argparse.Namespace, console: Console) -> list[dict[str, Any]]:
+    if options.exactness:
+        makers = {
+            OURS: lambda bank, threads: ours(onceover.MemoryBank.build(bank, metric="l2"), threads),
+            TUNED: lambda bank, threads: faiss_flat(bank, FAISS_ALWAYS_BLAS),
+        }
+        one_thread()
+        return sweep(options.exactness, makers, console)
+    if options.coreset:
+        records = coreset()
+        plain_table("greedy k-center, 50,000 × 384 → 10 %, one thread", records, console)
+        return records
+    records = []
+    only = options.only or (["mt-128x10k", "mt-384x10k", "mt-1024"] if options.scaling else [""])
+    cases = [case for case in CASES if any(word == case.group or word in str(case) for word in only)]
+    if not cases:
+        raise SystemExit(f"--only {' '.join(only)}: no such case; there are {', '.join(map(str, CASES))}")
+    # no refresh thread: it would run beside what is measured
+    with Progress(console=console, transient=True, auto_refresh=False, disable=not console.is_terminal) as progress:
+        task = progress.add_task("", total=len(cases))
+        for case in cases:
+            progress.update(task, description=str(case), refresh=True)
+            if options.scaling:
+                records.append(scaling(case, max(options.rounds, 9)))
+            else:
+                records.append(measure(case, options.rounds)[0])
+                show(records[-1], console)
+            progress.advance(task)
+    if options.scaling:
+        plain_table("two threads against one, wall time", records, console)
+    else:
+        summary(records, console)
+    return records
+
+
+def main() -> None:
+    options = _parse()
+    elsewhere = options.isa is not None and options.isa != [os.environ.get("ONCEOVER_ISA")]
+    if elsewhere or set(FOREIGN_VARIABLES) & set(os.environ):
+        raise SystemExit(_in_clean_processes(options.isa or [_core.isa()], options.json))
+    console = wide_console()
+    console.print(machine())
+    records = _run(options, console)
+    if options.json:
+        options.json.write_text(json.dumps(records, indent=1, default=str))
+
+
+if __name__ == "__main__":
+    main()

@@ -118,7 +118,7 @@ def measure(case: Case, rounds: int = ROUNDS) -> tuple[dict[str, Any], Callable[
         "queries": len(queries),
         "representation": memory_bank.representation,
         "stats": memory_bank.stats,
-        "index_bytes_per_row": memory_bank.size_bytes / case.rows,
+        "index_bytes_per_row": memory_bank.index_size_bytes / case.rows,
         "build_s": build_s,
     }
     return record, lambda: methods[OURS](queries)

@@ -151,18 +151,35 @@ void pack_panel_f32(const float* const* rows, const float* mean, size_t dims, fl
   }
 }
 
-// Four points at a time share the loads of the center.
+// The first two additions of sum_of_partials, in registers.
+ONCEOVER_INLINE Four quarter_sums(const Floats (&sums)[kParts]) {
+#if ONCEOVER_VECTOR_BYTES == 64
+  const HalfFloats eight = __builtin_shufflevector(sums[0], sums[0], 0, 1, 2, 3, 4, 5, 6, 7) +
+                           __builtin_shufflevector(sums[0], sums[0], 8, 9, 10, 11, 12, 13, 14, 15);
+  return __builtin_shufflevector(eight, eight, 0, 1, 2, 3) + __builtin_shufflevector(eight, eight, 4, 5, 6, 7);
+#elif ONCEOVER_VECTOR_BYTES == 32
+  const Floats eight = sums[0] + sums[1];
+  return __builtin_shufflevector(eight, eight, 0, 1, 2, 3) + __builtin_shufflevector(eight, eight, 4, 5, 6, 7);
+#else
+  return (sums[0] + sums[2]) + (sums[1] + sums[3]);
+#endif
+}
+
+// Four points at a time share the loads of the center, and the last additions: a lane each.
 size_t lower_to_center_f32(const float* points, size_t row_count, size_t dims, const float* center,
                            float* min_squared) {
   constexpr size_t kGroup = 4;
+  const size_t whole = dims / kQueryLanes * kQueryLanes, left = dims - whole;
+  float tails[kGroup + 1][kQueryLanes] = {};  // padded with zeros, which add nothing
+  __builtin_memcpy(tails[kGroup], center + whole, left * sizeof(float));
   size_t farthest = 0;
+  float largest = 0;
   for (size_t row = 0; row < row_count; row += kGroup) {
     const size_t valid = row_count - row < kGroup ? row_count - row : kGroup;
     const float* vectors[kGroup];
     for (size_t v = 0; v < kGroup; ++v) vectors[v] = points + (row + (v < valid ? v : 0)) * dims;
     Floats sums[kGroup][kParts] = {};
-    size_t i = 0;
-    for (; i + kQueryLanes <= dims; i += kQueryLanes) {
+    for (size_t i = 0; i < whole; i += kQueryLanes) {
       for (size_t p = 0; p < kParts; ++p) {
         const Floats other = load_as<Floats>(center + i + p * kWidth);
         for (size_t v = 0; v < kGroup; ++v) {
@@ -171,16 +188,30 @@ size_t lower_to_center_f32(const float* points, size_t row_count, size_t dims, c
         }
       }
     }
-    for (size_t v = 0; v < valid; ++v) {
-      float partial[kQueryLanes];
-      __builtin_memcpy(partial, sums[v], sizeof partial);
-      for (size_t j = 0; i + j < dims; ++j) {
-        const float difference = vectors[v][i + j] - center[i + j];
-        partial[j] += difference * difference;
+    if (left > 0) {
+      for (size_t v = 0; v < kGroup; ++v) {
+        for (size_t j = 0; j < left; ++j) tails[v][j] = vectors[v][whole + j];
       }
-      const float squared = sum_of_partials(partial);
-      if (squared < min_squared[row + v]) min_squared[row + v] = squared;
-      if (min_squared[row + v] > min_squared[farthest]) farthest = row + v;
+      for (size_t p = 0; p < kParts; ++p) {
+        const Floats other = load_as<Floats>(tails[kGroup] + p * kWidth);
+        for (size_t v = 0; v < kGroup; ++v) {
+          const Floats difference = load_as<Floats>(tails[v] + p * kWidth) - other;
+          sums[v][p] += difference * difference;
+        }
+      }
+    }
+    Four quarters[kGroup] = {quarter_sums(sums[0]), quarter_sums(sums[1]), quarter_sums(sums[2]),
+                             quarter_sums(sums[3])};
+    transpose_4x4(quarters);
+    float squared[kGroup];
+    store_to(squared, (quarters[0] + quarters[2]) + (quarters[1] + quarters[3]));
+    for (size_t v = 0; v < valid; ++v) {
+      const float least = squared[v] < min_squared[row + v] ? squared[v] : min_squared[row + v];
+      min_squared[row + v] = least;
+      if (row + v == 0 || least > largest) {
+        largest = least;
+        farthest = row + v;
+      }
     }
   }
   return farthest;

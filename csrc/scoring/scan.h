@@ -7,7 +7,7 @@
 
 namespace onceover {
 
-inline constexpr size_t kScanLanes = 384;  // queries of one pass over the rows
+inline constexpr size_t kScanLanes = 432;  // queries of one pass over the rows: 27 tiles, and 784 queries take two
 
 size_t scan_scratch_bytes(const SearchIndex& index);
 

@@ -76,7 +76,7 @@ double distance_squared(const float* a, const float* b, size_t dims) {
 
 // How many of the k neighbors of each query are wrong.
 size_t count_wrong(const Rows& bank, const Rows& queries, size_t dims, size_t k, const std::vector<float>& distances,
-                   const std::vector<uint32_t>& ids) {
+                   const std::vector<uint32_t>& ids, bool tell = true) {
   const size_t rows = bank.size() / dims;
   size_t wrong = 0;
   std::vector<std::pair<double, uint32_t>> all(rows);
@@ -100,7 +100,7 @@ size_t count_wrong(const Rows& bank, const Rows& queries, size_t dims, size_t k,
       const bool equal_rows =
           known && std::memcmp(bank.data() + id * dims, bank.data() + all[i].second * dims, dims * sizeof(float)) == 0;
       const bool tied = known && std::fabs(found - all[i].first) <= 1e-13 * all[i].first && !equal_rows;
-      if (!(same || tied)) {
+      if (tell && !(same || tied)) {
         std::fprintf(stderr, "query %zu, neighbor %zu: row %u at %.17g, expected row %u at %.17g\n", q, i, id, found,
                      all[i].second, all[i].first);
       }
@@ -185,9 +185,9 @@ void test_the_count_itself_notices_a_wrong_row_and_a_wrong_distance() {
   CHECK(count_wrong(bank, queries, dims, 1, distances, ids) == 0);
   std::vector<float> off = distances;
   off[4] = std::nextafter(std::nextafter(off[4], 0.0f), 0.0f);
-  CHECK(count_wrong(bank, queries, dims, 1, off, ids) == 1);
+  CHECK(count_wrong(bank, queries, dims, 1, off, ids, false) == 1);
   ids[7] = (ids[7] + 1) % 50;
-  CHECK(count_wrong(bank, queries, dims, 1, distances, ids) == 1);
+  CHECK(count_wrong(bank, queries, dims, 1, distances, ids, false) == 1);
 }
 
 // One index, searched by every table and split: the same bits.

@@ -8,9 +8,9 @@
 #include <string>
 #include <vector>
 
+#include "base/sha256.h"
 #include "package/config.h"
 #include "package/reader.h"
-#include "package/sha256.h"
 #include "package/writer.h"
 
 namespace samples {

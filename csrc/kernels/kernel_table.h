@@ -142,6 +142,17 @@ struct KernelTable {
   // elements. For building an index: PCA, projection.
   void (*multiply_f64)(const double* left, size_t left_stride, const double* right, size_t right_stride, double* out,
                        size_t out_stride, size_t rows, size_t inner, size_t columns);
+
+  // Keys of scores: unsigned integers in the order of the scores, −0 the same as 0, then shifted right by `shift` < 32.
+  // From the bits alone, so that flushing of subnormals changes nothing.
+  void (*keys_f32)(const float* scores, size_t count, uint32_t shift, uint32_t* keys);
+
+  size_t (*count_nan_f32)(const float* scores, size_t count);
+
+  // Bit i % 64 of words[i / 64] tells whether bytes[i] is not 0; the bits beyond `count` are 0.
+  void (*nonzero_bits)(const uint8_t* bytes, size_t count, uint64_t* words);
+
+  uint64_t (*sum_bytes)(const uint8_t* bytes, size_t count);
 };
 
 }  // namespace onceover

@@ -16,6 +16,20 @@ inline __attribute__((always_inline)) void narrow_four(int8_t* to, int32x4_t val
   __builtin_memcpy(to, &four, sizeof four);
 }
 
+#define ONCEOVER_NONZERO_64(bytes) nonzero_four(bytes)
+
+inline __attribute__((always_inline)) uint64_t nonzero_four(const uint8_t* bytes) {
+  const uint8x16_t weights = vreinterpretq_u8_u64(vdupq_n_u64(0x8040201008040201u));  // a bit for each of 8 bytes
+  uint8x16_t bits[4];
+#pragma GCC unroll 4
+  for (size_t i = 0; i < 4; ++i) {
+    const uint8x16_t value = vld1q_u8(bytes + 16 * i);
+    bits[i] = vandq_u8(vtstq_u8(value, value), weights);
+  }
+  const uint8x16_t pairs = vpaddq_u8(vpaddq_u8(bits[0], bits[1]), vpaddq_u8(bits[2], bits[3]));
+  return vgetq_lane_u64(vreinterpretq_u64_u8(vpaddq_u8(pairs, pairs)), 0);
+}
+
 #include "kernels/portable.inl"
 
 constexpr size_t kRowsAtOnce = 4;

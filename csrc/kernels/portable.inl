@@ -33,7 +33,8 @@ template <typename V, typename T>
 ONCEOVER_INLINE void store_to(T* to, const V& value) {
   __builtin_memcpy(to, &value, sizeof value);
 }
-// Bytes ↔ 32-bit lanes: compilers take them apart one by one, so an ISA file may bring its own.
+// Bytes ↔ 32-bit lanes: compilers take them apart one by one, so an ISA file may bring its own. So with
+// ONCEOVER_NONZERO_64 (portable_maps.inl).
 #ifndef ONCEOVER_WIDEN_BYTES
 ONCEOVER_INLINE Ints widen_bytes(const int8_t* from) {
   Ints value = {};
@@ -70,9 +71,11 @@ constexpr float kRounder = 12582912.0f;  // 1.5 · 2^23: adding it rounds |v| < 
 constexpr int32_t kRounderBits = 0x4B400000;
 ONCEOVER_INLINE Ints nearest_integer(const Floats& value) { return bits_of(value + kRounder) - kRounderBits; }
 
+#include "kernels/portable_maps.inl"
 #include "kernels/portable_queries.inl"
 #include "kernels/portable_rows.inl"
 
-#define ONCEOVER_PORTABLE_KERNELS                                                                                   \
-  center_f32, along_axes_f32, quantize_f32, pack_tiles, transpose_lanes, combine_planes, encode_lanes, best_blocks, \
-      find_hits, refine_rows, squared_f32, squared_f64, pack_panel_f32, lower_to_center_f32, multiply_f64
+#define ONCEOVER_PORTABLE_KERNELS                                                                                    \
+  center_f32, along_axes_f32, quantize_f32, pack_tiles, transpose_lanes, combine_planes, encode_lanes, best_blocks,  \
+      find_hits, refine_rows, squared_f32, squared_f64, pack_panel_f32, lower_to_center_f32, multiply_f64, keys_f32, \
+      count_nan_f32, nonzero_bits, sum_bytes

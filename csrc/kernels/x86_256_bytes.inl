@@ -1,4 +1,4 @@
-// What portable.inl takes from 256-bit x86: bytes to and from 32-bit lanes.
+// What portable.inl takes from 256-bit x86: bytes to and from 32-bit lanes, bytes to bits.
 #define ONCEOVER_WIDEN_BYTES(from) ((Ints)_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(from))))
 #define ONCEOVER_NARROW_TO_BYTES(to, value) narrow_256((to), (__m256i)(value))
 
@@ -7,4 +7,11 @@ inline __attribute__((always_inline)) void narrow_256(int8_t* to, __m256i value)
   const __m256i packed = _mm256_shuffle_epi8(value, first_bytes);
   _mm_storel_epi64(reinterpret_cast<__m128i*>(to),
                    _mm_unpacklo_epi32(_mm256_castsi256_si128(packed), _mm256_extracti128_si256(packed, 1)));
+}
+
+#define ONCEOVER_NONZERO_64(bytes) (nonzero_256(bytes) | static_cast<uint64_t>(nonzero_256((bytes) + 32)) << 32)
+
+inline __attribute__((always_inline)) uint32_t nonzero_256(const uint8_t* bytes) {
+  const __m256i value = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(bytes));
+  return ~static_cast<uint32_t>(_mm256_movemask_epi8(_mm256_cmpeq_epi8(value, _mm256_setzero_si256())));
 }

@@ -7,13 +7,13 @@
 #include <cstdint>
 #include <string_view>
 
+#include "base/sha256.h"
+
 #if defined(__BYTE_ORDER__) && __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
 #error "packages are read in place, which takes a little-endian machine"
 #endif
 
 namespace onceover {
-
-using Digest = std::array<uint8_t, 32>;
 
 inline constexpr uint8_t kMagic[8] = {0x89, 'O', 'O', 'V', '\r', '\n', 0x1a, '\n'};  // text-mode transfer breaks it
 inline constexpr uint16_t kFormatMajor = 0;

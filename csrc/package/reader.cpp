@@ -15,7 +15,7 @@
 
 #include "base/error.h"
 #include "base/interrupted.h"
-#include "package/sha256.h"
+#include "base/sha256.h"
 
 namespace onceover {
 namespace {

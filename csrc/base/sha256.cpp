@@ -1,5 +1,5 @@
 // SHA-256 in portable C++ (FIPS 180-4, sections 4.1.2, 5.1.1 and 6.2).
-#include "package/sha256.h"
+#include "base/sha256.h"
 
 #include <cstring>
 

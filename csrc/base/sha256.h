@@ -1,12 +1,13 @@
-// SHA-256 (FIPS 180-4), for member hashes and the package id.
+// SHA-256 (FIPS 180-4), for what must be found damaged: packages, stored metrics.
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 
-#include "package/layout.h"
-
 namespace onceover {
+
+using Digest = std::array<uint8_t, 32>;
 
 class Sha256 {
  public:

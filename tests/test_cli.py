@@ -247,7 +247,7 @@ def test_names_that_are_not_utf8_are_taken_everywhere_and_shown_escaped(work: Pa
     assert main(["verify", f"{name}.absent"]) == 3
 
 
-@pytest.mark.parametrize("what", ["backbones", "detectors", "targets", "engines", "isas"])
+@pytest.mark.parametrize("what", ["backbones", "detectors", "targets", "layouts", "engines", "isas"])
 def test_list_shows_one_table_or_all(what: str, capsys: Capture) -> None:
     status, one = answer(capsys, "list", what)
     assert (status, list(one)) == (0, [what])
@@ -264,6 +264,7 @@ def test_list_names_everything_that_is_registered(capsys: Capture) -> None:
     assert names["backbones"] >= set(registry.BACKBONES)
     assert names["detectors"] == set(registry.DETECTORS)
     assert names["targets"] == set(registry.EXPORT_TARGETS)
+    assert names["layouts"] == set(registry.LAYOUTS)
     assert [row["state"] for row in listing["isas"]].count("active") == 1
     assert {row["name"]: row["state"] for row in listing["engines"]}["onnxruntime"] == "ready"
 

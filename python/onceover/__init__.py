@@ -90,14 +90,22 @@ def fit(
 
 
 def evaluate(
-    package: str | os.PathLike[str], dataset: str | os.PathLike[str], resolution: str | int = "mask"
+    package: str | os.PathLike[str],
+    dataset: str | os.PathLike[str],
+    resolution: str | int = "mask",
+    layout: str = "auto",
+    category: str | None = None,
 ) -> EvaluationReport:
-    """Inspect a labelled folder (MVTec layout) with a package. resolution: "mask", or pixels squared."""
+    """Inspect a labelled data set with a package. resolution: "mask", or pixels squared.
+
+    layout: one of `onceover list layouts`, or found by itself; category: one of several products in the data set.
+    """
     from onceover.runtime.inspector import Inspector
+    from onceover.training.dataset import read_dataset
     from onceover.training.evaluate import evaluate as evaluate_with
 
     with Inspector.open(package) as inspector:
-        return evaluate_with(inspector, dataset, resolution)
+        return evaluate_with(inspector, read_dataset(dataset, layout, category), resolution)
 
 
 def __getattr__(name: str) -> Any:

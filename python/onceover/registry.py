@@ -1,6 +1,6 @@
 """Names a user can say → "module:attribute", loaded on demand, so that listing them imports nothing.
 
-A new backbone, detector or export target is one new file and one line here.
+A new backbone, detector, export target or data set layout is one new file and one line here.
 """
 
 from __future__ import annotations
@@ -24,6 +24,18 @@ EXPORT_TARGETS: Mapping[str, str] = {
     "onnx": "onceover.export.to_onnx:export_backbone",
 }
 
+# In the order in which they are tried on a folder; exactly one must fit.
+LAYOUTS: Mapping[str, str] = {
+    "mvtec": "onceover.training.layouts.mvtec:MVTec",
+    "mvtec_ad2": "onceover.training.layouts.mvtec_ad2:MVTecAD2",
+    "mvtec_loco": "onceover.training.layouts.mvtec_loco:MVTecLOCO",
+    "visa": "onceover.training.layouts.visa:VisA",
+    "btad": "onceover.training.layouts.btad:BTAD",
+    "kolektor": "onceover.training.layouts.kolektor:Kolektor",
+    "magnetic_tile": "onceover.training.layouts.magnetic_tile:MagneticTile",
+    "csv": "onceover.training.layouts.csv_table:CSVTable",
+}
+
 
 def load(kind: str, name: str, table: Mapping[str, str]) -> Any:
     """The object registered as `name`; UnknownNameError with near matches, MissingExtraError without torch."""
@@ -39,4 +51,4 @@ def load(kind: str, name: str, table: Mapping[str, str]) -> Any:
     return getattr(module, attribute)
 
 
-__all__ = ["BACKBONES", "DETECTORS", "EXPORT_TARGETS", "load"]
+__all__ = ["BACKBONES", "DETECTORS", "EXPORT_TARGETS", "LAYOUTS", "load"]

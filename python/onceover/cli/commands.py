@@ -19,7 +19,7 @@ from onceover.types import Verdict
 if TYPE_CHECKING:
     from onceover.runtime.inspector import Inspector
 
-LISTINGS = ("backbones", "detectors", "targets", "engines", "isas")
+LISTINGS = ("backbones", "detectors", "targets", "layouts", "engines", "isas")
 
 
 def version() -> str:
@@ -35,6 +35,8 @@ def run_fit(options: argparse.Namespace, output: Output) -> int:
     def show_plan(plan: FitPlan) -> None:
         if plan.copies:
             output.warn(f"{plan.copies} images are copies of others byte for byte; each counts as the same part")
+        if plan.layout:
+            output.say(f"a data set (layout {plan.layout}): learning from the normal images of its train split only")
         rate = percent(plan.false_alarm_rate)
         output.say(
             f"{len(plan.bank_images)} images for the memory bank, {len(plan.calibration_images)} held out "
@@ -55,6 +57,8 @@ def run_fit(options: argparse.Namespace, output: Output) -> int:
             false_alarm_rate=options.false_alarm,
             holdout=options.holdout,
             groups=options.groups,
+            layout=options.layout,
+            category=options.category,
             seed=options.seed,
             engine=options.engine,
             threads=options.threads,
@@ -131,6 +135,7 @@ def _backbone(options: argparse.Namespace) -> str | bytes:
 
 def run_evaluate(options: argparse.Namespace, output: Output) -> int:
     from onceover.report.contact_sheet import SheetRow, draw_contact_sheet
+    from onceover.training.dataset import read_dataset
     from onceover.training.evaluate import evaluate
 
     if options.save:
@@ -145,8 +150,9 @@ def run_evaluate(options: argparse.Namespace, output: Output) -> int:
         rows.append(SheetRow(name=sample.relative, image=image, verdict=verdict, ground_truth=mask))
 
     inspector = _open_inspector(options)
+    dataset = read_dataset(options.dataset, options.layout, options.category)
     with output.progress() as progress:
-        report = evaluate(inspector, options.dataset, options.resolution, progress, keep if options.save else None)
+        report = evaluate(inspector, dataset, options.resolution, progress, keep if options.save else None)
     show_report(report, output)
     if options.save:
         write_image(options.save, draw_contact_sheet(pick_rows(rows), report.name))
@@ -158,8 +164,10 @@ def run_evaluate(options: argparse.Namespace, output: Output) -> int:
 def show_report(report: Any, output: Output) -> None:
     """The tables of one evaluation."""
     at = "mask resolution" if report.resolution == "mask" else f"{report.resolution} pixels"
+    counts = f"{report.good} good, {report.anomalous} anomalous"
+    counts += f", {report.unlabeled} unlabeled" if report.unlabeled else ""
     output.table(
-        f"{report.name}: {report.good} good, {report.anomalous} anomalous images, maps at {at}",
+        f"{report.name}: {counts} images, layout {report.layout}, maps at {at}",
         ("image AUROC ", "pixel AUROC ", "AUPRO(0.3) ", "F1-max ", "false alarms ", "target ", "missed "),
         [
             (
@@ -174,7 +182,8 @@ def show_report(report: Any, output: Output) -> None:
         [
             (row.defect, str(row.images), "n/a" if row.detected is None else str(row.detected), number(row.image_auroc))
             for row in report.defects
-        ],
+        ]
+        + ([] if report.mean_image_auroc is None else [("mean", "", "", number(report.mean_image_auroc))]),
     )
     stages = [stage for stage in report.latency_ms if stage != "total_ms"]
     output.table(
@@ -330,6 +339,10 @@ def _listing() -> dict[str, list[dict[str, Any]]]:
         "backbones": backbones,
         "detectors": [{"name": name} for name in registry.DETECTORS],
         "targets": [{"name": name} for name in registry.EXPORT_TARGETS],
+        "layouts": [
+            {"name": name, "expects": registry.load("layout", name, registry.LAYOUTS).expects}
+            for name in registry.LAYOUTS
+        ],
         "engines": [
             {"name": e.name, "version": e.version or "", "state": e.problem or "ready"} for e in available_engines()
         ],

@@ -42,7 +42,9 @@ def build_parser() -> argparse.ArgumentParser:
     _add_inspect(subparsers)
     _add_verify(subparsers)
     _add_export(subparsers)
-    listing = _command(subparsers, "list", "what is here: backbones, detectors, engines, instruction sets", _list)
+    listing = _command(
+        subparsers, "list", "what is here: backbones, detectors, layouts, engines, instruction sets", _list
+    )
     listing.add_argument("what", nargs="?", help=f"only this table: {', '.join(commands.LISTINGS)}")
     demo = _command(subparsers, "demo", "draw an inspection data set, fit, evaluate and show the results", run_demo)
     demo.add_argument("-o", "--output", type=Path, default=Path("demo"), help="folder for everything (default: demo)")
@@ -81,11 +83,16 @@ def _add_seed(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=_seed, default=0, help="of every random choice: the same seed, the same file")
 
 
+def _add_layout(parser: argparse.ArgumentParser, layout_help: str) -> None:
+    parser.add_argument("--layout", default="auto", metavar="NAME", help=layout_help)
+    parser.add_argument("--category", metavar="NAME", help="which product of a data set that holds several")
+
+
 def _add_fit(subparsers: Any) -> None:
     fit = _command(
         subparsers, "fit", "learn from a folder of images of good parts and write one package", commands.run_fit
     )
-    fit.add_argument("directory", type=Path, help="folder of images of good parts only")
+    fit.add_argument("directory", type=Path, help="folder of images of good parts only, or a data set")
     fit.add_argument("-o", "--output", type=Path, required=True, help="the package to write, e.g. part.onceover")
     fit.add_argument(
         "--backbone", default=None, help="an exported .onnx, or a name of `onceover list` (default: embedded)"
@@ -105,6 +112,7 @@ def _add_fit(subparsers: Any) -> None:
         "--holdout", type=_share_or_count, help="share (0.2) or number (50) of parts held out for calibration"
     )
     fit.add_argument("--groups", type=Path, help="CSV with columns file,group: images of the same part count once")
+    _add_layout(fit, "of a data set, whose train images are learned from (default: auto)")
     _add_seed(fit)
     fit.add_argument("--name", help="product name (default: from the folder)")
     _add_engine(fit)
@@ -130,11 +138,10 @@ def _resolution(text: str) -> str | int:
 
 
 def _add_evaluate(subparsers: Any) -> None:
-    evaluate = _command(
-        subparsers, "evaluate", "inspect a labelled data set (MVTec layout) and report", commands.run_evaluate
-    )
+    evaluate = _command(subparsers, "evaluate", "inspect a labelled data set and report", commands.run_evaluate)
     evaluate.add_argument("package", type=Path)
-    evaluate.add_argument("dataset", type=Path, help="folder with test/good, test/<defect>, ground_truth/<defect>")
+    evaluate.add_argument("dataset", type=Path, help="folder (test/good, test/<defect>, ground_truth/<defect>) or .csv")
+    _add_layout(evaluate, "how the data set is laid out: a name of `onceover list layouts` (default: auto)")
     evaluate.add_argument(
         "--resolution", type=_resolution, default="mask", help="compare maps at 'mask' size (default) or at N pixels"
     )

@@ -113,6 +113,16 @@ def plan_holdout(n_groups: int, alpha: float, explicit: bool, holdout: float | N
     return held
 
 
+def check_validation(n_groups: int, alpha: float, explicit: bool) -> None:
+    """UsageError when a data set's own validation split cannot support a rate that the user asked for."""
+    required = required_groups(alpha)
+    if explicit and n_groups < required:
+        raise UsageError(
+            f"a false-alarm rate of {alpha:g} takes {required} normal images (or groups) of validation, the data set "
+            f"has {n_groups}; ask for a rate of at least {1 / (n_groups + 1):.3g}, or hold out train images (--holdout)"
+        )
+
+
 def realised_rate_interval(n: int, alpha: float, confidence: float = 0.9) -> tuple[float, float]:
     """Where the false-alarm rate on the line may lie, given the n scores drawn: central interval of Beta(n+1−k, k).
 

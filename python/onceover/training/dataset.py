@@ -1,6 +1,6 @@
-"""Folders of images → samples with label and mask; explicit, seeded splits by groups of images of one part.
+"""Data set → samples with label and mask, in any layout of the registry; explicit, seeded splits by groups of images.
 
-The layout is that of MVTec AD: train/good, test/<good or kind of defect>, ground_truth/<kind of defect>/<stem>_mask.*.
+A layout (training/layouts/) knows which file is what; what holds for every layout is here.
 """
 
 from __future__ import annotations
@@ -10,63 +10,155 @@ import hashlib
 import os
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from onceover.errors import InputError, UsageError
-from onceover.images import EXTENSIONS, list_images, visible_files
+from onceover import registry
+from onceover.errors import InputError, UsageError, unknown_name
 
-GOOD_NAMES = frozenset({"good", "ok", "normal"})  # folder names, in any case
-MASK_SUFFIXES = ("_mask", "", "_GT")  # after the stem of the image, tried in this order
+if TYPE_CHECKING:
+    from onceover.training.layouts.layout import Layout
 
-Split = Literal["train", "test"]
+Split = Literal["train", "validation", "test"]
+Label = Literal[-1, 0, 1]
+MAX_CATEGORIES = 40  # named in a message; Real-IAD has 30
+
+
+@dataclass(frozen=True)
+class Saturation:
+    """When a defect of MVTec LOCO counts as found: after `threshold` pixels, or that share of its area if relative."""
+
+    pixel_value: int  # of the defect in its mask
+    defect: str
+    threshold: float
+    relative: bool
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One image. relative: POSIX path below the root. label: 0 normal, 1 anomalous. defect: its folder below test.
+    """One image. relative: POSIX path below the root. label: 0 normal, 1 anomalous, -1 unknown. defect: its kind.
 
-    mask_path is None for a normal image, and for an anomalous one without ground truth (image-level metrics only).
+    mask_path and channels (MVTec LOCO: one mask for each defect, with their saturations) are empty for a normal image
+    and for an anomalous one without ground truth (image-level metrics only). positive_from: the least mask value that
+    means defective; None: as images.read_mask decides. condition: the lighting, where a layout tells it.
     """
 
     path: Path
     relative: str
     split: Split
-    label: Literal[0, 1]
+    label: Label
     defect: str
     mask_path: Path | None = None
+    positive_from: int | None = None
+    channels: tuple[Path, ...] = ()
+    saturations: tuple[Saturation, ...] = ()
+    condition: str = ""
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """train and test in byte-wise order of their relative paths; problems: what a person should know, in sentences."""
+    """Splits in byte-wise order of their relative paths; problems: what a person should know, in sentences.
+
+    train holds normal images only. validation is for calibration: it is neither learned from nor tested on.
+    """
 
     name: str
     train: tuple[Sample, ...]
     test: tuple[Sample, ...]
     problems: tuple[str, ...] = ()
+    validation: tuple[Sample, ...] = ()
+    layout: str = ""
 
 
-def read_dataset(root: str | os.PathLike[str]) -> Dataset:
-    """The samples below `root`, which holds train/good, test, or both; a good folder may also be named ok or normal.
+def read_dataset(root: str | os.PathLike[str], layout: str = "auto", category: str | None = None) -> Dataset:
+    """The samples below `root` (for the layout csv: a table of them), in a layout of registry.LAYOUTS.
 
-    Raises InputError when the root is missing or holds neither. What is merely odd (a missing mask, a mask without
-    image, defective images in train, the same picture in train and test) is reported in `problems`.
+    category: one of several products below root. Raises InputError when the root is missing, fits no layout or more
+    than one, or lacks what its layout needs; UnknownNameError for a layout. What is merely odd (a missing mask, a mask
+    without image, defective images in train, the same picture in train and test) is reported in `problems`.
     """
     root = Path(root)
-    if not root.is_dir():
-        raise InputError(f"{root}: no such folder; give one with train/good and test inside")
-    problems: list[str] = []
-    train = _read_train(root, problems)
-    test = _read_test(root, problems)
-    if not train and not test:
-        found = ", ".join(sorted(path.name for path in root.iterdir())[:8]) or "nothing"
-        raise InputError(f"{root}: no images in train/good or in test/<kind>; expected that layout, found {found}")
-    problems += _duplicates(train, test)
-    return Dataset(root.resolve().name, tuple(train), tuple(test), tuple(problems))
+    if not root.exists():
+        raise InputError(f"{root}: no such folder or table; give a folder with train/good and test inside")
+    if category is not None and (root / category).is_dir():
+        asked = fitting_layouts(root) if layout == "auto" else [layout]
+        if not any(_layout(name).takes_category for name in asked):  # no table of objects, so one folder for each
+            root, category = root / category, None
+    name = _detect(root) if layout == "auto" else layout
+    reader = _layout(name)
+    if category is not None and not reader.takes_category:
+        raise unknown_name("category", category, subfolders(root))
+    dataset = reader.read(root, category)
+    train, validation, test = (
+        tuple(sorted(samples, key=lambda sample: os.fsencode(sample.relative)))
+        for samples in (dataset.train, dataset.validation, dataset.test)
+    )
+    twins = [
+        *_duplicates(train, validation, "calibration is too good by it"),
+        *_duplicates((*train, *validation), test, "test results are too good by it"),
+    ]
+    problems = (*dataset.problems, *twins)
+    return replace(dataset, train=train, validation=validation, test=test, problems=problems, layout=name)
+
+
+def fitting_layouts(root: Path) -> list[str]:
+    """Names of the layouts that `root` has; empty for an ordinary folder of images."""
+    return [name for name in registry.LAYOUTS if _layout(name).matches(root)]
+
+
+def dataset_folders(root: Path) -> list[str]:
+    """Names of the folders in `root` that are a data set each: its categories."""
+    return [name for name in subfolders(root) if fitting_layouts(root / name)]
+
+
+def subfolders(directory: Path) -> list[str]:
+    """Names of the visible folders in one that need not exist, byte-wise in order."""
+    if not directory.is_dir():
+        return []
+    try:
+        names = [path.name for path in directory.iterdir() if path.is_dir() and not path.name.startswith(".")]
+    except OSError as error:
+        raise InputError(f"{directory}: cannot be read ({error.strerror}); check its permissions") from error
+    return sorted(names, key=os.fsencode)
+
+
+def relative_path(path: Path, root: Path) -> str:
+    """POSIX path below root, with ../ where it lies outside."""
+    return Path(os.path.relpath(path.absolute(), root.absolute())).as_posix()
+
+
+def listed(names: Sequence[str], limit: int = 5) -> str:
+    """For a message: the first few, and how many more."""
+    shown = ", ".join(names[:limit])
+    return shown if len(names) <= limit else f"{shown} and {len(names) - limit} more"
+
+
+def read_csv_lines(file: Path, columns: Sequence[str]) -> list[tuple[int, dict[str, str]]]:
+    """(line number, column → text) of a CSV in UTF-8, with or without byte order mark; blank lines are skipped.
+
+    Raises InputError for an unreadable file and for a header that lacks one of the columns.
+    """
+    expected = ",".join(columns)
+    try:
+        with open(file, newline="", encoding="utf-8-sig") as stream:
+            reader = csv.DictReader(stream)
+            header = [name.strip().lower() for name in reader.fieldnames or ()]
+            reader.fieldnames = header
+            lines = [
+                (reader.line_num, {key: (text or "").strip() for key, text in line.items() if key}) for line in reader
+            ]
+    except OSError as error:
+        raise InputError(f"{file}: cannot be read ({error.strerror}); check the path of the CSV file") from error
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{file}: not a CSV text file in UTF-8 ({error}); expected the header {expected}") from error
+    missing = [column for column in columns if column not in header]
+    if missing:
+        found = ", ".join(header) or "nothing"
+        raise InputError(f"{file}, line 1: expected the columns {' and '.join(columns)}, found {found}")
+    return lines
 
 
 def read_groups(file: str | os.PathLike[str], images: Sequence[Path], root: str | os.PathLike[str]) -> dict[Path, str]:
@@ -86,7 +178,7 @@ def read_groups(file: str | os.PathLike[str], images: Sequence[Path], root: str 
     missing: list[str] = []
     ambiguous: list[str] = []
     for image in images:
-        keys = (_relative(image, root), _relative(image, file.parent))
+        keys = (relative_path(image, root), relative_path(image, file.parent))
         found = {table[key] for key in keys if key in table}
         candidates = by_name.get(image.name, set())
         if not found and len(candidates) == 1 and twins[image.name] == 1:
@@ -94,13 +186,13 @@ def read_groups(file: str | os.PathLike[str], images: Sequence[Path], root: str 
         if len(found) == 1:
             groups[image] = found.pop()
         elif found or candidates:
-            ambiguous.append(_relative(image, root))
+            ambiguous.append(relative_path(image, root))
         else:
-            missing.append(_relative(image, root))
+            missing.append(relative_path(image, root))
     if missing:
-        raise InputError(f"{file}: no group for {_list(missing)}; add a line for each image (path relative to {root})")
+        raise InputError(f"{file}: no group for {listed(missing)}; add a line for each image (path relative to {root})")
     if ambiguous:
-        names = _list(ambiguous)
+        names = listed(ambiguous)
         raise InputError(f"{file}: more than one group could be meant for {names}; write paths relative to {root}")
     return groups
 
@@ -140,47 +232,37 @@ def split_holdout(
     return bank, calibration
 
 
-def _read_train(root: Path, problems: list[str]) -> list[Sample]:
-    samples: list[Sample] = []
-    for image in _images(root / "train"):
-        kind = _kind(image, root / "train")
-        if kind.lower() in GOOD_NAMES:
-            samples.append(Sample(image, _relative(image, root), "train", 0, kind))
-        else:
-            problems.append(f"{_relative(image, root)}: left out, train is read from train/good only")
-    return samples
+def _layout(name: str) -> Layout:
+    layout: Layout = registry.load("layout", name, registry.LAYOUTS)()
+    return layout
 
 
-def _read_test(root: Path, problems: list[str]) -> list[Sample]:
-    masks: dict[str, list[Path]] = defaultdict(list)  # "kind/sub/stem" → files
-    for mask in _images(root / "ground_truth"):
-        masks[_relative(mask.with_suffix(""), root / "ground_truth")].append(mask)
-    used: set[str] = set()
-    samples: list[Sample] = []
-    for image in _images(root / "test"):
-        kind = _kind(image, root / "test")
-        if not kind:
-            problems.append(f"{_relative(image, root)}: left out, it lies in no test/<kind> folder and so has no label")
-            continue
-        relative, label = _relative(image, root), int(kind.lower() not in GOOD_NAMES)
-        stem = _relative(image.with_suffix(""), root / "test")
-        keys = [stem + suffix for suffix in MASK_SUFFIXES if stem + suffix in masks]
-        used.update(keys)
-        mask_path = masks[keys[0]][0] if keys and label else None
-        if label and mask_path is None:
-            problems.append(f"{relative}: no mask ground_truth/{stem}_mask.*; image-level metrics only")
-        if sum(len(masks[key]) for key in keys) > 1:
-            problems.append(f"{relative}: several masks fit, took {_relative(masks[keys[0]][0], root)}")
-        samples.append(Sample(image, relative, "test", 1 if label else 0, kind, mask_path))
-    for key in sorted(set(masks) - used, key=os.fsencode):
-        problems.append(f"{_relative(masks[key][0], root)}: mask without a test image")
-    return samples
+def _detect(root: Path) -> str:
+    """The one layout that fits."""
+    names = fitting_layouts(root)
+    if len(names) == 1:
+        return names[0]
+    if names:
+        raise InputError(f"{root}: fits the layouts {' and '.join(names)}; say which with --layout")
+    if not root.is_dir():
+        raise InputError(f"{root}: is a file, expected a folder or a .csv table of images")
+    categories = dataset_folders(root)
+    if categories:
+        raise InputError(
+            f"{root}: holds {len(categories)} data sets: {listed(categories, MAX_CATEGORIES)}; give one of them: "
+            f"{root / categories[0]}, or --category {categories[0]}"
+        )
+    found = listed(sorted(path.name for path in root.iterdir() if not path.name.startswith("."))) or "nothing"
+    raise InputError(
+        f"{root}: no images in train/good or in test/<kind>; no other layout fits either, found {found}; "
+        f"onceover reads the layouts {', '.join(registry.LAYOUTS)}"
+    )
 
 
-def _duplicates(train: list[Sample], test: list[Sample]) -> list[str]:
-    """Sentences about test files whose bytes are also in train. Only files of equal length are hashed."""
+def _duplicates(earlier: Sequence[Sample], later: Sequence[Sample], consequence: str) -> list[str]:
+    """Sentences about later files whose bytes are also in an earlier split. Only files of equal length are hashed."""
     by_length: dict[int, list[Sample]] = defaultdict(list)
-    for sample in train:
+    for sample in earlier:
         by_length[sample.path.stat().st_size].append(sample)
     digests: dict[Path, str] = {}
 
@@ -190,51 +272,22 @@ def _duplicates(train: list[Sample], test: list[Sample]) -> list[str]:
         return digests[sample.path]
 
     sentences: list[str] = []
-    for sample in test:
+    for sample in later:
         twins = by_length.get(sample.path.stat().st_size, [])
         twin = next((other for other in twins if digest(other) == digest(sample)), None)
         if twin:
-            sentences.append(f"{sample.relative}: the same file as {twin.relative}; test results are too good by it")
+            sentences.append(f"{sample.relative}: the same file as {twin.relative}; {consequence}")
     return sentences
 
 
-def _images(directory: Path) -> list[Path]:
-    """The images below a folder that need not exist or hold any."""
-    if not directory.is_dir() or not any(file.suffix.lower() in EXTENSIONS for file in visible_files(directory)):
-        return []
-    return list_images(directory)
-
-
-def _kind(image: Path, split_root: Path) -> str:
-    """The first folder below train or test; empty for an image that lies there directly."""
-    parts = image.relative_to(split_root).parts
-    return parts[0] if len(parts) > 1 else ""
-
-
-def _relative(path: Path, root: Path) -> str:
-    return Path(os.path.relpath(path.absolute(), root.absolute())).as_posix()
-
-
-def _list(names: Sequence[str]) -> str:
-    shown = ", ".join(names[:5])
-    return shown if len(names) <= 5 else f"{shown} and {len(names) - 5} more"
-
-
 def _read_group_lines(file: Path) -> dict[str, str]:
-    try:
-        with open(file, newline="", encoding="utf-8-sig") as stream:
-            lines = list(csv.DictReader(stream))
-    except OSError as error:
-        raise InputError(f"{file}: cannot be read ({error.strerror}); check the path of the groups file") from error
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{file}: not a CSV text file in UTF-8 ({error}); expected the header file,group") from error
     table: dict[str, str] = {}
-    for number, line in enumerate(lines, start=2):
+    for number, line in read_csv_lines(file, ("file", "group")):
         path, group = line.get("file"), line.get("group")
         if not path or not group:
-            raise InputError(f"{file}, line {number}: expected the columns file and group, got {dict(line)}")
-        key = os.path.normpath(path.strip().replace("\\", "/")).replace(os.sep, "/")
-        if table.setdefault(key, group.strip()) != group.strip():
+            raise InputError(f"{file}, line {number}: expected the columns file and group, got {line}")
+        key = os.path.normpath(path.replace("\\", "/")).replace(os.sep, "/")
+        if table.setdefault(key, group) != group:
             raise InputError(f"{file}, line {number}: {path} is in the groups {table[key]} and {group}; keep one")
     if not table:
         raise InputError(f"{file}: names no images; expected the header file,group and one line per image")

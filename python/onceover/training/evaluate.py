@@ -1,4 +1,4 @@
-"""Package and labelled folder → one report: detection, localization, errors at the threshold, latency."""
+"""Package and labelled data set → one report: detection, localization, errors at the threshold, latency."""
 
 from __future__ import annotations
 
@@ -8,16 +8,17 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from onceover import metrics
 from onceover.detectors.detector import Progress, no_progress
 from onceover.errors import InputError, UsageError
-from onceover.images import MIN_SIDE, read_image, read_mask
+from onceover.images import MIN_SIDE, read_image
 from onceover.runtime.inspector import Inspector
-from onceover.training.dataset import Sample, read_dataset
+from onceover.training.dataset import Dataset, Sample, read_dataset
+from onceover.training.ground_truth import read_ground_truth, resize_mask
+from onceover.training.layouts.mvtec import LOCO_KINDS
 from onceover.types import Image, Verdict
 
 STAGES = ("prepare_ms", "engine_ms", "score_ms", "map_ms", "total_ms")
@@ -41,14 +42,19 @@ class EvaluationReport:
     """Every rate is a share of images; NaN where a class is missing.
 
     aupro is integrated to FPR 0.3 and divided by it. resolution: "mask" (maps drawn at each mask's size) or pixels.
+    unlabeled: images whose label nobody told; they have a score, and count in nothing else. mean_image_auroc: MVTec
+    LOCO's figure, the mean of the AUROC of logical and that of structural anomalies; None for other layouts.
     """
 
     name: str
     package_id: str
+    layout: str
     images: int
     good: int
     anomalous: int
+    unlabeled: int
     image_auroc: float
+    mean_image_auroc: float | None
     pixel_auroc: float
     aupro: float
     f1_max: float
@@ -78,32 +84,34 @@ def _without_nan(value: Any) -> Any:
 
 def evaluate(
     inspector: Inspector,
-    root: str | os.PathLike[str],
+    data: str | os.PathLike[str] | Dataset,
     resolution: str | int = "mask",
     progress: Progress = no_progress,
     observe: Observer | None = None,
 ) -> EvaluationReport:
-    """Inspect every test image of an MVTec-style folder and compare with its labels and masks.
+    """Inspect every test image of a data set and compare with its labels and masks.
 
-    resolution: "mask" compares at each mask's own size; a number compares at that many pixels squared, with
-    nearest-neighbor masks (as published reproductions do). Raises InputError, EngineError.
+    data: its folder (or table) in any layout that is found by itself, or what `read_dataset` returned. resolution:
+    "mask" compares at each mask's own size; a number compares at that many pixels squared, with nearest-neighbor masks
+    (as published reproductions do). Raises InputError, EngineError.
     """
     if resolution != "mask" and not (isinstance(resolution, int) and MIN_SIDE <= resolution <= MAX_RESOLUTION):
         raise UsageError(f"resolution must be 'mask' or {MIN_SIDE} to {MAX_RESOLUTION} pixels, got {resolution!r}")
-    dataset = read_dataset(root)
+    dataset = data if isinstance(data, Dataset) else read_dataset(data)
     samples = dataset.test
     if not samples:
-        raise InputError(f"{root}: no test images; expected test/good and test/<defect> (MVTec layout)")
+        raise InputError(f"{dataset.name}: no test images (layout {dataset.layout}); expected some, such as test/good")
     collected = _Collected()
-    empty: list[str] = []
+    odd: list[str] = []
     for i, sample in enumerate(samples):
         progress("inspecting", i, len(samples))
         image = read_image(sample.path)
         size = image.shape[:2] if resolution == "mask" else (int(resolution), int(resolution))
         verdict = inspector.inspect(image, map_size=size)
-        mask = _ground_truth(sample, image.shape[:2])
-        if sample.label == 1 and mask is not None and not mask.any():  # its defect pixels would count as normal
-            empty.append(f"{sample.relative}: anomalous, but its mask is empty; left out of the pixel metrics")
+        mask = read_ground_truth(sample, image.shape[:2])
+        problem = "" if sample.label == 0 or mask is None else _lost(mask, size)
+        if problem:  # its defect pixels would count as normal
+            odd.append(f"{sample.relative}: anomalous, but {problem}; left out of the pixel metrics")
             mask = None
         collected.add(sample, verdict, mask, size)
         if observe is not None:
@@ -111,16 +119,24 @@ def evaluate(
     progress("inspecting", len(samples), len(samples))
     with warnings.catch_warnings(record=True) as caught:  # what is undefined, and why, belongs into the report
         warnings.simplefilter("always")
-        report = collected.report(inspector, resolution)
-    problems = dict.fromkeys([*dataset.problems, *empty, *(str(warning.message) for warning in caught)])
+        report = collected.report(inspector, resolution, dataset.layout)
+    if report.unlabeled:
+        odd.append(f"{report.unlabeled} of {report.images} images have no known label: scores, but no metric for them")
+    problems = dict.fromkeys([*dataset.problems, *odd, *(str(warning.message) for warning in caught)])
     return replace(report, problems=tuple(problems))
 
 
-def _ground_truth(sample: Sample, shape: tuple[int, int]) -> NDArray[np.bool_] | None:
-    """bool (H, W); zeros for a good image; None for an anomalous one without a mask (image-level metrics only)."""
-    if sample.label == 0:
-        return np.zeros(shape, np.bool_)
-    return None if sample.mask_path is None else read_mask(sample.mask_path, shape)
+def _lost(mask: NDArray[np.bool_], size: tuple[int, int]) -> str:
+    """Why the mask of an anomalous image says nothing at this size; empty when it does."""
+    if not mask.any():
+        return "its mask is empty"
+    return "" if resize_mask(mask, size).any() else f"nothing of its mask is left at {size[0]} × {size[1]} pixels"
+
+
+def _mean_of_kinds(defects: tuple[DefectRow, ...]) -> float:
+    """Logical and structural anomalies weigh the same, however many images each has; NaN when one is missing."""
+    values = [row.image_auroc for row in defects if row.defect in LOCO_KINDS]
+    return float(np.mean(values)) if len(values) == len(LOCO_KINDS) else np.nan
 
 
 class _Collected:
@@ -135,28 +151,33 @@ class _Collected:
     def add(self, sample: Sample, verdict: Verdict, mask: NDArray[np.bool_] | None, size: tuple[int, int]) -> None:
         self.samples.append(sample)
         if mask is not None:
-            if mask.shape != size:
-                nearest = cv2.resize(mask.astype(np.uint8), size[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
-                mask = nearest.astype(np.bool_)
             self.maps.append(verdict.anomaly_map)
-            self.masks.append(mask)
+            self.masks.append(resize_mask(mask, size))
         self.verdicts.append(replace(verdict, anomaly_map=np.zeros((0, 0), np.float32)))
 
-    def report(self, inspector: Inspector, resolution: str | int) -> EvaluationReport:
+    def report(self, inspector: Inspector, resolution: str | int, layout: str) -> EvaluationReport:
         labels = np.array([sample.label for sample in self.samples])
         scores = np.array([verdict.score for verdict in self.verdicts], np.float32)
         pixel_auroc, aupro = self._pixel_metrics()
-        f1, f1_threshold = metrics.f1_max(scores, labels)
+        known = labels >= 0
+        image_auroc, (f1, f1_threshold) = np.nan, (np.nan, np.nan)
+        if known.any():
+            image_auroc = metrics.image_auroc(scores[known], labels[known])
+            f1, f1_threshold = metrics.f1_max(scores[known], labels[known])
         calibration = inspector.calibration
         flagged = scores > (np.inf if calibration.threshold is None else calibration.threshold)
         good, bad = labels == 0, labels == 1
+        defects = self._defects(scores, flagged, calibration.calibrated)
         return EvaluationReport(
             name=str(inspector.manifest.get("name", "")),
             package_id=inspector.package.id,
+            layout=layout,
             images=len(labels),
             good=int(good.sum()),
             anomalous=int(bad.sum()),
-            image_auroc=metrics.image_auroc(scores, labels),
+            unlabeled=int((~known).sum()),
+            image_auroc=image_auroc,
+            mean_image_auroc=_mean_of_kinds(defects) if layout == "mvtec_loco" else None,
             pixel_auroc=pixel_auroc,
             aupro=aupro,
             f1_max=f1,
@@ -166,7 +187,7 @@ class _Collected:
             false_alarm_rate=float(flagged[good].mean()) if calibration.calibrated and good.any() else None,
             miss_rate=float(1 - flagged[bad].mean()) if calibration.calibrated and bad.any() else None,
             resolution=resolution,
-            defects=self._defects(scores, flagged, calibration.calibrated),
+            defects=defects,
             latency_ms=self._latency(),
             problems=(),
             scores={sample.relative: float(score) for sample, score in zip(self.samples, scores, strict=True)},

@@ -18,13 +18,21 @@ from numpy.typing import NDArray
 from onceover import _core
 from onceover.detectors import BankSize, create_detector
 from onceover.detectors.detector import Progress, no_progress
-from onceover.errors import UsageError
+from onceover.errors import InputError, UsageError
 from onceover.images import list_images, read_image
 from onceover.runtime.assemble import PackageParts, assemble, config_of, uncalibrated
 from onceover.runtime.graph import DEFAULT_BACKBONE, load_graph
 from onceover.runtime.session import engine_library
-from onceover.training.calibrate import DEFAULT_FALSE_ALARM_RATE, calibrate, plan_holdout
-from onceover.training.dataset import join_copies, read_groups, split_holdout
+from onceover.training.calibrate import DEFAULT_FALSE_ALARM_RATE, calibrate, check_validation, plan_holdout
+from onceover.training.dataset import (
+    dataset_folders,
+    fitting_layouts,
+    join_copies,
+    read_dataset,
+    read_groups,
+    relative_path,
+    split_holdout,
+)
 from onceover.types import GraphSpec, Image
 
 DECISIONS = ("uncalibrated", "normal", "anomalous")  # session.h Decision, in its order
@@ -38,7 +46,9 @@ class FitOptions:
 
     false_alarm_rate: None means 5 % if the data can support it, else an uncalibrated package; an explicit rate that
     the data cannot support is refused. holdout: share (float) or number (int) of parts held out for calibration.
-    groups: CSV (file, group) of images that show the same part.
+    groups: CSV (file, group) of images that show the same part. layout, category: as for `read_dataset`; of a data set
+    only the normal images of train are learned from, of any other folder all images. A data set's own validation split
+    calibrates, unless holdout is given.
     """
 
     backbone: str | Path | bytes = DEFAULT_BACKBONE
@@ -48,6 +58,8 @@ class FitOptions:
     false_alarm_rate: float | None = None
     holdout: float | int | None = None
     groups: Path | None = None
+    layout: str = "auto"
+    category: str | None = None
     seed: int = 0
     blur_sigma: float = 4.0
     engine: str = "onnxruntime"
@@ -67,6 +79,7 @@ class FitPlan:
     embedding_dim: int
     bank_rows: int
     copies: int  # images that are byte for byte like an earlier one
+    layout: str = ""  # of the data set they are the train images of; empty for an ordinary folder
 
     @property
     def embeddings_mb(self) -> float:
@@ -82,13 +95,21 @@ def plan_fit(directory: Path, spec: GraphSpec, options: FitOptions) -> FitPlan:
     """Which images go where; raises InputError or UsageError before any work is done."""
     if options.seed < 0:
         raise UsageError(f"seed is {options.seed}; give a whole number from 0")
-    images = list_images(directory)
-    groups = read_groups(options.groups, images, directory) if options.groups else {p: str(p) for p in images}
-    groups, copies = join_copies(images, groups)
+    images, official, layout = _find_images(directory, options)
+    everything = images + official
+    groups = {path: str(path) for path in everything}
+    if options.groups:
+        groups = read_groups(options.groups, everything, _folder(directory))
+    groups, copies = join_copies(everything, groups)
     explicit = options.false_alarm_rate is not None
     rate = DEFAULT_FALSE_ALARM_RATE if options.false_alarm_rate is None else options.false_alarm_rate
-    held_out = plan_holdout(len(set(groups.values())), rate, explicit, options.holdout)
-    bank, calibration = split_holdout(images, groups, held_out, options.seed)
+    if official:
+        in_bank = {groups[path] for path in images}
+        bank, calibration = images, [path for path in official if groups[path] not in in_bank]
+        check_validation(len({groups[path] for path in calibration}), rate, explicit)
+    else:
+        held_out = plan_holdout(len(set(groups.values())), rate, explicit, options.holdout)
+        bank, calibration = split_holdout(images, groups, held_out, options.seed)
     patch_count = len(bank) * spec.grid_height * spec.grid_width
     return FitPlan(
         bank_images=tuple(bank),
@@ -99,7 +120,28 @@ def plan_fit(directory: Path, spec: GraphSpec, options: FitOptions) -> FitPlan:
         embedding_dim=spec.embedding_dim,
         bank_rows=options.bank.resolve(patch_count, spec.embedding_dim),
         copies=copies,
+        layout=layout,
     )
+
+
+def _find_images(directory: Path, options: FitOptions) -> tuple[list[Path], list[Path], str]:
+    """Normal images to learn from, those of an official validation split, and the layout (empty: an ordinary folder).
+
+    The validation split calibrates, unless a holdout of the train images is asked for.
+    """
+    in_a_dataset = options.layout != "auto" or options.category is not None
+    if not in_a_dataset and not fitting_layouts(directory) and not dataset_folders(directory):
+        return list_images(directory), [], ""
+    dataset = read_dataset(directory, options.layout, options.category)
+    if not dataset.train:
+        raise InputError(f"{directory}: no normal images in train (layout {dataset.layout}); give a folder of them")
+    official = dataset.validation if options.holdout is None else ()
+    return [sample.path for sample in dataset.train], [sample.path for sample in official], dataset.layout
+
+
+def _folder(directory: Path) -> Path:
+    """What paths of the manifest and of groups are relative to: a table's paths begin beside it."""
+    return directory.parent if directory.is_file() else directory
 
 
 def fit(
@@ -108,7 +150,7 @@ def fit(
     progress: Progress = no_progress,
     on_plan: Callable[[FitPlan], None] | None = None,
 ) -> PackageParts:
-    """Fit on a folder of images of good parts.
+    """Fit on a folder of images of good parts, or on the train images of a data set in any layout.
 
     on_plan is told what will happen before anything expensive does; it may raise to stop.
     Returns the parts of a package; `onceover.export.package` writes and verifies it. Raises InputError (nothing or
@@ -214,7 +256,7 @@ class _Fit:
         """Provenance for people and Python. No time and no absolute path: the same input gives the same bytes."""
         calibration, plan = parts.calibration, self.plan
         return {
-            "name": self.options.name or product_name(self.directory),
+            "name": self.options.name or self.options.category or product_name(self.directory),
             "onceover": _core.__version__,
             "backbone": asdict(self.spec),
             "detector": self.detector.describe(),
@@ -234,10 +276,11 @@ class _Fit:
         }
 
     def _relative(self, paths: Sequence[Path]) -> list[str]:
-        return [path.relative_to(self.directory).as_posix() for path in paths]
+        return [relative_path(path, _folder(self.directory)) for path in paths]
 
 
 def product_name(directory: Path) -> str:
-    """The folder's name, or its product's: …/tile/train/good → tile."""
+    """The folder's name, or its product's: …/tile/train/good → tile; of a table, its name without extension."""
+    directory = directory.with_suffix("") if directory.is_file() else directory
     parts = [part for part in directory.resolve().parts if part.lower() not in ("train", "good", "ok", "normal")]
     return parts[-1] if len(parts) > 1 else "part"

@@ -1,18 +1,20 @@
-"""How bench_nearest_neighbor.py shows its records, and what a number needs beside it."""
+"""How benchmarks show their records, and what a number needs beside it."""
 
 from __future__ import annotations
 
+import argparse
 import datetime
+import json
 import os
 import platform
 import shlex
 import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import faiss
-import numpy as np
-import torch
 from peers import OURS, TUNED
 from rich.console import Console
 from rich.table import Table
@@ -21,7 +23,7 @@ from threadpoolctl import threadpool_info
 from onceover import _core
 
 
-def machine() -> str:
+def machine(distributions: Sequence[str] = ("faiss-cpu", "torch", "numpy")) -> str:
     """What a number needs beside it: CPU, instruction set, peers and their BLAS, command, date."""
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     cpu = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
@@ -29,8 +31,8 @@ def machine() -> str:
     blas = ", ".join(f"{Path(lib['filepath']).parent.name} {lib.get('architecture')}" for lib in libraries)
     return (
         f"{cpu}, {os.cpu_count()} CPUs, load {os.getloadavg()[0]:.1f}; ISA {_core.isa()} of "
-        f"{', '.join(_core.available_isas())}\nPython {platform.python_version()}, faiss {faiss.__version__}, torch "
-        f"{torch.__version__}, numpy {np.__version__}; OpenBLAS kernels {blas}\n"
+        f"{', '.join(_core.available_isas())}\nPython {platform.python_version()}, "
+        f"{', '.join(f'{name} {version(name)}' for name in distributions)}; OpenBLAS kernels {blas}\n"
         f"{datetime.date.today()}  python {shlex.join(sys.argv)}"
     )
 
@@ -82,5 +84,78 @@ def plain_table(title: str, records: list[dict[str, Any]], console: Console) -> 
     """Flat records of one shape, a line each."""
     table = Table(*records[0], title=title, title_justify="left")
     for record in records:
-        table.add_row(*(f"{value:.4g}" if isinstance(value, float) else str(value) for value in record.values()))
+        table.add_row(*(_cell(value) for value in record.values()))
     console.print(table)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A measured number and what was asked of it; None where it is only told."""
+
+    what: str
+    data: str
+    measured: float
+    unit: str
+    target: float | None
+    at_least: bool = True  # else at most
+
+    @property
+    def met(self) -> str | None:
+        if self.target is None:
+            return None
+        kept = self.measured >= self.target if self.at_least else self.measured <= self.target
+        return "yes" if kept else "NO"
+
+    def row(self) -> dict[str, Any]:
+        target = None if self.target is None else f"{'≥' if self.at_least else '≤'} {self.target:.3g}"
+        return {
+            "what": self.what,
+            "set": self.data,
+            "measured": f"{self.measured:.3g} {self.unit}",
+            "target": target,
+            "met": self.met,
+        }
+
+
+class Ledger:
+    """Collects records, claims and disagreements, shows them as they come, keeps them in the file `options.json`."""
+
+    def __init__(self, options: argparse.Namespace, console: Console) -> None:
+        self.options = options
+        self.console = console
+        self.machine = ""
+        self.claims: list[Claim] = []
+        self.records: list[dict[str, Any]] = []
+        self.disagreements: list[str] = []
+
+    def table(self, part: str, title: str, rows: list[dict[str, Any]]) -> None:
+        if rows:
+            plain_table(title, rows, self.console)
+        self.records.extend({"part": part, "title": title, **row} for row in rows)
+        self.save()
+
+    def skip(self, what: str, why: str) -> None:
+        self.console.print(f"skipped: {what}: {why}", style="yellow", highlight=False)
+        self.records.append({"part": "skipped", "what": what, "why": why})
+
+    def conclude(self) -> None:
+        if self.claims:
+            plain_table("asked and measured", [claim.row() for claim in self.claims], self.console)
+        for disagreement in self.disagreements:
+            self.console.print(f"disagrees with ours: {disagreement}", style="red", highlight=False)
+        self.save()
+
+    def save(self) -> None:
+        """After every table, as a run takes long."""
+        if self.options.json:
+            claims = [{**asdict(claim), "met": claim.met} for claim in self.claims]
+            found = {"machine": self.machine, "claims": claims, "records": self.records}
+            self.options.json.write_text(
+                json.dumps({**found, "disagreements": self.disagreements}, indent=1, default=float)
+            )

@@ -11,33 +11,63 @@ from numpy.typing import ArrayLike, NDArray
 Array = NDArray[Any]
 
 
-def regions(mask: Array) -> list[list[tuple[int, int]]]:
-    """8-connected components of mask != 0, as lists of (row, column), by flood fill."""
-    unseen = {(int(y), int(x)) for y, x in zip(*np.nonzero(mask), strict=True)}
+def regions(mask: Array, connectivity: int = 8) -> list[list[tuple[int, int]]]:
+    """Connected components of mask != 0 as lists of (row, column), by flood fill, in order of their first pixel."""
+    steps = [(dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1) if connectivity == 8 or dy == 0 or dx == 0]
+    pixels = [(int(y), int(x)) for y, x in zip(*np.nonzero(mask), strict=True)]
+    unseen = set(pixels)
     found: list[list[tuple[int, int]]] = []
-    while unseen:
-        stack = [unseen.pop()]
-        region = list(stack)
-        while stack:
-            y, x = stack.pop()
-            for neighbor in [(y + dy, x + dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1)]:
+    for first in pixels:
+        if first not in unseen:
+            continue
+        unseen.remove(first)
+        region = [first]
+        for y, x in region:  # grows while it is read
+            for neighbor in [(y + dy, x + dx) for dy, dx in steps]:
                 if neighbor in unseen:
                     unseen.remove(neighbor)
-                    stack.append(neighbor)
                     region.append(neighbor)
-        found.append(region)
+        found.append(sorted(region))
     return found
 
 
-def pro_curve(maps: Sequence[Array], masks: Sequence[Array]) -> tuple[list[float], list[float]]:
+def pro_curve(maps: Sequence[Array], masks: Sequence[Array], connectivity: int = 8) -> tuple[list[float], list[float]]:
     """(false positive rate, per-region overlap) at (0, 0) and at every distinct score, from the highest down."""
-    scored = [(np.asarray(m, np.float64), np.asarray(k) != 0) for m, k in zip(maps, masks, strict=True)]
-    normal = np.concatenate([m[~k] for m, k in scored])
-    region_scores = [np.array([m[pixel] for pixel in region]) for m, k in scored for region in regions(k)]
+    masks = [np.asarray(mask) != 0 for mask in masks]
+    of_regions = [
+        np.array([anomaly_map[pixel] for pixel in region], np.float64)
+        for anomaly_map, mask in zip(maps, masks, strict=True)
+        for region in regions(mask, connectivity)
+    ]
+    return _overlap_curve(maps, masks, of_regions, [len(scores) for scores in of_regions])
+
+
+def spro_curve(
+    maps: Sequence[Array], channels: Sequence[Sequence[Array]], saturation_areas: Sequence[Sequence[int]]
+) -> tuple[list[float], list[float]]:
+    """(false positive rate, saturated per-region overlap): each channel counts min(found pixels / its area S, 1).
+
+    Normal is what lies outside all channels of an image.
+    """
+    masks = [np.any([np.zeros(m.shape, bool), *of_image], axis=0) for m, of_image in zip(maps, channels, strict=True)]
+    of_channels = [
+        np.asarray(anomaly_map, np.float64)[np.asarray(channel) != 0]
+        for anomaly_map, of_image in zip(maps, channels, strict=True)
+        for channel in of_image
+    ]
+    return _overlap_curve(maps, masks, of_channels, [area for areas in saturation_areas for area in areas])
+
+
+def _overlap_curve(
+    maps: Sequence[Array], masks: Sequence[Array], defects: Sequence[Array], areas: Sequence[int]
+) -> tuple[list[float], list[float]]:
+    everything = np.concatenate([np.asarray(m, np.float64).ravel() for m in maps])
+    normal = np.concatenate([np.asarray(m, np.float64)[~k] for m, k in zip(maps, masks, strict=True)])
     rates, overlaps = [0.0], [0.0]
-    for threshold in sorted(set(np.concatenate([m.ravel() for m, _ in scored]).tolist()), reverse=True):
+    for threshold in sorted(set(everything.tolist()), reverse=True):
         rates.append(int((normal >= threshold).sum()) / len(normal))
-        overlaps.append(sum(int((s >= threshold).sum()) / len(s) for s in region_scores) / len(region_scores))
+        shares = [min(int((s >= threshold).sum()) / area, 1) for s, area in zip(defects, areas, strict=True)]
+        overlaps.append(sum(shares) / len(defects))
     return rates, overlaps
 
 
@@ -53,8 +83,54 @@ def area_up_to(x: Sequence[float], y: Sequence[float], limit: float) -> float:
     return area / limit
 
 
-def aupro(maps: Sequence[Array], masks: Sequence[Array], fpr_limit: float) -> float:
-    return area_up_to(*pro_curve(maps, masks), fpr_limit)
+def aupro(maps: Sequence[Array], masks: Sequence[Array], fpr_limit: float, connectivity: int = 8) -> float:
+    return area_up_to(*pro_curve(maps, masks, connectivity), fpr_limit)
+
+
+def auspro(
+    maps: Sequence[Array],
+    channels: Sequence[Sequence[Array]],
+    saturation_areas: Sequence[Sequence[int]],
+    fpr_limit: float,
+) -> float:
+    return area_up_to(*spro_curve(maps, channels, saturation_areas), fpr_limit)
+
+
+def of_one_defect(
+    maps: Sequence[Array], masks: Sequence[Array], defects: Sequence[str | None], kind: str
+) -> tuple[list[Array], list[Array]]:
+    """The set by which a kind of defect is judged: its images whole, of the others only the normal pixels.
+
+    As one-row images with the pixels of other defects left out; a region of `kind` keeps its shape.
+    """
+    kept_maps: list[Array] = []
+    kept_masks: list[Array] = []
+    for anomaly_map, mask, defect in zip(maps, masks, defects, strict=True):
+        mask = np.asarray(mask) != 0
+        if defect == kind:
+            kept_maps.append(anomaly_map)
+            kept_masks.append(mask)
+        elif not mask.all():
+            kept_maps.append(anomaly_map[~mask][None])
+            kept_masks.append(np.zeros((1, int((~mask).sum())), bool))
+    return kept_maps, kept_masks
+
+
+def region_overlap(anomaly_map: Array, mask: Array, threshold: float, connectivity: int = 8) -> list[float]:
+    """Of each region, the share of its pixels whose score ≥ threshold."""
+    found = [[float(anomaly_map[pixel]) >= threshold for pixel in region] for region in regions(mask, connectivity)]
+    return [sum(hits) / len(hits) for hits in found]
+
+
+def operating_point(maps: Sequence[Array], masks: Sequence[Array], threshold: float) -> tuple[float, ...]:
+    """(false positive rate, per-region overlap, recall, precision) of score >= threshold."""
+    scores = np.concatenate([np.asarray(m, np.float64).ravel() for m in maps])
+    truth = np.concatenate([(np.asarray(k) != 0).ravel() for k in masks])
+    positive = scores >= threshold
+    found, false = int((positive & truth).sum()), int((positive & ~truth).sum())
+    overlaps = [share for m, k in zip(maps, masks, strict=True) for share in region_overlap(m, k, threshold)]
+    precision = found / (found + false) if found + false else 1.0
+    return false / int((~truth).sum()), sum(overlaps) / len(overlaps), found / int(truth.sum()), precision
 
 
 def auroc(scores: ArrayLike, labels: ArrayLike) -> float:

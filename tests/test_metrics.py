@@ -1,67 +1,32 @@
-"""Metrics against golden numbers, hand-derived cases, the slow reference, and properties every exact metric has."""
+"""Metrics derived by hand, metrics of sets against the slow reference, sPRO, breakdowns, and image-level metrics."""
 
 from __future__ import annotations
 
+import json
 import math
 import warnings
-from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import reference
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from hypothesis.extra import numpy as hnp
+from metric_sets import arrays, assert_equals_reference, collected, images, loco_images
 from numpy.typing import NDArray
-from tolerances import EXACT_METRIC, OFFICIAL_AUPRO
+from tolerances import EXACT_METRIC
 
+import onceover.metrics
 from onceover import metrics
 from onceover.errors import InputError, UsageError
-
-GOLDEN = Path(__file__).resolve().parents[2] / "shared" / "golden" / "pro"
-CASES = sorted(path.stem for path in GOLDEN.glob("*.npz") if not path.stem.startswith("spro_"))
-LIMITS = ("0.3", "0.05", "0.01", "1.0")
-
-needs_golden = pytest.mark.skipif(not CASES, reason=f"the golden set {GOLDEN} is not here")
 
 
 def one_map(scores: list[list[float]], mask: list[list[int]]) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
     return np.array(scores, np.float32), np.array(mask, np.uint8)
 
 
-# ---------------------------------------------------------------- golden numbers
-
-
-@needs_golden
-def test_the_golden_set_is_whole() -> None:
-    assert len(CASES) == 26
-
-
-@needs_golden
-@pytest.mark.parametrize("case", CASES)
-def test_pixel_metrics_agree_with_every_golden_implementation(case: str) -> None:
-    golden = np.load(GOLDEN / f"{case}.npz")
-    report = metrics.segmentation_metrics(golden["maps"], golden["masks"], [float(limit) for limit in LIMITS])
-    for limit in LIMITS:
-        found = report.aupro[float(limit)]
-        assert found == pytest.approx(float(golden[f"float64_aupro_{limit}"]), abs=EXACT_METRIC, rel=0)
-        assert found == pytest.approx(float(golden[f"official_aupro_{limit}"]), abs=OFFICIAL_AUPRO, rel=0)
-    assert report.pixel_auroc == pytest.approx(float(golden["sklearn_auroc"]), abs=EXACT_METRIC, rel=0)
-    assert report.average_precision == pytest.approx(float(golden["sklearn_ap"]), abs=EXACT_METRIC, rel=0)
-    assert report.f1_max == pytest.approx(float(golden["sklearn_f1max"]), abs=EXACT_METRIC, rel=0)
-    assert report.f1_max_threshold == float(golden["sklearn_f1max_threshold"])
-    counts = (report.regions, report.normal_pixels, report.anomalous_pixels)
-    names = ("num_regions_8conn", "num_normal_pixels", "num_anomalous_pixels")
-    assert counts == tuple(int(golden[name]) for name in names)
-
-
-@needs_golden
-def test_four_connected_regions_would_give_another_aupro_on_diagonal_defects() -> None:
-    golden = np.load(GOLDEN / "diagonal_8_vs_4_connectivity.npz")
-    found = metrics.aupro(golden["maps"], golden["masks"])
-    assert found == pytest.approx(0.275, abs=1e-3)
-    assert abs(found - float(golden["float64_aupro_4conn_0.3"])) > 0.09
+def test_public_names_are_exact_sorted_and_all_resolve() -> None:
+    assert list(metrics.__all__) == sorted(metrics.__all__)
+    assert all(getattr(metrics, name).__module__.startswith("onceover.metrics.") for name in metrics.__all__)
+    assert onceover.metrics is metrics
 
 
 # ---------------------------------------------------------------- derived by hand
@@ -91,18 +56,17 @@ def test_a_constant_map_has_half_the_limit_as_aupro_and_one_half_as_auroc() -> N
     assert report.average_precision == pytest.approx(0.1)
 
 
-def test_image_metrics_of_five_images_are_as_derived_by_hand() -> None:
-    # Descending: 0.9 (1), 0.8 (0), 0.7 (1), 0.7 (0), 0.1 (0). Pairs won: 3 + 1½ of 6.
-    scores, labels = [0.9, 0.8, 0.7, 0.7, 0.1], [1, 0, 1, 0, 0]
-    assert metrics.image_auroc(scores, labels) == pytest.approx(4.5 / 6, abs=1e-15)
-    assert metrics.average_precision(scores, labels) == pytest.approx(0.5 * 1 + 0.5 * 2 / 4, abs=1e-15)
-    # F1: 2/3 at 0.9, 1/2 at 0.8, 4/6 at 0.7: the lowest of the two best.
-    assert metrics.f1_max(scores, labels) == (pytest.approx(2 / 3), 0.7)
+def test_spro_of_a_saturating_channel_is_as_derived_by_hand() -> None:
+    # Channel {6, 4, 1} saturates at 2 pixels; normal 5, 3, 2, 0, 0. (FPR, sPRO): (0, ½) at 6, (0.2, ½) at 5, (0.2, 1)
+    # at 4, and no more after that.
+    maps, channel = one_map([[6, 5, 4, 3], [2, 1, 0, 0]], [[1, 0, 1, 0], [0, 1, 0, 0]])
+    collected = metrics.SegmentationMetrics((0.5, 0.2))
+    collected.update_channels(maps, [channel], [2])
+    assert collected.compute().auspro == pytest.approx({0.5: (0.2 * 0.5 + 0.3) / 0.5, 0.2: 0.5}, abs=1e-15)
 
 
 def test_a_region_that_touches_only_at_corners_is_one_region() -> None:
-    mask = np.eye(6, dtype=bool)
-    report = metrics.segmentation_metrics([np.eye(6, dtype=np.float32)], [mask])
+    report = metrics.segmentation_metrics([np.eye(6, dtype=np.float32)], [np.eye(6, dtype=bool)])
     assert report.regions == 1
     assert report.aupro[0.3] == pytest.approx(1.0, abs=EXACT_METRIC)
 
@@ -114,69 +78,62 @@ def test_infinite_scores_are_ordinary_scores_and_their_ties_are_merged() -> None
     assert metrics.pixel_auroc([maps], [masks]) == metrics.pixel_auroc([finite], [masks])
 
 
-# ---------------------------------------------------------------- against the slow reference, and properties
+# ---------------------------------------------------------------- sets against the slow reference
 
 
-def drawn_set(data: st.DataObject) -> tuple[list[NDArray[np.float32]], list[NDArray[np.bool_]]]:
-    """One to three images of up to 6 × 7 pixels, coarse scores with many ties, at least one pixel of either kind."""
-    maps, masks = [], []
-    for _ in range(data.draw(st.integers(1, 3))):
-        shape = data.draw(st.tuples(st.integers(1, 6), st.integers(2, 7)))
-        maps.append(data.draw(hnp.arrays(np.float32, shape, elements=st.integers(-4, 4).map(float))))
-        masks.append(data.draw(hnp.arrays(np.bool_, shape)))
-    masks[0].flat[0], masks[0].flat[1] = True, False
-    return maps, masks
+@pytest.mark.parametrize("connectivity", [4, 8])
+@pytest.mark.parametrize("seed", range(4))
+def test_every_metric_of_a_set_equals_its_slow_definition(seed: int, connectivity: int) -> None:
+    of = images(seed, side=14)
+    report = collected(of, (0.3, 0.05, 1.0), connectivity=connectivity).compute()
+    assert_equals_reference(report, *arrays(of), connectivity)
+    assert report.images == len(of)
+    assert report.reason is None
+    assert report.bounds is None
 
 
-@settings(max_examples=60, deadline=None)
-@given(st.data())
-def test_pixel_metrics_equal_the_slow_definitions(data: st.DataObject) -> None:
-    maps, masks = drawn_set(data)
-    scores = np.concatenate([m.ravel() for m in maps])
-    labels = np.concatenate([k.ravel() for k in masks])
-    report = metrics.segmentation_metrics(maps, masks, (0.3, 1.0))
-    for limit in (0.3, 1.0):
-        assert report.aupro[limit] == pytest.approx(reference.aupro(maps, masks, limit), abs=EXACT_METRIC)
-    assert report.pixel_auroc == pytest.approx(reference.auroc(scores, labels), abs=EXACT_METRIC)
-    assert report.average_precision == pytest.approx(reference.average_precision(scores, labels), abs=EXACT_METRIC)
-    best, threshold = reference.f1_max(scores, labels)
-    assert (report.f1_max, report.f1_max_threshold) == (pytest.approx(best, abs=EXACT_METRIC), threshold)
+@pytest.mark.parametrize("seed", range(3))
+def test_the_breakdown_judges_each_kind_against_the_normal_pixels_of_all_images(seed: int) -> None:
+    of = images(seed, side=14)
+    report = collected(of).compute()
+    assert sorted(report.by_defect) == ["hole", "scratch"]
+    for kind, of_kind in report.by_defect.items():
+        kept = reference.of_one_defect(*arrays(of), [defect for _, _, defect in of], kind)
+        assert_equals_reference(of_kind, *kept)
+        assert of_kind.images == sum(defect == kind for _, _, defect in of)
+        assert of_kind.normal_pixels == report.normal_pixels
 
 
-@settings(max_examples=40, deadline=None)
-@given(st.data(), st.sampled_from([(2.0, 0.0), (0.25, 8.0), (1024.0, -3.0)]))
-def test_aupro_ignores_strictly_monotone_rescaling(data: st.DataObject, line: tuple[float, float]) -> None:
-    maps, masks = drawn_set(data)
-    scaled = [m * np.float32(line[0]) + np.float32(line[1]) for m in maps]  # exact: small whole numbers, powers of two
-    before, after = (metrics.segmentation_metrics(m, masks) for m in (maps, scaled))
-    assert (after.aupro, after.pixel_auroc, after.f1_max) == (before.aupro, before.pixel_auroc, before.f1_max)
+def test_the_name_of_a_good_image_makes_no_kind_of_defect() -> None:
+    maps, masks = one_map([[3, 1], [0, 2]], [[1, 0], [0, 0]])
+    made = collected([(maps, masks, "hole"), (maps, None, "good"), (maps, masks * 0, "good")])
+    assert list(made.compute().by_defect) == ["hole"]
 
 
-@settings(max_examples=40, deadline=None)
-@given(st.data())
-def test_the_order_of_images_and_a_second_copy_of_all_do_not_matter(data: st.DataObject) -> None:
-    maps, masks = drawn_set(data)
-    once = metrics.segmentation_metrics(maps, masks)
-    for other_maps, other_masks in ((maps[::-1], masks[::-1]), (maps * 2, masks * 2)):
-        other = metrics.segmentation_metrics(other_maps, other_masks)
-        assert other.aupro[0.3] == pytest.approx(once.aupro[0.3], abs=EXACT_METRIC)
-        assert other.pixel_auroc == pytest.approx(once.pixel_auroc, abs=EXACT_METRIC)
-        assert other.average_precision == pytest.approx(once.average_precision, abs=EXACT_METRIC)
-        assert other.f1_max_threshold == once.f1_max_threshold
+@pytest.mark.parametrize("seed", range(3))
+def test_auspro_equals_its_slow_definition_and_the_rest_sees_the_union_of_channels(seed: int) -> None:
+    of = loco_images(seed)
+    limits = (0.01, 0.05, 0.3, 1.0)
+    made = metrics.SegmentationMetrics(limits)
+    for image in of:
+        made.update_channels(image.anomaly_map, image.masks, image.saturation_areas)
+    report = made.compute()
+    maps, channels = [image.anomaly_map for image in of], [image.masks for image in of]
+    for limit in limits:
+        expected = reference.auspro(maps, channels, [image.saturation_areas for image in of], limit)
+        assert report.auspro[limit] == pytest.approx(expected, abs=EXACT_METRIC, rel=0)
+    union = [np.any([np.zeros(m.shape, bool), *masks], axis=0) for m, masks in zip(maps, channels, strict=True)]
+    assert_equals_reference(report, maps, union)
 
 
-def test_generators_that_reuse_one_buffer_give_the_same_numbers() -> None:
-    rng = np.random.default_rng(3)
-    maps = rng.standard_normal((5, 20, 30)).astype(np.float32)
-    masks = [None if i % 2 else rng.random((20, 30)) < 0.1 for i in range(5)]
-    buffer = np.empty((20, 30), np.float32)
-
-    def reuse() -> object:
-        for m in maps:
-            buffer[:] = m
-            yield buffer
-
-    assert metrics.segmentation_metrics(reuse(), iter(masks)) == metrics.segmentation_metrics(maps, masks)
+@pytest.mark.parametrize(
+    ("area", "threshold", "relative", "expected"),
+    [(10, 0.25, True, 2), (3, 0.1, True, 1), (10, 4, False, 4), (10, 40, False, 10), (10, 0, False, 1)],
+)
+def test_saturation_areas_are_truncated_capped_and_at_least_one(
+    area: int, threshold: float, relative: bool, expected: int
+) -> None:
+    assert metrics.saturation_area(area, threshold, relative) == expected
 
 
 def test_none_means_a_good_image_and_adds_its_pixels_to_the_normal_ones() -> None:
@@ -186,6 +143,14 @@ def test_none_means_a_good_image_and_adds_its_pixels_to_the_normal_ones() -> Non
     assert report == metrics.segmentation_metrics([maps, maps], [masks, np.zeros_like(masks)])
 
 
+def test_one_fully_anomalous_mask_among_others_is_a_region_like_any_other() -> None:
+    maps, masks = one_map([[3, 1], [0, 2]], [[1, 1], [1, 1]])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        report = metrics.segmentation_metrics([maps + 100, maps], [masks, masks * 0])
+    assert (report.regions, report.aupro[0.3], report.pixel_auroc) == (1, 1.0, 1.0)
+
+
 def test_more_regions_than_sixteen_bits_can_count_are_all_counted() -> None:
     mask = np.zeros((600, 600), np.uint8)
     mask[::2, ::2] = 255  # 90,000 single pixels, none touching
@@ -193,58 +158,37 @@ def test_more_regions_than_sixteen_bits_can_count_are_all_counted() -> None:
     assert cv2.connectedComponents(mask, connectivity=8, ltype=cv2.CV_32S)[0] == 90_001
 
 
-# ---------------------------------------------------------------- bad input
-
-MAP, MASK = np.arange(12, dtype=np.float32).reshape(3, 4), np.eye(3, 4, dtype=np.uint8)
-NAN_MAP = np.where(MAP > 9, np.float32(np.nan), MAP)
-
-
-@pytest.mark.parametrize(
-    ("maps", "masks", "said"),
-    [
-        ([MAP, NAN_MAP], [MASK, MASK], "map 1 holds 2 NaN of 12"),
-        ([MAP], [MASK.T], r"mask 0 has shape \(4, 3\), its anomaly map \(3, 4\)"),
-        ([MAP], [MASK, MASK], "only 1 maps"),
-        ([MAP, MAP], [MASK], "only 1 masks"),
-        ([], [], "no images"),
-        ([MAP], [MASK * 0.4], "mask 0 is soft"),
-        ([MAP], [MASK.astype(np.int8) * -1], "mask 0 holds negative"),
-        ([MAP.astype(np.float64)], [MASK], r"map 0 is float64, expected float32; cast it with .astype\(np.float32\)"),
-        ([MAP[None]], [MASK], r"map 0 is \(1, 3, 4\)"),
-        ([[1, 2]], [MASK], "map 0 is list"),
-        ([MAP], [MASK.astype(str)], "expected bool or uint8"),
-    ],
-)
-def test_bad_maps_and_masks_are_refused_by_name(maps: list, masks: list, said: str) -> None:
-    with pytest.raises(InputError, match=said):
-        metrics.segmentation_metrics(maps, masks)
+def test_a_report_becomes_json_with_all_that_it_holds() -> None:
+    report = collected(images(1)).compute()
+    plain = json.loads(json.dumps(report.to_dict(), allow_nan=False))
+    assert plain["aupro"] == {"0.3": report.aupro[0.3], "0.05": report.aupro[0.05]}
+    assert plain["by_defect"]["hole"]["pixel_auroc"] == report.by_defect["hole"].pixel_auroc
+    assert set(vars(report)) == set(plain)
+    with pytest.warns(RuntimeWarning):
+        undefined = metrics.segmentation_metrics([np.ones((2, 2), np.float32)], [None])
+    assert json.loads(json.dumps(undefined.to_dict(), allow_nan=False))["pixel_auroc"] is None
 
 
-@pytest.mark.parametrize("mask", [MASK * 255, MASK * 1.0, MASK * 255.0, MASK.astype(bool), MASK.astype(np.int64)])
-def test_any_unsoft_mask_means_the_same(mask: NDArray[np.generic]) -> None:
-    assert metrics.segmentation_metrics([MAP], [mask]) == metrics.segmentation_metrics([MAP], [MASK])
+# ---------------------------------------------------------------- image-level metrics
 
 
-@pytest.mark.parametrize(("mask", "lacking"), [(MASK * 0, "anomalous"), (MASK * 0 + 1, "normal")])
-def test_without_anomalous_or_normal_pixels_metrics_are_nan_and_warn(mask: NDArray[np.uint8], lacking: str) -> None:
-    with pytest.warns(RuntimeWarning, match=f"no {lacking} pixel"):
-        report = metrics.segmentation_metrics([MAP], [mask])
-    values = (report.aupro[0.3], report.pixel_auroc, report.average_precision, report.f1_max, report.f1_max_threshold)
-    assert all(math.isnan(value) for value in values)
-    assert report.normal_pixels + report.anomalous_pixels == 12
+def test_image_metrics_of_five_images_are_as_derived_by_hand() -> None:
+    # Descending: 0.9 (1), 0.8 (0), 0.7 (1), 0.7 (0), 0.1 (0). Pairs won: 3 + 1½ of 6.
+    scores, labels = [0.9, 0.8, 0.7, 0.7, 0.1], [1, 0, 1, 0, 0]
+    assert metrics.image_auroc(scores, labels) == pytest.approx(4.5 / 6, abs=1e-15)
+    assert metrics.average_precision(scores, labels) == pytest.approx(0.5 * 1 + 0.5 * 2 / 4, abs=1e-15)
+    # F1: 2/3 at 0.9, 1/2 at 0.8, 4/6 at 0.7: the lowest of the two best.
+    assert metrics.f1_max(scores, labels) == (pytest.approx(2 / 3), 0.7)
 
 
-def test_one_fully_anomalous_mask_among_others_is_a_region_like_any_other() -> None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        report = metrics.segmentation_metrics([MAP + 100, MAP], [MASK * 0 + 1, MASK * 0])
-    assert (report.regions, report.aupro[0.3], report.pixel_auroc) == (1, 1.0, 1.0)
-
-
-@pytest.mark.parametrize("limit", [0, -0.1, 1.01, math.nan])
-def test_a_limit_outside_zero_to_one_is_a_usage_error(limit: float) -> None:
-    with pytest.raises(UsageError, match="fpr_limit"):
-        metrics.aupro([MAP], [MASK], fpr_limit=limit)
+@pytest.mark.parametrize("seed", range(5))
+def test_image_metrics_equal_their_slow_definitions(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    scores, labels = rng.integers(0, 9, 60).astype(np.float64), rng.random(60) < 0.4
+    assert metrics.image_auroc(scores, labels) == pytest.approx(reference.auroc(scores, labels), abs=EXACT_METRIC)
+    found, expected = metrics.average_precision(scores, labels), reference.average_precision(scores, labels)
+    assert found == pytest.approx(expected, abs=EXACT_METRIC)
+    assert metrics.f1_max(scores, labels) == pytest.approx(reference.f1_max(scores, labels), abs=EXACT_METRIC)
 
 
 @pytest.mark.parametrize(
@@ -261,3 +205,16 @@ def test_bad_image_scores_are_refused(scores: list, labels: list, said: str) -> 
     for metric in (metrics.image_auroc, metrics.average_precision, metrics.f1_max):
         with pytest.raises(InputError, match=said):
             metric(scores, labels)
+
+
+@pytest.mark.parametrize(("labels", "lacking"), [([0, 0], "anomalous"), ([1, 1], "normal")])
+def test_image_metrics_of_one_class_are_nan_and_warn_at_the_line_that_asked(labels: list[int], lacking: str) -> None:
+    with pytest.warns(RuntimeWarning, match=f"no {lacking} image") as caught:
+        assert math.isnan(metrics.image_auroc([1.0, 2.0], labels))
+    assert [warning.filename for warning in caught] == [__file__]
+
+
+def test_saturation_areas_of_nothing_are_refused() -> None:
+    for area, threshold in ((0, 0.5), (4, -1), (4, math.nan)):
+        with pytest.raises(UsageError, match="expected at least 1 pixel"):
+            metrics.saturation_area(area, threshold, relative=True)

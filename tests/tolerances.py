@@ -10,6 +10,10 @@ U64 = 2.0**-53  # unit roundoff of float64
 EXACT_METRIC = 1e-12
 # The official evaluation code keeps the false positive rate in float32: 2^-24 per point, a third of it in the area.
 OFFICIAL_AUPRO = 2e-8
+# anomalib's does all of it in float32, the limit too: some roundings of 2^-24 of values up to 1.
+ANOMALIB_AUPRO = 5e-7
+# LOCO's code samples the curve until two points are less than 0.001 apart, so the area up to a small limit is worst.
+LOCO_AUSPRO = {"0.01": 1e-3, "0.05": 2e-4, "0.1": 1e-4, "0.3": 1e-4, "1.0": 1e-4}
 
 # Pillow rounds to whole levels between its two passes (±0.5) and again at the end; the core only at the end.
 RESIZE_GRAY_LEVELS = 1

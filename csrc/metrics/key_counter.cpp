@@ -118,6 +118,7 @@ size_t KeyCounter::size_bytes() const {
 
 void KeyCounter::settle() {
   shelve_pending();
+  pending_.shrink_to_fit();
   for (size_t page = 0; heads_ != nullptr && page < kPages; ++page) {
     if (is_dense(page)) empty_stage(page);
   }

@@ -68,7 +68,7 @@ void visit_pixels(const ScoreView& map, const std::vector<Run>& runs, const Norm
 SegmentationState::SegmentationState(int connectivity, size_t page_budget_bytes, const KernelTable& table)
     : table_(&table), finder_(connectivity, table), page_budget_bytes_(page_budget_bytes) {
   if (page_budget_bytes != 0 && page_budget_bytes < kMinBudgetBytes) {
-    fail(Status::kUsage, "page budget of %zu bytes; expected at least %zu (1 MiB), or 0 for none", page_budget_bytes,
+    fail(Status::kUsage, "page budget of %zu bytes; expected at least %zu (4 MiB), or 0 for none", page_budget_bytes,
          kMinBudgetBytes);
   }
 }
@@ -261,8 +261,11 @@ void SegmentationState::drop_bits(int bits) {
 }
 
 void SegmentationState::keep_budget() {
-  while (page_budget_bytes_ != 0 && normals_.size_bytes() > page_budget_bytes_ && dropped_bits_ < kMaxDroppedBits) {
+  if (page_budget_bytes_ == 0 || normals_.size_bytes() <= page_budget_bytes_) return;
+  normals_.settle();  // what waits takes most room
+  while (normals_.size_bytes() > page_budget_bytes_ && dropped_bits_ < kMaxDroppedBits) {
     drop_bits(1);
+    normals_.settle();
   }
 }
 

@@ -36,7 +36,7 @@ class SegmentationState {
  public:
   static constexpr size_t kMaxGroups = 65536;
   static constexpr int kMaxDroppedBits = 24;
-  static constexpr size_t kMinBudgetBytes = size_t{1} << 20;
+  static constexpr size_t kMinBudgetBytes = size_t{4} << 20;  // leaves about 2 MB to the pages themselves
 
   // page_budget_bytes: of the normal scores; beyond it their keys lose low bits, and metrics get bounds. 0: no limit.
   SegmentationState(int connectivity, size_t page_budget_bytes, const KernelTable& table);

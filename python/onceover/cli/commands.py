@@ -167,23 +167,33 @@ def show_report(report: Any, output: Output) -> None:
     counts = f"{report.good} good, {report.anomalous} anomalous"
     counts += f", {report.unlabeled} unlabeled" if report.unlabeled else ""
     output.table(
-        f"{report.name}: {counts} images, layout {report.layout}, maps at {at}",
+        f"{report.name}: {counts} images, layout {report.layout}, maps at {at}; below: 95 % bootstrap intervals",
         ("image AUROC ", "pixel AUROC ", "AUPRO(0.3) ", "F1-max ", "false alarms ", "target ", "missed "),
         [
             (
                 number(report.image_auroc), number(report.pixel_auroc), number(report.aupro), number(report.f1_max),
                 percent(report.false_alarm_rate), percent(report.target_false_alarm_rate), percent(report.miss_rate),
-            )
+            ),
+            (
+                *(_interval(report, name) for name in ("image_auroc", "pixel_auroc", "aupro")), "", "", "", "",
+            ),
         ],
     )  # fmt: skip
     output.table(
         "by kind of defect",
-        ("defect", "images ", "found ", "image AUROC "),
+        ("defect", "images ", "found ", "image AUROC ", "pixel AUROC ", "AUPRO(0.3) "),
         [
-            (row.defect, str(row.images), "n/a" if row.detected is None else str(row.detected), number(row.image_auroc))
+            (
+                row.defect,
+                str(row.images),
+                "n/a" if row.detected is None else str(row.detected),
+                number(row.image_auroc),
+                number(row.pixel_auroc),
+                number(row.aupro),
+            )
             for row in report.defects
         ]
-        + ([] if report.mean_image_auroc is None else [("mean", "", "", number(report.mean_image_auroc))]),
+        + ([] if report.mean_image_auroc is None else [("mean", "", "", number(report.mean_image_auroc), "", "")]),
     )
     stages = [stage for stage in report.latency_ms if stage != "total_ms"]
     output.table(
@@ -196,6 +206,12 @@ def show_report(report: Any, output: Output) -> None:
     )
     for problem in report.problems:
         output.warn(problem)
+
+
+def _interval(report: Any, name: str) -> str:
+    """Where the metric would lie for another draw of as many images."""
+    lower, upper = report.intervals.get(name, (None, None))
+    return "" if lower is None else f"{lower:.3f}–{upper:.3f}"
 
 
 def run_inspect(options: argparse.Namespace, output: Output) -> int:

@@ -19,31 +19,41 @@ from onceover.runtime.inspector import Inspector
 from onceover.training.dataset import Dataset, Sample, read_dataset
 from onceover.training.ground_truth import read_ground_truth, resize_mask
 from onceover.training.layouts.mvtec import LOCO_KINDS
+from onceover.training.pixel_results import PixelCollector, PixelResults
 from onceover.types import Image, Verdict
 
 STAGES = ("prepare_ms", "engine_ms", "score_ms", "map_ms", "total_ms")
-MAX_RESOLUTION = 8192  # pixels; every map is kept until the end, 268 MB each at this size
+MAX_RESOLUTION = 8192  # pixels; a map of this size takes 268 MB
+INTERVAL_LEVEL, INTERVAL_SEED = 0.95, 0
 # Called with every image as it is inspected: sample, image, ground-truth mask (None: unknown), verdict.
 Observer = Callable[[Sample, Image, "NDArray[np.bool_] | None", Verdict], None]
 
 
 @dataclass(frozen=True)
 class DefectRow:
-    """One kind of defect: how many, how many found, and how well it separates from the good images."""
+    """One kind of defect: how many, how many found, and how well it separates.
+
+    image_auroc: against the good images. pixel_auroc, aupro: its anomalous pixels against the normal pixels of all
+    images; NaN when none of them has a mask.
+    """
 
     defect: str
     images: int
     detected: int | None  # None when the package is uncalibrated
     image_auroc: float
+    pixel_auroc: float = np.nan
+    aupro: float = np.nan
 
 
 @dataclass(frozen=True)
 class EvaluationReport:
     """Every rate is a share of images; NaN where a class is missing.
 
-    aupro is integrated to FPR 0.3 and divided by it. resolution: "mask" (maps drawn at each mask's size) or pixels.
-    unlabeled: images whose label nobody told; they have a score, and count in nothing else. mean_image_auroc: MVTec
-    LOCO's figure, the mean of the AUROC of logical and that of structural anomalies; None for other layouts.
+    aupro is integrated to FPR 0.3 and divided by it, aupro_05 to 0.05. pixel_f1_max and its threshold are chosen with
+    the masks in hand, f1_max with the labels: figures for comparison. auspro: MVTec LOCO's, by FPR limit, else empty.
+    intervals: metric → 95 % bootstrap interval over images, (lower, upper). resolution: "mask" (maps drawn at each
+    mask's size) or pixels. unlabeled: images whose label nobody told; they have a score, and count in nothing else.
+    mean_image_auroc: LOCO's figure, the mean of the AUROC of logical and that of structural anomalies, else None.
     """
 
     name: str
@@ -57,6 +67,12 @@ class EvaluationReport:
     mean_image_auroc: float | None
     pixel_auroc: float
     aupro: float
+    aupro_05: float
+    average_precision: float
+    pixel_f1_max: float
+    pixel_f1_max_threshold: float
+    auspro: dict[str, float]
+    intervals: dict[str, tuple[float, float]]
     f1_max: float
     f1_max_threshold: float
     threshold: float | None
@@ -101,7 +117,7 @@ def evaluate(
     samples = dataset.test
     if not samples:
         raise InputError(f"{dataset.name}: no test images (layout {dataset.layout}); expected some, such as test/good")
-    collected = _Collected()
+    collected = _Collected(by_kind=dataset.layout == "mvtec_loco")
     odd: list[str] = []
     for i, sample in enumerate(samples):
         progress("inspecting", i, len(samples))
@@ -113,7 +129,7 @@ def evaluate(
         if problem:  # its defect pixels would count as normal
             odd.append(f"{sample.relative}: anomalous, but {problem}; left out of the pixel metrics")
             mask = None
-        collected.add(sample, verdict, mask, size)
+        collected.add(sample, verdict, mask, image.shape[:2])
         if observe is not None:
             observe(sample, image, mask, verdict)
     progress("inspecting", len(samples), len(samples))
@@ -139,26 +155,42 @@ def _mean_of_kinds(defects: tuple[DefectRow, ...]) -> float:
     return float(np.mean(values)) if len(values) == len(LOCO_KINDS) else np.nan
 
 
+def _intervals(
+    scores: NDArray[np.float32], labels: NDArray[np.int_], found: PixelResults
+) -> dict[str, tuple[float, float]]:
+    """Of image_auroc, pixel_auroc, aupro: those that are defined."""
+    images = metrics.SegmentationMetrics((), bootstrap=True)  # a score is a map of one pixel
+    for score, label in zip(scores, labels, strict=True):
+        images.update(score.reshape(1, 1), np.full((1, 1), label == 1))
+    named: dict[str, metrics.Interval] = {}
+    if 0 < int((labels == 1).sum()) < len(labels):
+        named["image_auroc"] = images.intervals(INTERVAL_LEVEL, seed=INTERVAL_SEED)["pixel_auroc"]
+    for name, key in (("pixel_auroc", "pixel_auroc"), ("aupro", "aupro@0.3")):
+        if key in found.intervals:
+            named[name] = found.intervals[key]
+    return {name: (each.lower, each.upper) for name, each in named.items() if each.lower == each.lower}
+
+
 class _Collected:
     """What evaluation keeps of each image."""
 
-    def __init__(self) -> None:
+    def __init__(self, by_kind: bool) -> None:
         self.samples: list[Sample] = []
         self.verdicts: list[Verdict] = []  # without their maps
-        self.maps: list[NDArray[np.float32]] = []
-        self.masks: list[NDArray[np.bool_]] = []
+        self.pixels = PixelCollector(by_kind)
 
-    def add(self, sample: Sample, verdict: Verdict, mask: NDArray[np.bool_] | None, size: tuple[int, int]) -> None:
+    def add(self, sample: Sample, verdict: Verdict, mask: NDArray[np.bool_] | None, shape: tuple[int, int]) -> None:
         self.samples.append(sample)
+        anomaly_map = verdict.anomaly_map
         if mask is not None:
-            self.maps.append(verdict.anomaly_map)
-            self.masks.append(resize_mask(mask, size))
+            self.pixels.add(sample, anomaly_map, mask, shape, (anomaly_map.shape[0], anomaly_map.shape[1]))
         self.verdicts.append(replace(verdict, anomaly_map=np.zeros((0, 0), np.float32)))
 
     def report(self, inspector: Inspector, resolution: str | int, layout: str) -> EvaluationReport:
         labels = np.array([sample.label for sample in self.samples])
         scores = np.array([verdict.score for verdict in self.verdicts], np.float32)
-        pixel_auroc, aupro = self._pixel_metrics()
+        found = self.pixels.results(INTERVAL_LEVEL, INTERVAL_SEED)
+        pixels = found.pixels
         known = labels >= 0
         image_auroc, (f1, f1_threshold) = np.nan, (np.nan, np.nan)
         if known.any():
@@ -167,7 +199,7 @@ class _Collected:
         calibration = inspector.calibration
         flagged = scores > (np.inf if calibration.threshold is None else calibration.threshold)
         good, bad = labels == 0, labels == 1
-        defects = self._defects(scores, flagged, calibration.calibrated)
+        defects = self._defects(scores, flagged, calibration.calibrated, found)
         return EvaluationReport(
             name=str(inspector.manifest.get("name", "")),
             package_id=inspector.package.id,
@@ -178,8 +210,14 @@ class _Collected:
             unlabeled=int((~known).sum()),
             image_auroc=image_auroc,
             mean_image_auroc=_mean_of_kinds(defects) if layout == "mvtec_loco" else None,
-            pixel_auroc=pixel_auroc,
-            aupro=aupro,
+            pixel_auroc=np.nan if pixels is None else pixels.pixel_auroc,
+            aupro=np.nan if pixels is None else pixels.aupro[0.3],
+            aupro_05=np.nan if pixels is None else pixels.aupro[0.05],
+            average_precision=np.nan if pixels is None else pixels.average_precision,
+            pixel_f1_max=np.nan if pixels is None else pixels.f1_max,
+            pixel_f1_max_threshold=np.nan if pixels is None else pixels.f1_max_threshold,
+            auspro={str(limit): value for limit, value in found.auspro.items()},
+            intervals=_intervals(scores[known], labels[known], found),
             f1_max=f1,
             f1_max_threshold=f1_threshold,
             threshold=calibration.threshold,
@@ -193,15 +231,8 @@ class _Collected:
             scores={sample.relative: float(score) for sample, score in zip(self.samples, scores, strict=True)},
         )
 
-    def _pixel_metrics(self) -> tuple[float, float]:
-        """Pixel AUROC and AUPRO(0.3); NaN when no image has a ground truth of its pixels."""
-        if not self.maps:
-            return np.nan, np.nan
-        report = metrics.segmentation_metrics(self.maps, self.masks, fpr_limits=(0.3,))
-        return report.pixel_auroc, report.aupro[0.3]
-
     def _defects(
-        self, scores: NDArray[np.float32], flagged: NDArray[np.bool_], calibrated: bool
+        self, scores: NDArray[np.float32], flagged: NDArray[np.bool_], calibrated: bool, found: PixelResults
     ) -> tuple[DefectRow, ...]:
         kinds = np.array([sample.defect for sample in self.samples])
         labels = np.array([sample.label for sample in self.samples])
@@ -211,7 +242,11 @@ class _Collected:
             against_good = chosen | (labels == 0)
             auroc = metrics.image_auroc(scores[against_good], labels[against_good]) if (labels == 0).any() else np.nan
             detected = int(flagged[chosen].sum()) if calibrated else None
-            rows.append(DefectRow(kind, int(chosen.sum()), detected, auroc))
+            row = DefectRow(kind, int(chosen.sum()), detected, auroc)
+            pixels = found.pixels.by_defect.get(kind) if found.pixels is not None else None
+            if pixels is not None:
+                row = replace(row, pixel_auroc=pixels.pixel_auroc, aupro=pixels.aupro[0.3])
+            rows.append(row)
         return tuple(rows)
 
     def _latency(self) -> dict[str, dict[str, float]]:

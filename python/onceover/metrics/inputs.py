@@ -1,0 +1,114 @@
+"""What a user hands in → arrays the core reads in place, or an InputError that says which image and what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onceover.errors import InputError, UsageError
+
+Map = NDArray[Any]  # float32, float16, uint8 or uint16 (H, W)
+Mask = NDArray[Any]  # bool or uint8 (H, W)
+
+_MAP_DTYPES = (np.float32, np.float16, np.uint8, np.uint16)
+_ARRAY_MARKS = ("__array_interface__", "__array_struct__", "__array__")
+
+
+def anomaly_map(value: Any, index: int) -> Map:
+    """(H, W) scores of image `index`; the same memory where it can be read in place. NaN are left to the core."""
+    what = f"anomaly map {index}"
+    array = _view(value, what)
+    if array.ndim != 2 or array.size == 0:
+        raise InputError(f"{what} is {array.shape}, expected an array (H, W)")
+    if array.dtype not in _MAP_DTYPES:
+        hint = "cast it with .astype(np.float32), knowing that rounding can make different scores equal"
+        also = "" if array.dtype == np.float64 else " (or float16, uint8, uint16)"
+        raise InputError(f"{what} is {array.dtype}, expected float32{also}; {hint}")
+    return array
+
+
+def binary_mask(value: Any, shape: tuple[int, ...] | None, what: str) -> Mask:
+    """(H, W) ground truth, non-zero is anomalous. shape: of its anomaly map; None for a mask on its own.
+
+    bool and uint8 are used in place. Other integers are compared with 0. A soft mask is refused: where it should be
+    cut is a decision about the ground truth, and it changes every metric.
+    """
+    array = _view(value, what)
+    if shape is not None and array.shape != shape:
+        raise InputError(f"{what} has shape {array.shape}, its anomaly map {shape}; neither is resized here")
+    if array.ndim != 2 or array.size == 0:
+        raise InputError(f"{what} is {array.shape}, expected an array (H, W)")
+    if array.dtype in (np.bool_, np.uint8):
+        return array
+    if array.dtype.kind not in "uif":
+        raise InputError(f"{what} is {array.dtype}, expected bool or uint8")
+    if array.dtype.kind == "f" and not np.isin(array, (0, 1, 255)).all():
+        raise InputError(f"{what} is soft ({array.dtype}, not only 0, 1 or 255); threshold it first, e.g. mask >= 0.5")
+    if array.dtype.kind == "i" and (array < 0).any():
+        raise InputError(f"{what} holds negative values; decide which pixels are anomalous first")
+    return np.asarray(array != 0)
+
+
+def channel_masks(
+    channels: Iterable[Any], saturation_areas: Iterable[Any], shape: tuple[int, ...], index: int
+) -> tuple[list[Mask], list[int]]:
+    """The defects of image `index`, one mask each, and the area in pixels from which each counts as found."""
+    masks = [binary_mask(channel, shape, f"channel {i} of image {index}") for i, channel in enumerate(channels)]
+    areas = list(saturation_areas)
+    if len(areas) != len(masks):
+        raise InputError(f"image {index} has {len(masks)} channels and {len(areas)} saturation areas; give one each")
+    for i, (mask, area) in enumerate(zip(masks, areas, strict=True)):
+        if not isinstance(area, (int, np.integer)) or isinstance(area, bool) or area < 1:
+            raise InputError(
+                f"the saturation area of channel {i} of image {index} is {area!r}, expected whole pixels, at least 1; "
+                "metrics.saturation_area computes it"
+            )
+        if not mask.any():
+            raise InputError(f"channel {i} of image {index} is empty; leave a defect without pixels out")
+    return masks, [int(area) for area in areas]
+
+
+def fpr_limits(limits: Sequence[float]) -> tuple[float, ...]:
+    """Raises UsageError for a limit outside (0, 1]."""
+    for limit in limits:
+        if not 0 < limit <= 1:
+            raise UsageError(f"fpr_limit is {limit}; it must lie in (0, 1], usually 0.3 or 0.05")
+    return tuple(float(limit) for limit in limits)
+
+
+def connectivity(value: int) -> int:
+    if value not in (4, 8):
+        raise UsageError(f"connectivity is {value!r}, expected 8 (the definition of AUPRO) or 4")
+    return value
+
+
+def _view(value: Any, what: str) -> NDArray[Any]:
+    """The array behind numpy arrays, torch tensors on the CPU, memoryviews and others, aligned, in native order."""
+    if getattr(value, "requires_grad", False):
+        raise InputError(f"{what} is a tensor that requires grad; pass .detach()")
+    device = getattr(getattr(value, "device", None), "type", "cpu")
+    if device != "cpu" or (hasattr(value, "__cuda_array_interface__") and not hasattr(value, "detach")):
+        place = device if device != "cpu" else "a GPU"
+        raise InputError(f"{what} is on {place}, not in the memory of the CPU; pass .cpu()")
+    if not (isinstance(value, np.ndarray) or any(hasattr(value, mark) for mark in _ARRAY_MARKS) or _is_buffer(value)):
+        raise InputError(f"{what} is {type(value).__name__}, expected an array (H, W)")
+    if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
+        raise InputError(f"{what} is a masked array; every pixel needs a value")
+    try:
+        array = np.asarray(value)
+    except (TypeError, ValueError, RuntimeError, BufferError) as error:  # e.g. torch.bfloat16, which numpy lacks
+        raise InputError(f"{what} ({type(value).__name__}) cannot be read as an array: {error}") from error
+    if not array.dtype.isnative:
+        array = array.astype(array.dtype.newbyteorder("="))
+    return array if array.flags.aligned else array.copy()
+
+
+def _is_buffer(value: Any) -> bool:
+    try:
+        memoryview(value).release()
+    except TypeError:
+        return False
+    return True

@@ -188,13 +188,6 @@ def _differences(name: str, values: dict[str, Values], peers: list[Peer]) -> dic
 
 def steps(bench: Ledger, maps: MapSet) -> None:
     """Where our time goes."""
-    if not hasattr(metrics, "SegmentationMetrics"):
-        call = metric_peers.ours(maps)
-        call()
-        cpu = median(interleave({OURS: call}, bench.options.rounds), OURS)
-        bench.skip(f"update and compute on {maps.name}", "this build has no SegmentationMetrics")
-        bench.claims.append(Claim("whole call", maps.name, cpu / maps.pixels * 1e9, "ns/px", None))
-        return
     spent: list[tuple[float, float]] = []
     for _ in range(bench.options.rounds + 1):
         accumulator = metrics.SegmentationMetrics(fpr_limits=metric_peers.LIMITS)
@@ -274,9 +267,8 @@ def memory(bench: Ledger, names: list[str], families: list[str]) -> None:
             if is_ours:
                 bench.claims.append(Claim("extra peak memory", name, extra, "MB", PEAK_MB.get(name), at_least=False))
             if is_ours and name in anomaly_maps.BAD:
-                what = "state" if state else "extra peak memory (no state here)"
-                kept = state / MB if state else extra
-                bench.claims.append(Claim(f"{what}, 2 B + 8 B per pixel", name, kept, "MB", bound, at_least=False))
+                what = "state, 2 B + 8 B per pixel"
+                bench.claims.append(Claim(what, name, state / MB, "MB", bound, at_least=False))
     bench.table("memory", "peak memory, maps read one at a time", rows)
 
 
@@ -308,9 +300,6 @@ def bad(bench: Ledger, typical: str, peers: list[Peer]) -> None:
 
 def spro(bench: Ledger) -> None:
     """update_channels and compute on 40 images of 256 × 256 with overlapping and scattered channels."""
-    if not hasattr(metrics, "SegmentationMetrics"):
-        bench.skip("sPRO", "this build has no SegmentationMetrics")
-        return
     maps = anomaly_maps.mapped("s256").sample(40)
     rng = np.random.default_rng(7)
     images = []

@@ -72,9 +72,22 @@ def test_every_metric_equals_its_plain_definition(inspector: Inspector, data: Pa
     pixels, truth = (np.concatenate([part.ravel() for part in parts]) for parts in (maps, masks))
     assert report.pixel_auroc == pytest.approx(reference.auroc(pixels, truth), abs=1e-12)
     assert report.aupro == pytest.approx(reference.aupro(maps, masks, 0.3), abs=1e-12)
+    assert report.aupro_05 == pytest.approx(reference.aupro(maps, masks, 0.05), abs=1e-12)
+    assert report.average_precision == pytest.approx(reference.average_precision(pixels, truth), abs=1e-12)
+    best = (report.pixel_f1_max, report.pixel_f1_max_threshold)
+    assert best == pytest.approx(reference.f1_max(pixels, truth), abs=1e-12)
     assert (report.f1_max, report.f1_max_threshold) == pytest.approx(reference.f1_max(scores, labels), abs=1e-12)
     assert sorted(report.scores.values()) == sorted(scores)
     assert 0.5 < report.pixel_auroc < 1  # neither trivial nor perfect, or the comparison says little
+
+
+def test_intervals_lie_around_the_metrics(inspector: Inspector, data: Path) -> None:
+    report = evaluate(inspector, data)
+    assert list(report.intervals) == ["image_auroc", "pixel_auroc", "aupro"]
+    for name, (lower, upper) in report.intervals.items():
+        assert 0 <= lower <= getattr(report, name) <= upper <= 1
+    assert report.intervals["aupro"][0] < report.intervals["aupro"][1]
+    assert evaluate(inspector, data).intervals == report.intervals
 
 
 def test_rates_are_shares_of_images_above_the_threshold(inspector: Inspector, data: Path) -> None:

@@ -13,17 +13,19 @@ import numpy as np
 import pytest
 import reference
 from command_line import Capture, answer, refusal
+from numpy.typing import NDArray
 from tiny_data import defective, fitted_package, good_folder, tiny_options
 from tiny_package import tiny_graph, tiny_image
 
 import onceover
 from onceover.cli import main
 from onceover.errors import InputError, UsageError
-from onceover.images import write_image
+from onceover.images import read_image, write_image
 from onceover.runtime.inspector import Inspector
-from onceover.training.dataset import read_dataset
+from onceover.training.dataset import Sample, read_dataset
 from onceover.training.evaluate import evaluate
 from onceover.training.fit import fit
+from onceover.types import Image, Verdict
 
 
 @pytest.fixture(scope="module")
@@ -99,6 +101,38 @@ def test_loco_weighs_logical_and_structural_anomalies_equally(inspector: Inspect
     assert [row.image_auroc for row in report.defects] == pytest.approx(each, abs=1e-12)
     assert report.mean_image_auroc == pytest.approx(np.mean(each), abs=1e-12)
     assert report.mean_image_auroc != report.image_auroc
+
+
+def test_loco_has_the_saturated_overlap_of_each_kind_with_the_good_images_averaged(
+    inspector: Inspector, tmp_path: Path
+) -> None:
+    root = draw_loco(tmp_path / "box")
+    for i in range(2):  # two defects in each structural anomaly
+        for channel in range(2):
+            truth = np.zeros(tiny_image(0).shape[:2], np.uint8)
+            truth[3 : 9 + channel, 4 + 12 * channel : 12 + 12 * channel] = 255
+            path = root / f"ground_truth/structural_anomalies/{i}/{channel:03}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_image(path, truth)
+    entry = {"defect_name": "any", "pixel_value": 255, "saturation_threshold": 0.4, "relative_saturation": True}
+    (root / "defects_config.json").write_text(json.dumps([entry]))
+    maps: dict[str, list[NDArray[np.float32]]] = {}
+    channels: dict[str, list[list[NDArray[np.bool_]]]] = {}
+
+    def keep(sample: Sample, _image: Image, _mask: NDArray[np.bool_] | None, verdict: Verdict) -> None:
+        maps.setdefault(sample.defect, []).append(verdict.anomaly_map)
+        channels.setdefault(sample.defect, []).append([read_image(file) > 0 for file in sample.channels])
+
+    report = evaluate(inspector, root, observe=keep)
+    for limit in (0.01, 0.05, 0.1, 0.3, 1.0):
+        each = []
+        for kind in ("logical_anomalies", "structural_anomalies"):
+            masks = channels["good"] + channels[kind]
+            areas = [[int(0.4 * channel.sum()) for channel in image] for image in masks]
+            each.append(reference.auspro(maps["good"] + maps[kind], masks, areas, limit))
+        assert report.auspro[str(limit)] == pytest.approx(np.mean(each), abs=1e-12)
+    assert [row.aupro > 0 for row in report.defects] == [True, True]
+    assert evaluate(inspector, trees.mvtec(tmp_path / "part")).auspro == {}
 
 
 def test_loco_with_one_kind_only_has_no_mean_and_other_layouts_have_none(inspector: Inspector, tmp_path: Path) -> None:

@@ -211,7 +211,7 @@ def show_report(report: Any, output: Output) -> None:
 def _interval(report: Any, name: str) -> str:
     """Where the metric would lie for another draw of as many images."""
     lower, upper = report.intervals.get(name, (None, None))
-    return "" if lower is None else f"{lower:.3f}–{upper:.3f}"
+    return "" if lower is None else f"{lower:.2f}–{upper:.2f}"
 
 
 def run_inspect(options: argparse.Namespace, output: Output) -> int:

@@ -9,7 +9,7 @@ PYTEST := $(PY) -m pytest -q -ra
 METADATA := setup.py pyproject.toml VERSION
 CORE_SOURCES := $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.inl' -o -name '*.def' \
   -o -name CMakeLists.txt)
-CXX_FILES = $$(git ls-files 'csrc/*.cpp' 'csrc/*.h' 'csrc/*.inl' 'tests/*.cpp' 'tests/*.h' 'tests/*.c')
+CXX_FILES = $$(git ls-files 'csrc/*.cpp' 'csrc/*.h' 'csrc/*.hpp' 'csrc/*.inl' 'tests/*.cpp' 'tests/*.h' 'tests/*.c')
 FIND_ENGINE := from onceover.runtime.session import engine_library as find; print(find("onnxruntime"))
 ENGINE_FOR_TESTS = ONCEOVER_TEST_ORT=$$($(PY) -c '$(FIND_ENGINE)') \
   && export ONCEOVER_TEST_ORT ONCEOVER_TEST_GRAPH="$(CURDIR)/build/tests/tiny.onnx"

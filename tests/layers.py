@@ -41,7 +41,7 @@ TORCH_FAMILY = {"torch", "onnx", "onnxscript", "safetensors"}
 TORCH_ROOMS = {"backbones", "export"}
 TORCH_MODULES = {"onceover.training.distil", "onceover.training.procedural"}
 
-# C++: room of csrc → the rooms it may include besides its own; "include" is the public header onceover.h.
+# C++: room of csrc → the rooms it may include besides its own; "include" is the public headers.
 CORE = {"base", "include"}
 MIDDLE = {"kernels", *CORE}
 SESSION = {"package", "engines", "scoring", "metrics", "image", *MIDDLE}
@@ -59,7 +59,9 @@ CXX_ROOMS: dict[str, set[str]] = {
     "bindings": {"session", *SESSION},
 }
 
+CXX_SUFFIXES = {".cpp", ".h", ".hpp", ".inl", ".def", ".c"}
 INTRINSICS = {"immintrin.h", "x86intrin.h", "arm_neon.h", "arm_sve.h", "arm_acle.h"}
+PUBLIC_HEADER = re.compile(r"^onceover\w*\.h(?:pp)?$")
 SHARED_BODY = re.compile(r"^kernels/\w+\.inl$")  # compiled anew inside each ISA file
 PYTHON_HEADER = re.compile(r"^(pybind11/|Python\.h$|numpy/)")
 # forbidden call → files of csrc that may make it
@@ -195,7 +197,7 @@ def torch_free_imports(root: Path) -> list[str]:
 
 
 def cxx_files(root: Path) -> list[Path]:
-    return sorted(path for path in (root / "csrc").rglob("*") if path.suffix in {".cpp", ".h", ".inl", ".def", ".c"})
+    return sorted(path for path in (root / "csrc").rglob("*") if path.suffix in CXX_SUFFIXES)
 
 
 def without_comments(source: str, keep_strings: bool) -> str:
@@ -225,7 +227,7 @@ def cxx_arrows(root: Path) -> list[str]:
             found.append(f"{where}:1: the room {room!r} has no arrows; add it to tests/layers.py")
             continue
         for line, header in includes_of(path):
-            target = "include" if header == "onceover.h" else header.split("/")[0]
+            target = "include" if PUBLIC_HEADER.match(header) else header.split("/")[0]
             if target in CXX_ROOMS and target not in {room, *CXX_ROOMS[room]}:
                 allowed = ", ".join(sorted(CXX_ROOMS[room]))
                 found.append(f'{where}:{line}: {room} includes "{header}"; it may include: {allowed}')

@@ -1,5 +1,5 @@
-// What every function of onceover.h stands behind: no exception crosses the border, and no struct is read or written
-// beyond the size its caller knows.
+// What every function of the public headers stands behind: no exception crosses the border, and no struct is read or
+// written beyond the size its caller knows.
 #pragma once
 
 #include <algorithm>

@@ -1,5 +1,6 @@
 /* onceover: visual anomaly inspection on edge devices. The C ABI (C99). This version has the status codes, which C++
- * (base/error.h) and Python (onceover/errors.py) share, and the memory bank. A whole program:
+ * (base/error.h) and Python (onceover/errors.py) share, and the memory bank; onceover_metrics.h has the pixel metrics,
+ * which a device that inspects does not need. A whole program:
  *
  *   #include <stdio.h>
  *   #include <stdlib.h>

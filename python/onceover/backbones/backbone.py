@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from onceover.backbones.name_map import NameMap
+
 
 @dataclass(frozen=True)
 class StageInfo:
@@ -37,6 +39,7 @@ class Backbone(nn.Module):
 
     stages: tuple[StageInfo, ...]
     normalization: Normalization
+    name_maps: tuple[NameMap, ...] = ()  # of checkpoint layouts other than our own keys
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """(B, 3, H, W) float32, normalized → stage features."""

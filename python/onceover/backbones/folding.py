@@ -37,7 +37,9 @@ def fold_norm_ahead(norm: nn.BatchNorm2d, conv: nn.Conv2d) -> nn.Conv2d:
 
     W' = W · g per input channel, b' = b + W (β − μ · g).
     """
-    assert conv.kernel_size == (1, 1) and conv.groups == 1 and conv.padding == (0, 0)
+    assert conv.kernel_size == (1, 1)
+    assert conv.groups == 1
+    assert conv.padding == (0, 0)
     scale, shift = scale_and_shift(norm)
     weight = conv.weight.double()
     bias = (weight[:, :, 0, 0] * shift).sum(dim=1)
@@ -48,7 +50,8 @@ def fold_norm_ahead(norm: nn.BatchNorm2d, conv: nn.Conv2d) -> nn.Conv2d:
 
 def scale_and_shift(norm: nn.BatchNorm2d) -> tuple[torch.Tensor, torch.Tensor]:
     """float64 (C,) each: norm(x) = scale · x + shift per channel."""
-    assert norm.running_mean is not None and norm.running_var is not None
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
     scale = norm.weight.double() / torch.sqrt(norm.running_var.double() + norm.eps)
     return scale, norm.bias.double() - norm.running_mean.double() * scale
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import warnings
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -218,3 +219,16 @@ def test_saturation_areas_of_nothing_are_refused() -> None:
     for area, threshold in ((0, 0.5), (4, -1), (4, math.nan)):
         with pytest.raises(UsageError, match="expected at least 1 pixel"):
             metrics.saturation_area(area, threshold, relative=True)
+
+
+def test_options_may_be_numpy_numbers_and_limits_any_series(tmp_path: Path) -> None:
+    made = metrics.SegmentationMetrics(
+        (limit for limit in (0.3, np.float32(0.5))), connectivity=np.int64(8), page_budget_bytes=np.int64(8 << 20)
+    )
+    made.update(np.array([[0, 1]], np.float32), np.array([[0, 1]]))
+    made.save(tmp_path / "one.metrics")
+    assert metrics.SegmentationMetrics.load(tmp_path / "one.metrics").compute().aupro == {0.3: 1.0, 0.5: 1.0}
+    with pytest.raises(UsageError, match=r"fpr_limits is 0\.3, expected several numbers"):
+        metrics.SegmentationMetrics(0.3)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="connectivity is True, expected a whole number"):
+        metrics.SegmentationMetrics(connectivity=True)

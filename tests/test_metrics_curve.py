@@ -121,9 +121,11 @@ def test_infinite_scores_have_operating_points() -> None:
 def test_normal_scores_of_infinity_above_every_anomalous_one_are_not_forgotten() -> None:
     scores, mask = np.array([[math.inf, 2, 1]], np.float32), np.array([[0, 1, 0]], np.uint8)
     made = collected([(scores, mask, None)])
-    with pytest.raises(UsageError, match=r"curve\(thresholds=\[inf\]\)"):
-        made.curve().at(math.inf)
+    assert made.curve().at(math.inf).fpr == 0.5
     assert made.curve(thresholds=[math.inf]).at(math.inf).fpr == 0.5
+    assert made.curve().threshold_at_fpr(0.5) == 2
+    with pytest.raises(UsageError, match=r"no threshold keeps a false positive rate of 0\.1: too many"):
+        made.curve().threshold_at_fpr(0.1)
 
 
 def test_the_curve_of_one_kind_belongs_to_its_row_of_the_breakdown() -> None:

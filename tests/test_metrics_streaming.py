@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 from tolerances import EXACT_METRIC
 
 from onceover import metrics
+from onceover.errors import UsageError
 
 # Bytes that are there whatever the input: 2 MiB of keys that wait to be sorted, 1 MiB of pointers to pages, 0.5 MiB for
 # shelves and as much for a first slab (csrc/metrics/key_counter.h), and for the codes of float16 and of integer maps.
-STATE_CONSTANT = 6 << 20
+STATE_CONSTANT = 8 << 20
 BUDGET = 4 << 20  # bytes; with less, the fixed part alone fills it
 
 
@@ -233,3 +234,40 @@ def test_streamed_and_one_call_metrics_are_the_same() -> None:
     report = metrics.segmentation_metrics(*arrays(of), (0.3, 0.05))
     streamed = collected([(m, mask, None) for m, mask, _ in of]).compute()
     assert report == streamed
+
+
+def test_kinds_of_one_pixel_each_take_little() -> None:
+    made = metrics.SegmentationMetrics()
+    mask = np.zeros((4, 4), np.uint8)
+    mask[1, 1] = 1
+    for i in range(500):
+        made.update(np.full(mask.shape, i, np.float32), mask, defect=f"kind {i}")
+    assert made.state_bytes <= 500 * (16 * 15 + 8 * 16 + 200) + STATE_CONSTANT // 2
+
+
+def test_scores_that_come_256_times_keep_the_bound() -> None:
+    made = metrics.SegmentationMetrics()
+    keys = np.uint32(20000 << 15) + (np.arange(256, dtype=np.uint32)[:, None] << np.uint32(15))
+    keys = keys + np.arange(68, dtype=np.uint32) * np.uint32(
+        400
+    )  # 256 pages of 68; every byte overflows
+    for _ in range(256):
+        made.update(np.uint32(~keys).view(np.float32))  # negative scores
+    report_state = made.state_bytes
+    assert report_state <= 2 * 256 * keys.size + STATE_CONSTANT // 2
+
+
+def test_one_accumulator_in_two_threads_is_refused() -> None:
+    made = metrics.SegmentationMetrics()
+
+    class Slow:
+        """An array that is asked for while the accumulator is already at work."""
+
+        def __array__(self, dtype: object = None, copy: object = None) -> NDArray[np.float32]:
+            with pytest.raises(UsageError, match="in use by another thread"):
+                made.update(np.zeros((2, 2), np.float32))
+            return np.ones((2, 2), np.float32)
+
+    made.update(Slow(), defect="a")
+    assert made.images == 1
+    made.update(np.zeros((2, 2), np.float32))

@@ -29,6 +29,9 @@ class Sum {
   double sum_ = 0, lost_ = 0;
 };
 
+// A sum of rounded shares of 1 may end a little above.
+double at_most_1(double value) { return value < 1 ? value : 1; }
+
 struct Totals {
   uint64_t normal = 0, anomalous = 0, regions = 0, channels = 0;
   bool defined() const { return normal > 0 && anomalous > 0; }
@@ -83,7 +86,7 @@ class Integral {
     }
     const double pairs = static_cast<double>(totals_.normal) * static_cast<double>(totals_.anomalous);
     metrics.pixel_auroc = defined ? static_cast<double>(below_twice_) / (2 * pairs) : kNaN;
-    metrics.average_precision = defined ? precision_.value() : kNaN;
+    metrics.average_precision = defined ? at_most_1(precision_.value()) : kNaN;
     metrics.f1_max = defined ? best_f1_ : kNaN;
     metrics.f1_max_threshold = defined ? score_of_key(best_key_) : std::numeric_limits<float>::quiet_NaN();
     return metrics;
@@ -127,6 +130,15 @@ Gathered gather(const SegmentationState& state, int group) {
   sort_by_key(all.pixels);
   sort_by_key(all.channel_pixels);
   return all;
+}
+
+// Normal scores of +infinity; with dropped bits also those that cannot be told from it.
+uint64_t count_at_infinity(SegmentationState& state) {
+  RankReader ranks(state.settled_normals(), state.table());
+  ranks.move_to(kKeyOfInfinity >> state.dropped_bits());
+  uint64_t count = ranks.equal();
+  for (const auto& coded : state.coded_normals()) count += coded.first == kKeyOfInfinity ? coded.second : 0;
+  return count;
 }
 
 }  // namespace
@@ -187,7 +199,11 @@ SegmentationCurve compute_curve(SegmentationState& state, int group) {
     const uint64_t flagged = found + false_alarms;
     curve.precision.push_back(flagged == 0 ? 1.0 : static_cast<double>(found) / static_cast<double>(flagged));
   };
-  add(std::numeric_limits<float>::infinity());
+  add(std::numeric_limits<float>::infinity());  // more than it: nothing is predicted
+  if (all.pixels.back() >> 32 != kKeyOfInfinity) {
+    false_alarms = count_at_infinity(state);
+    if (false_alarms > 0) add(std::numeric_limits<float>::infinity());
+  }
   visit_ranked(state, all.pixels, all.channel_pixels, [&](const RankedScore& score) {
     if (score.above > false_alarms) {  // normal scores between this and the one before: up to just above it
       false_alarms = score.above;

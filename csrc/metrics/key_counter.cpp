@@ -35,6 +35,14 @@ KeyCounter::Slab::~Slab() {
   if (data != nullptr) ::operator delete(data, std::align_val_t{kStageBytes});
 }
 
+template <typename Take>
+void KeyCounter::visit_shelved(size_t page, const Take& take) const {
+  if (shelves_.empty()) return;
+  for (const ShelfPart& part : shelves_[page / kShelfPages]) {
+    if (part.count(page % kShelfPages) > 0) take(part.page(page % kShelfPages), part.count(page % kShelfPages));
+  }
+}
+
 void KeyCounter::add(const uint32_t* keys, size_t count) {
   total_ += count;
   uint16_t** heads = heads_.get();
@@ -44,7 +52,7 @@ void KeyCounter::add(const uint32_t* keys, size_t count) {
     if (head == nullptr) {
       pending_.push_back(key);
       ++waiting_total_;
-      if (pending_.size() == kPendingKeys) {
+      if (pending_.size() >= kPendingKeys) {
         shelve_pending();
         heads = heads_.get();
       }
@@ -60,12 +68,6 @@ void KeyCounter::add(const uint32_t* keys, size_t count) {
 }
 
 void KeyCounter::add_times(uint32_t key, uint64_t times) {
-  constexpr uint64_t kFew = 16;
-  if (times <= kFew && !is_dense(page_of(key))) {
-    const std::vector<uint32_t> keys(times, key);
-    add(keys.data(), keys.size());
-    return;
-  }
   total_ += times;
   make_dense(page_of(key));
   raise(page_of(key), key & kLowMask, times);
@@ -96,9 +98,7 @@ void KeyCounter::absorb(const KeyCounter& other, int shift) {
     total_ += carry.second;
   }
   for (size_t page = 0; !other.shelves_.empty() && page < kPages; ++page) {
-    size_t count = 0;
-    const uint16_t* lows = other.shelved(page, &count);
-    if (count > 0) take(page, lows, count);
+    other.visit_shelved(page, [&](const uint16_t* lows, size_t count) { take(page, lows, count); });
   }
   keys = other.pending_;
   for (uint32_t& key : keys) key >>= shift;
@@ -106,12 +106,12 @@ void KeyCounter::absorb(const KeyCounter& other, int shift) {
 }
 
 size_t KeyCounter::size_bytes() const {
-  constexpr size_t kNodeBytes = 40;  // of an unordered_map, with its share of the buckets
-  size_t bytes = pending_.capacity() * sizeof(uint32_t) + shelves_.size() * sizeof(void*) +
+  size_t bytes = pending_.capacity() * sizeof(uint32_t) + shelves_.capacity() * sizeof(Shelf) +
                  (heads_ == nullptr ? 0 : kPages * sizeof(uint16_t*)) + slabs_.size() * kSlabPages * kDenseBytes +
-                 carries_.size() * (kNodeBytes + sizeof(settled_carries_[0]));
-  for (const auto& shelf : shelves_) {
-    if (shelf != nullptr) bytes += sizeof(Shelf) + shelf->starts[kShelfPages] * sizeof(uint16_t);
+                 carries_.size() * kCarryBytes;
+  for (const Shelf& shelf : shelves_) {
+    bytes += shelf.capacity() * sizeof(ShelfPart);
+    for (const ShelfPart& part : shelf) bytes += part.starts[kShelfPages] * sizeof(uint16_t);
   }
   return bytes;
 }
@@ -119,6 +119,9 @@ size_t KeyCounter::size_bytes() const {
 void KeyCounter::settle() {
   shelve_pending();
   pending_.shrink_to_fit();
+  for (size_t shelf = 0; shelf < shelves_.size(); ++shelf) {
+    if (shelves_[shelf].size() > 1) fill_shelf(shelf, nullptr, nullptr);
+  }
   for (size_t page = 0; heads_ != nullptr && page < kPages; ++page) {
     if (is_dense(page)) empty_stage(page);
   }
@@ -126,42 +129,38 @@ void KeyCounter::settle() {
   std::sort(settled_carries_.begin(), settled_carries_.end());
 }
 
-bool KeyCounter::is_empty(size_t page) const {
-  size_t count = 0;
-  shelved(page, &count);
-  return count == 0 && !is_dense(page);
+std::vector<std::pair<uint32_t, uint64_t>>::const_iterator KeyCounter::first_carry(size_t page) const {
+  return std::lower_bound(settled_carries_.begin(), settled_carries_.end(),
+                          std::make_pair(key_of(page, 0), uint64_t{0}));
 }
 
+bool KeyCounter::is_empty(size_t page) const { return shelved(page) == 0 && !is_dense(page); }
+
 uint64_t KeyCounter::page_total(size_t page, const KernelTable& kernels) const {
-  size_t count = 0;
-  shelved(page, &count);
-  uint64_t sum = count;
-  if (!is_dense(page)) return sum;
-  sum += kernels.sum_bytes(table(page), kPageKeys);
-  auto carry =
-      std::lower_bound(settled_carries_.begin(), settled_carries_.end(), std::make_pair(key_of(page, 0), uint64_t{0}));
-  for (; carry != settled_carries_.end() && page_of(carry->first) == page; ++carry) sum += carry->second;
+  if (!is_dense(page)) return shelved(page);
+  uint64_t sum = kernels.sum_bytes(table(page), kPageKeys);
+  for (auto carry = first_carry(page); carry != settled_carries_.end() && page_of(carry->first) == page; ++carry) {
+    sum += carry->second;
+  }
   return sum;
 }
 
 void KeyCounter::read_page(size_t page, std::vector<uint8_t>& scratch, PageCounts& found) const {
   found.extras.clear();
-  size_t count = 0;
-  const uint16_t* lows = shelved(page, &count);
-  if (is_dense(page)) {
+  if (is_dense(page)) {  // what it had on its shelf was counted when it became so
     found.counts = table(page);
-    auto carry = std::lower_bound(settled_carries_.begin(), settled_carries_.end(),
-                                  std::make_pair(key_of(page, 0), uint64_t{0}));
-    for (; carry != settled_carries_.end() && page_of(carry->first) == page; ++carry) {
+    for (auto carry = first_carry(page); carry != settled_carries_.end() && page_of(carry->first) == page; ++carry) {
       found.extras.push_back({carry->first & kLowMask, carry->second});
     }
-    return;  // what a dense page had on its shelf was counted when it became dense
+    return;
   }
   scratch.assign(kPageKeys, 0);
   std::vector<uint16_t> overflows;
-  for (size_t i = 0; i < count; ++i) {
-    if (++scratch[lows[i]] == 0) overflows.push_back(lows[i]);
-  }
+  visit_shelved(page, [&](const uint16_t* lows, size_t count) {
+    for (size_t i = 0; i < count; ++i) {
+      if (++scratch[lows[i]] == 0) overflows.push_back(lows[i]);
+    }
+  });
   std::sort(overflows.begin(), overflows.end());
   for (const uint16_t low : overflows) {
     if (found.extras.empty() || found.extras.back().low != low) found.extras.push_back({low, 0});
@@ -171,9 +170,8 @@ void KeyCounter::read_page(size_t page, std::vector<uint8_t>& scratch, PageCount
 }
 
 void KeyCounter::read_lows(size_t page, std::vector<uint16_t>& lows) const {
-  size_t count = 0;
-  const uint16_t* from = shelved(page, &count);
-  lows.assign(from, from + count);
+  lows.clear();
+  visit_shelved(page, [&](const uint16_t* from, size_t count) { lows.insert(lows.end(), from, from + count); });
   std::sort(lows.begin(), lows.end());
   if (!is_dense(page)) return;
   std::vector<uint8_t> unused;
@@ -203,10 +201,8 @@ void KeyCounter::make_dense(size_t page) {
   uint8_t* counts = slabs_.back().data + slab_used_++ * kDenseBytes;
   std::memset(counts, 0, kPageKeys);
   heads_[page] = reinterpret_cast<uint16_t*>(counts + kPageKeys);
-  size_t count = 0;
-  const uint16_t* lows = shelved(page, &count);
-  if (count == 0) return;
-  count_lows(page, lows, count);
+  if (shelved(page) == 0) return;
+  visit_shelved(page, [&](const uint16_t* lows, size_t count) { count_lows(page, lows, count); });
   fill_shelf(page / kShelfPages, nullptr, nullptr);  // without this page
 }
 
@@ -266,58 +262,70 @@ void KeyCounter::shelve_pending() {
 }
 
 void KeyCounter::fill_shelf(size_t number, const uint32_t* keys, const uint32_t* const keys_end) {
-  std::unique_ptr<Shelf> old = std::move(shelves_[number]);
-  if (old == nullptr) old = std::make_unique<Shelf>();
+  Shelf olds = std::move(shelves_[number]);
+  shelves_[number].clear();
   const size_t first_page = number * kShelfPages;
   uint32_t added[kShelfPages + 1] = {};  // where each page's keys begin
   for (const uint32_t* key = keys; key < keys_end; ++key) ++added[page_of(*key) - first_page + 1];
   for (size_t i = 0; i < kShelfPages; ++i) added[i + 1] += added[i];
-  auto shelf = std::make_unique<Shelf>();
-  // What 2 bytes per key in dense pages leave over.
-  auto spare = static_cast<int64_t>(2 * (total_ - waiting_total_)) - static_cast<int64_t>(dense_pages_ * kDenseBytes);
+  const auto old_count = [&](size_t i) {
+    size_t count = 0;
+    for (const ShelfPart& part : olds) count += part.count(i);
+    return count;
+  };
+  // What the keys in dense pages leave over of their worth.
+  auto spare = static_cast<int64_t>((total_ - waiting_total_) * kKeyWorth / 32) -
+               static_cast<int64_t>(dense_pages_ * kDenseBytes);
+  bool moves[kShelfPages], any_moves = false;
   for (size_t i = 0; i < kShelfPages; ++i) {
-    const size_t count = old->starts[i + 1] - old->starts[i] + added[i + 1] - added[i];
-    bool moves = is_dense(first_page + i);
-    if (!moves && count >= kMinDenseLows) {
-      const int64_t left = spare + static_cast<int64_t>(2 * count) - static_cast<int64_t>(kDenseBytes);
-      moves = count >= kDenseLows || left >= 0;
-      if (moves) spare = left;
+    const size_t count = old_count(i) + added[i + 1] - added[i];
+    moves[i] = is_dense(first_page + i);
+    if (!moves[i] && count >= kMinDenseLows) {
+      const int64_t left = spare + static_cast<int64_t>(count * kKeyWorth / 32) - static_cast<int64_t>(kDenseBytes);
+      moves[i] = count >= kDenseLows || left >= 0;
+      if (moves[i]) spare = left;
     }
-    shelf->starts[i + 1] = shelf->starts[i] + static_cast<uint32_t>(moves ? 0 : count);
+    any_moves = any_moves || (moves[i] && count > 0);
   }
-  shelf->lows = std::make_unique<uint16_t[]>(shelf->starts[kShelfPages]);
+  const bool anew = any_moves || olds.size() == kShelfParts || keys == nullptr;  // all parts into one
+  ShelfPart made;
+  for (size_t i = 0; i < kShelfPages; ++i) {
+    const size_t kept = moves[i] ? 0 : (anew ? old_count(i) : 0) + added[i + 1] - added[i];
+    made.starts[i + 1] = made.starts[i] + static_cast<uint32_t>(kept);
+  }
+  made.lows.reset(new uint16_t[made.starts[kShelfPages]]);
   std::vector<uint16_t> moved;
   for (size_t i = 0; i < kShelfPages; ++i) {
-    const size_t page = first_page + i, kept = shelf->starts[i + 1] - shelf->starts[i];
-    const uint16_t* olds = old->lows.get() + old->starts[i];
-    const size_t old_count = old->starts[i + 1] - old->starts[i], new_count = added[i + 1] - added[i];
-    uint16_t* to = shelf->lows.get() + shelf->starts[i];
-    if (kept == 0) {
-      if (old_count + new_count == 0) continue;
+    const size_t page = first_page + i, new_count = added[i + 1] - added[i];
+    uint16_t* to = made.lows.get() + made.starts[i];
+    if (moves[i]) {
+      if (old_count(i) + new_count == 0) continue;
+      waiting_total_ -= old_count(i) + new_count;
       const bool was_dense = is_dense(page);
       make_dense(page);  // finds nothing on the shelf, which is not in its place now
-      if (!was_dense) count_lows(page, olds, old_count);
+      for (const ShelfPart& part : olds) {
+        if (!was_dense) count_lows(page, part.page(i), part.count(i));
+      }
       moved.resize(new_count);
       to = moved.data();
-    } else {
-      to = std::copy_n(olds, old_count, to);
+    } else if (anew) {
+      for (const ShelfPart& part : olds) to = std::copy_n(part.page(i), part.count(i), to);
     }
     for (size_t j = 0; j < new_count; ++j) to[j] = static_cast<uint16_t>(keys[added[i] + j] & kLowMask);
-    if (kept == 0) count_lows(page, moved.data(), new_count);
+    if (moves[i]) count_lows(page, moved.data(), new_count);
   }
-  waiting_total_ -= old->starts[kShelfPages] + added[kShelfPages] - shelf->starts[kShelfPages];
-  if (shelf->starts[kShelfPages] > 0) shelves_[number] = std::move(shelf);
+  if (anew) olds = Shelf();
+  if (made.starts[kShelfPages] > 0) {
+    olds.reserve(olds.size() + 1);  // no more than that: it counts
+    olds.push_back(std::move(made));
+  }
+  shelves_[number] = std::move(olds);
 }
 
-const uint16_t* KeyCounter::shelved(size_t page, size_t* count) const {
-  const Shelf* shelf = shelves_.empty() ? nullptr : shelves_[page / kShelfPages].get();
-  if (shelf == nullptr) {
-    *count = 0;
-    return nullptr;
-  }
-  const size_t i = page % kShelfPages;
-  *count = shelf->starts[i + 1] - shelf->starts[i];
-  return shelf->lows.get() + shelf->starts[i];
+size_t KeyCounter::shelved(size_t page) const {
+  size_t count = 0;
+  visit_shelved(page, [&](const uint16_t*, size_t more) { count += more; });
+  return count;
 }
 
 }  // namespace onceover

@@ -59,7 +59,7 @@ void visit_ranked(SegmentationState& state, const std::vector<WeightedKey>& pixe
   uint64_t coded_above = 0;
   const auto weigh = [&](const std::vector<WeightedKey>& entries, size_t& end, uint32_t key, uint64_t& count) {
     size_t first = end;
-    while (first > 0 && entries[first - 1] >> 32 == key) --first;
+    while (first > 0 && entries[first - 1] >> 32 >= key) --first;
     count = end - first;
     const double weight = sum_of_weights(entries.data() + first, end - first, scratch);
     end = first;

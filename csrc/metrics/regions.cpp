@@ -120,4 +120,14 @@ std::vector<RegionBox> RegionFinder::boxes() const {
   return boxes;
 }
 
+size_t RegionFinder::size_bytes() const {
+  return runs_.capacity() * sizeof(Run) + (parents_.capacity() + areas_.capacity()) * sizeof(uint32_t) +
+         bits_.capacity() * sizeof(uint64_t);
+}
+
+void RegionFinder::forget_much() {
+  constexpr size_t kMuch = size_t{1} << 19;
+  if (size_bytes() > kMuch) *this = RegionFinder(connectivity(), *table_);
+}
+
 }  // namespace onceover

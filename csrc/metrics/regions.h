@@ -43,6 +43,8 @@ class RegionFinder {
   const std::vector<Run>& runs() const { return runs_; }         // in row-major order
   const std::vector<uint32_t>& areas() const { return areas_; }  // one per region, in pixels
   std::vector<RegionBox> boxes() const;                          // one per region
+  size_t size_bytes() const;                                     // of what it keeps
+  void forget_much();                                            // gives memory back that an unusual mask took
 
  private:
   void add_runs(uint32_t row, size_t width);

@@ -79,7 +79,9 @@ size_t SegmentationState::update(const ScoreView& map, const MaskView& mask, siz
   finder_.find(mask);
   if (groups_.size() <= group) groups_.resize(group + 1);
   take(map, groups_[group]);
-  return finder_.areas().size();
+  const size_t regions = finder_.areas().size();
+  finder_.forget_much();
+  return regions;
 }
 
 size_t SegmentationState::update_channels(const ScoreView& map, const std::vector<MaskView>& channels,
@@ -114,15 +116,25 @@ size_t SegmentationState::update_channels(const ScoreView& map, const std::vecto
   if (groups_.size() <= group) groups_.resize(group + 1);
   take(map, groups_[group]);
   groups_[group].channels += channels.size();
+  is_whole_ = false;
   for (const WeightedKey entry : highest) groups_[group].channel_pixels.add(entry);
-  return finder_.areas().size();
+  is_whole_ = true;
+  const size_t regions = finder_.areas().size();
+  finder_.forget_much();
+  return regions;
 }
 
 void SegmentationState::check_group(size_t group) const {
   if (group >= kMaxGroups) fail(Status::kUsage, "group %zu; expected 0 to %zu", group, kMaxGroups - 1);
 }
 
+void SegmentationState::check_whole() const {
+  if (is_whole_) return;
+  fail(Status::kMemory, "these metrics ran out of memory while an image was added and lack a part of it; gather again");
+}
+
 void SegmentationState::check(const ScoreView& map) const {
+  check_whole();
   if (map.height == 0 || map.width == 0) {
     fail(Status::kInput, "image %llu: the anomaly map is %zu × %zu; it has no pixels",
          static_cast<unsigned long long>(images_), map.height, map.width);
@@ -143,6 +155,7 @@ void SegmentationState::check(const ScoreView& map) const {
 }
 
 void SegmentationState::take(const ScoreView& map, DefectGroup& group) {
+  is_whole_ = false;  // until the end is reached
   const std::vector<uint32_t>& areas = finder_.areas();
   const auto anomalous = [&](const Run& run) {
     for (size_t x = run.first; x < run.end; ++x) {
@@ -182,6 +195,7 @@ void SegmentationState::take(const ScoreView& map, DefectGroup& group) {
   group.regions += areas.size();
   ++images_;
   keep_budget();
+  is_whole_ = true;
 }
 
 void SegmentationState::merge(const SegmentationState& other, const std::vector<size_t>& groups) {
@@ -189,6 +203,8 @@ void SegmentationState::merge(const SegmentationState& other, const std::vector<
     fail(Status::kUsage, "%zu numbers for %zu groups; expected one for each", groups.size(), other.groups_.size());
   }
   for (const size_t group : groups) check_group(group);
+  check_whole();
+  other.check_whole();
   if (connectivity() != other.connectivity()) {
     fail(Status::kUsage, "one side was gathered with %d-connected regions, the other with %d-connected ones",
          connectivity(), other.connectivity());
@@ -199,6 +215,7 @@ void SegmentationState::merge(const SegmentationState& other, const std::vector<
     merge(copy, groups);
     return;
   }
+  is_whole_ = false;  // until the end is reached
   if (other.dropped_bits_ > dropped_bits_) drop_bits(other.dropped_bits_ - dropped_bits_);
   normals_.absorb(other.normals_, dropped_bits_ - other.dropped_bits_);
   add_codes(half_codes_, other.half_codes_);
@@ -215,6 +232,7 @@ void SegmentationState::merge(const SegmentationState& other, const std::vector<
   }
   images_ += other.images_;
   keep_budget();
+  is_whole_ = true;
 }
 
 uint64_t SegmentationState::normal_pixels() const {
@@ -229,7 +247,8 @@ uint64_t SegmentationState::anomalous_pixels() const {
 }
 
 size_t SegmentationState::size_bytes() const {
-  size_t bytes = sizeof *this + normals_.size_bytes() + (half_codes_.size() + whole_codes_.size()) * sizeof(uint64_t);
+  size_t bytes = sizeof *this + normals_.size_bytes() + finder_.size_bytes() +
+                 (half_codes_.size() + whole_codes_.size()) * sizeof(uint64_t);
   for (const DefectGroup& group : groups_) {
     bytes += sizeof group + group.pixels.size_bytes() + group.channel_pixels.size_bytes();
   }

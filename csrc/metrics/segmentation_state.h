@@ -65,6 +65,7 @@ class SegmentationState {
 
   // For ranks.h and state_file.h.
   KeyCounter& settled_normals() {
+    check_whole();
     normals_.settle();
     return normals_;
   }
@@ -80,6 +81,7 @@ class SegmentationState {
   void check(const ScoreView& map) const;
   void check_group(size_t group) const;
   void take(const ScoreView& map, DefectGroup& group);
+  void check_whole() const;
   void drop_bits(int bits);
   void keep_budget();
 
@@ -88,6 +90,7 @@ class SegmentationState {
   size_t page_budget_bytes_;
   int dropped_bits_ = 0;
   uint64_t images_ = 0;
+  bool is_whole_ = true;            // false once memory ran out in the middle of an update or a merge
   KeyCounter normals_;              // keys >> dropped_bits_
   Codes half_codes_, whole_codes_;  // of float16 maps; of uint8 and uint16 maps
   std::vector<DefectGroup> groups_;

@@ -98,13 +98,17 @@ void put_page(Output& out, const KeyCounter& normals, size_t page, uint64_t tota
   }
 }
 
-void get_page(Input& in, uint32_t page, KeyCounter& normals) {
+void get_page(Input& in, uint32_t page, uint32_t keys_end, KeyCounter& normals) {
   const auto number = in.get<uint32_t>();
   if (number == kDense) {
     const size_t extras = in.get_count<uint32_t>(12);
     const uint8_t* counts = in.get_bytes(kPageKeys);
+    uint64_t total = 0;
     for (uint32_t low = 0; low < kPageKeys; ++low) {
-      if (counts[low] > 0) normals.add_times(page << kLowBits | low, counts[low]);
+      if (counts[low] == 0) continue;
+      in.expect((page << kLowBits | low) <= keys_end, "a score of its pages is impossible");
+      normals.add_times(page << kLowBits | low, counts[low]);
+      total += counts[low];
     }
     uint32_t next_low = 0;
     for (size_t i = 0; i < extras; ++i) {
@@ -113,8 +117,10 @@ void get_page(Input& in, uint32_t page, KeyCounter& normals) {
       in.expect(low >= next_low && low < kPageKeys && count > 0 && count % 256 == 0 && count < uint64_t{1} << 48,
                 "an extra count of its pages is impossible");
       normals.add_times(page << kLowBits | low, count);
+      total += count;
       next_low = low + 1;
     }
+    in.expect(total >= KeyCounter::kDenseLows, "the size of a page is impossible");
     return;
   }
   in.expect(number > 0 && number < KeyCounter::kDenseLows, "the size of a page is impossible");
@@ -124,6 +130,7 @@ void get_page(Input& in, uint32_t page, KeyCounter& normals) {
     const uint32_t low = in.get<uint16_t>();
     in.expect(low >= last && low < kPageKeys, "the scores of a page are in no order");
     key = page << kLowBits | (last = low);
+    in.expect(key <= keys_end, "a score of its pages is impossible");
   }
   normals.add(keys.data(), keys.size());
 }
@@ -229,7 +236,7 @@ class StateFile {
       const auto page = in.get<uint32_t>();
       in.expect(page >= next_page && page < kPages >> std::min<uint32_t>(dropped_bits, 17),
                 "its pages are in no order");
-      get_page(in, page, state.normals_);
+      get_page(in, page, UINT32_MAX >> dropped_bits, state.normals_);
       next_page = size_t{page} + 1;
     }
     get_codes(in, half_codes, state.half_codes_);

@@ -53,7 +53,7 @@ class SegmentationCurve:
             raise UsageError("threshold is NaN; nothing is at or above it")
         lowest = float32_at_or_above(threshold)  # what a float32 score must reach
         index = int(np.searchsorted(-self.thresholds, -lowest, side="right")) - 1  # the last vertex at or above it
-        is_vertex = index > 0 and self.thresholds[index] == lowest  # the first, (0, 0), is above +inf as well
+        is_vertex = index > 0 and self.thresholds[index] == lowest  # the first, (0, 0), is above +inf
         if not is_vertex and index + 1 < len(self) and self.fpr[index + 1] != self.fpr[index]:
             raise UsageError(
                 f"threshold {threshold} lies between the vertices {self.thresholds[index]} and "
@@ -62,14 +62,17 @@ class SegmentationCurve:
         return self._point(index, float(threshold))
 
     def threshold_at_fpr(self, limit: float) -> float:
-        """The lowest threshold of the curve whose false positive rate is at most `limit`; +inf if it has none.
+        """The lowest threshold of the curve whose false positive rate is at most `limit`; +inf if no finite one is.
 
         A still lower one, before the next vertex, could only predict more normal pixels. Raises UsageError for a limit
-        outside [0, 1].
+        outside [0, 1], and when not even +inf keeps it, because so many normal scores are +inf.
         """
         if not 0 <= limit <= 1:
             raise UsageError(f"fpr_limit is {limit}; it must lie in [0, 1]")
-        return float(self.thresholds[int(np.searchsorted(self.fpr, limit, side="right")) - 1])
+        index = int(np.searchsorted(self.fpr, limit, side="right")) - 1
+        if index == 0 and np.isposinf(self.thresholds[1]):  # the first vertex, (0, 0), is above +inf
+            raise UsageError(f"no threshold keeps a false positive rate of {limit}: too many normal scores are +inf")
+        return float(self.thresholds[index])
 
     def _point(self, index: int, threshold: float) -> OperatingPoint:
         arrays = (self.fpr, self.pro, self.spro, self.tpr, self.precision)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import operator
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -71,18 +72,32 @@ def channel_masks(
     return masks, [int(area) for area in areas]
 
 
-def fpr_limits(limits: Sequence[float]) -> tuple[float, ...]:
-    """Raises UsageError for a limit outside (0, 1]."""
-    for limit in limits:
+def fpr_limits(limits: Iterable[float]) -> tuple[float, ...]:
+    """Raises UsageError for a limit outside (0, 1], and for what is no series of numbers."""
+    try:
+        values = tuple(float(limit) for limit in limits)
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"fpr_limits is {limits!r}, expected several numbers, such as (0.3, 0.05)") from error
+    for limit in values:
         if not 0 < limit <= 1:
             raise UsageError(f"fpr_limit is {limit}; it must lie in (0, 1], usually 0.3 or 0.05")
-    return tuple(float(limit) for limit in limits)
+    return values
 
 
 def connectivity(value: int) -> int:
-    if value not in (4, 8):
+    if whole_number(value, "connectivity") not in (4, 8):
         raise UsageError(f"connectivity is {value!r}, expected 8 (the definition of AUPRO) or 4")
-    return value
+    return int(value)
+
+
+def whole_number(value: int, what: str) -> int:
+    """A Python int, from numpy's too; UsageError for bool and float."""
+    try:
+        if isinstance(value, (bool, np.bool_)):
+            raise TypeError
+        return operator.index(value)
+    except TypeError as error:
+        raise UsageError(f"{what} is {value!r}, expected a whole number") from error
 
 
 def _view(value: Any, what: str) -> NDArray[Any]:

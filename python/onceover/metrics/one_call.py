@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -40,9 +41,10 @@ def saturation_area(area: int, threshold: float, relative: bool) -> int:
     """Pixels from which a defect of `area` pixels counts as found: MVTec LOCO AD's rule, but never below 1.
 
     relative: threshold · area, truncated; LOCO's own code truncates small defects to 0 and then divides by it.
-    Otherwise: threshold pixels, at most the area. Raises UsageError for an area below 1 or a negative threshold.
+    Otherwise: threshold pixels, at most the area. Raises UsageError for an area below 1, and for a negative or infinite
+    threshold.
     """
-    if area < 1 or not threshold >= 0:
+    if area < 1 or not 0 <= threshold < math.inf:
         raise UsageError(f"area is {area} and threshold {threshold}; expected at least 1 pixel and at least 0")
     return max(1, int(threshold * area) if relative else min(int(threshold), area))
 

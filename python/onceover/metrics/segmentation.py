@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import threading
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,9 +28,10 @@ _EMPTY = "no images: the metrics of an empty test set are undefined; give at lea
 class SegmentationMetrics:
     """Collects a test set image by image and computes its metrics, exactly.
 
-    State: at most 2 bytes per normal and 8 per anomalous pixel and a constant, whatever the scores; no map is kept.
-    However the images are ordered and split over accumulators that are merged, the result has the same bits. An
-    accumulator serves one thread at a time; give each its own and merge.
+    State: at most 2 bytes per normal and 8 per anomalous pixel (8 more per pixel that counts in a channel) and a fixed
+    part, whatever the scores; no map is kept. However the images are ordered and split over accumulators that are
+    merged, the result has the same bits (without a page budget). An accumulator serves one thread at a time and refuses
+    a second one with UsageError; give each its own and merge.
     """
 
     def __init__(
@@ -42,10 +45,13 @@ class SegmentationMetrics:
         """fpr_limits: where the PRO and sPRO areas end, each in (0, 1]; may be chosen again in `compute`.
 
         connectivity: of regions, 8 as in the definition, or 4. page_budget_bytes: memory for the counters of normal
-        scores, 4 MiB or more; when it does not suffice they are coarsened and reports carry certified bounds.
+        scores between updates, 4 MiB or more; when it does not suffice they are coarsened and reports carry certified
+        bounds.
         bootstrap: keep a summary of each image, about 40 KB and at most 128 KB, for `intervals`; updates take four
         times as long. Raises UsageError.
         """
+        if page_budget_bytes is not None:
+            page_budget_bytes = inputs.whole_number(page_budget_bytes, "page_budget_bytes")
         if page_budget_bytes is not None and page_budget_bytes < 1:
             raise UsageError(f"page_budget_bytes is {page_budget_bytes}, expected at least 1, or None for no budget")
         self._fpr_limits = inputs.fpr_limits(fpr_limits)
@@ -55,6 +61,7 @@ class SegmentationMetrics:
         # name → images with an anomalous pixel. The core numbers kinds by their place here, from 1; 0 has no name.
         self._defects: dict[str, int] = {}
         self._summaries: list[bytes] | None = [] if bootstrap else None
+        self._lock = threading.Lock()  # not for waiting: names and core must not come apart
 
     def update(self, anomaly_map: Any, mask: Any = None, *, defect: str | None = None) -> None:
         """Add an image: anomaly_map float32, float16, uint8 or uint16 (H, W), read in place; mask (H, W) or None.
@@ -63,14 +70,13 @@ class SegmentationMetrics:
         takes no note of images without anomalous pixels. Sizes may differ from image to image. ±inf are scores. Raises
         InputError, and changes nothing, for a NaN, another dtype, a soft mask, or a mask of another shape.
         """
-        index = self._core.images
-        scores = inputs.anomaly_map(anomaly_map, index)
-        truth = None if mask is None else inputs.binary_mask(mask, scores.shape, f"mask {index}")
-        regions = self._core.update(scores, truth, self._group(defect))
-        self._count(defect, regions)
-        if self._summaries is not None:
-            components = connected_components(truth, self._connectivity) if regions and truth is not None else None
-            self._summaries.append(summarize(scores, components, [], []).to_bytes())
+        with self._turn():
+            index = self._core.images
+            scores = inputs.anomaly_map(anomaly_map, index)
+            truth = None if mask is None else inputs.binary_mask(mask, scores.shape, f"mask {index}")
+            summary = self._summary(scores, truth, [], [])
+            regions = self._core.update(scores, truth, self._group(defect))
+            self._count(defect, regions, summary)
 
     def update_channels(
         self, anomaly_map: Any, channels: Iterable[Any], saturation_areas: Iterable[int], *, defect: str | None = None
@@ -80,18 +86,23 @@ class SegmentationMetrics:
         saturation_areas: for each, the pixels from which it counts as found, see `saturation_area`. sPRO weighs the
         channels; all other metrics see their union. Raises as `update` does.
         """
-        index = self._core.images
-        scores = inputs.anomaly_map(anomaly_map, index)
-        masks, areas = inputs.channel_masks(channels, saturation_areas, scores.shape, index)
-        regions = self._core.update_channels(scores, masks, areas, self._group(defect))
-        self._count(defect, regions)
-        if self._summaries is not None:
-            union = np.any(masks, axis=0) if masks else None
-            components = None if union is None else connected_components(union, self._connectivity)
-            self._summaries.append(summarize(scores, components, masks, areas).to_bytes())
+        with self._turn():
+            index = self._core.images
+            scores = inputs.anomaly_map(anomaly_map, index)
+            masks, areas = inputs.channel_masks(channels, saturation_areas, scores.shape, index)
+            union = np.any(masks, axis=0) if masks and self._summaries is not None else None
+            summary = self._summary(scores, union, masks, areas)
+            regions = self._core.update_channels(scores, masks, areas, self._group(defect))
+            self._count(defect, regions, summary)
 
     def merge(self, other: SegmentationMetrics) -> None:
         """Add all images of `other`, which stays as it is. Raises UsageError if connectivity or bootstrap differ."""
+        if not isinstance(other, SegmentationMetrics):
+            raise UsageError(f"only SegmentationMetrics can be merged, not {type(other).__name__}")
+        with self._turn(), contextlib.nullcontext() if other is self else other._turn():
+            self._merge(other)
+
+    def _merge(self, other: SegmentationMetrics) -> None:
         if self._connectivity != other._connectivity:
             raise UsageError(f"regions are {self._connectivity}-connected here, {other._connectivity}-connected there")
         if (self._summaries is None) != (other._summaries is None):
@@ -119,8 +130,9 @@ class SegmentationMetrics:
     def curve(self, defect: str | None = None, *, thresholds: Sequence[float] = ()) -> SegmentationCurve:
         """The PRO, ROC and precision-recall curve, of all anomalous pixels or of one kind of defect.
 
-        thresholds: further ones to make exact vertices of, so that `SegmentationCurve.at` knows them; this copies the
-        state. Raises InputError without images or for want of a class, UsageError for an unknown defect.
+        thresholds: further ones to make vertices of, exact unless a budget coarsened the state, so that
+        `SegmentationCurve.at` knows them; this copies the state. Raises InputError without images or for want of a
+        class, UsageError for an unknown defect.
         """
         if defect is not None and defect not in self._defects:
             raise UsageError(f"no image has the defect {defect!r}; known: {', '.join(sorted(self._defects)) or 'none'}")
@@ -134,7 +146,7 @@ class SegmentationMetrics:
             raise UsageError("a threshold is NaN; nothing is at or above it")
         asked = np.unique([curves.float32_at_or_above(threshold) for threshold in thresholds])  # ascending
         # An anomalous pixel of a kind of its own at each threshold: the core ranks it among the normal ones.
-        probe = _core.SegmentationState(self._connectivity, self._page_budget_bytes or 0)
+        probe = _core.SegmentationState(self._connectivity)  # no budget: it must not coarsen any further
         probe.merge(self._core)
         free = probe.groups
         probe.update(asked[None], np.ones((1, len(asked)), np.uint8), free)
@@ -197,6 +209,8 @@ class SegmentationMetrics:
         groups = len(stored.defects) + 1 if made.images or stored.defects else 0
         if (made._core.groups, made._core.connectivity) != (groups, stored.connectivity):
             raise InputError(f"{label}: kinds of defects or connectivity do not fit the state; compute it again")
+        if stored.summaries is not None and len(stored.summaries) != made.images:
+            raise InputError(f"{label}: {len(stored.summaries)} summaries of {made.images} images; compute it again")
         made._defects = dict(stored.defects)
         if stored.summaries is not None:
             made._summaries = list(stored.summaries)
@@ -243,9 +257,27 @@ class SegmentationMetrics:
         names = list(self._defects)
         return 1 + (names.index(defect) if defect in self._defects else len(names))
 
-    def _count(self, defect: str | None, regions: int) -> None:
+    def _summary(self, scores: inputs.Map, mask: Any, channels: list[inputs.Mask], areas: list[int]) -> bytes | None:
+        """None without bootstrap. Before the core takes the image, so that a failure loses nothing."""
+        if self._summaries is None or np.isnan(scores).any():  # the core refuses a NaN, and says it better
+            return None
+        components = connected_components(mask, self._connectivity) if mask is not None and mask.any() else None
+        return summarize(scores, components, channels, areas).to_bytes()
+
+    def _count(self, defect: str | None, regions: int, summary: bytes | None) -> None:
         if defect is not None and regions:
             self._defects[defect] = self._defects.get(defect, 0) + 1
+        if self._summaries is not None and summary is not None:
+            self._summaries.append(summary)
+
+    @contextlib.contextmanager
+    def _turn(self) -> Iterator[None]:
+        if not self._lock.acquire(blocking=False):
+            raise UsageError("these SegmentationMetrics are in use by another thread; give each its own and merge")
+        try:
+            yield
+        finally:
+            self._lock.release()
 
 
 def _groups_in(defects: dict[str, int], metrics: SegmentationMetrics) -> list[int]:

@@ -78,7 +78,7 @@ def _stored(facts: Any, core: bytes, summaries: bytes) -> Stored:
         raise ValueError(f"fpr_limits are {limits!r}")
     if type(connectivity) is not int or connectivity not in (4, 8) or type(bootstrap) is not bool:
         raise ValueError(f"connectivity is {connectivity!r}, bootstrap {bootstrap!r}")
-    if budget is not None and (type(budget) is not int or budget < 1):
+    if budget is not None and (type(budget) is not int or not 1 << 22 <= budget < 1 << 63):
         raise ValueError(f"page_budget_bytes is {budget!r}")
     if not isinstance(defects, dict) or not all(type(images) is int and images > 0 for images in defects.values()):
         raise ValueError(f"defects are {defects!r}")

@@ -86,7 +86,7 @@ class EvaluationReport:
     scores: dict[str, float] = field(repr=False)  # relative path → image score
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON: NaN becomes null."""
+        """For JSON: NaN and infinities become null."""
         return {key: _without_nan(value) for key, value in asdict(self).items()}
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -11,6 +10,7 @@ from numpy.typing import NDArray
 from onceover.metrics import Interval, SegmentationMetrics, SegmentationReport
 from onceover.training.dataset import Sample
 from onceover.training.ground_truth import Size, read_channels, resize_mask
+from onceover.training.layouts.mvtec import LOCO_KINDS
 
 FPR_LIMITS = (0.3, 0.05)  # of AUPRO: MVTec AD's, and MVTec AD 2's
 LOCO_LIMITS = (0.01, 0.05, 0.1, 0.3, 1.0)  # of sPRO
@@ -57,15 +57,14 @@ class PixelCollector:
         return self._parts.setdefault(kind, SegmentationMetrics(FPR_LIMITS, bootstrap=True))
 
     def _auspro(self) -> dict[float, float]:
-        """MVTec LOCO's protocol: {good + one kind} for each kind, averaged."""
+        """MVTec LOCO's protocol: {good + one kind} for each of both kinds, averaged; empty when one has no channels."""
         values = []
-        for kind, part in self._parts.items():
-            if kind == GOOD:
-                continue
-            judged = copy.copy(part)
-            if GOOD in self._parts:
-                judged.merge(self._parts[GOOD])
-            found = judged.compute(LOCO_LIMITS).auspro
-            if found:
-                values.append(found)
+        for kind in LOCO_KINDS if self._by_kind else ():
+            judged = SegmentationMetrics(LOCO_LIMITS, bootstrap=True)
+            for part in {GOOD, kind} & self._parts.keys():
+                judged.merge(self._parts[part])
+            found = judged.compute().auspro if kind in self._parts else {}
+            if not found:
+                return {}
+            values.append(found)
         return {limit: float(np.mean([value[limit] for value in values])) for limit in LOCO_LIMITS} if values else {}

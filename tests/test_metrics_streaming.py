@@ -248,9 +248,7 @@ def test_kinds_of_one_pixel_each_take_little() -> None:
 def test_scores_that_come_256_times_keep_the_bound() -> None:
     made = metrics.SegmentationMetrics()
     keys = np.uint32(20000 << 15) + (np.arange(256, dtype=np.uint32)[:, None] << np.uint32(15))
-    keys = keys + np.arange(68, dtype=np.uint32) * np.uint32(
-        400
-    )  # 256 pages of 68; every byte overflows
+    keys = keys + np.arange(68, dtype=np.uint32) * np.uint32(400)  # 256 pages of 68; every byte overflows
     for _ in range(256):
         made.update(np.uint32(~keys).view(np.float32))  # negative scores
     report_state = made.state_bytes

@@ -14,6 +14,14 @@ from onceover.errors import missing_extra, unknown_name
 BACKBONES: Mapping[str, str] = {
     "mobilenetv2": "onceover.backbones.mobilenetv2:mobilenetv2",
     "mobilenetv2_050": "onceover.backbones.mobilenetv2:mobilenetv2_050",
+    "mobilenetv2_w035": "onceover.backbones.mobilenetv2:mobilenetv2_w035",
+    "mobilenetv2_w050": "onceover.backbones.mobilenetv2:mobilenetv2_w050",
+    "mobilenetv2_w075": "onceover.backbones.mobilenetv2:mobilenetv2_w075",
+    "mobilenetv2_w100": "onceover.backbones.mobilenetv2:mobilenetv2_w100",
+    "mobilenetv2_w140": "onceover.backbones.mobilenetv2:mobilenetv2_w140",
+    "mobilenetv4_conv_small": "onceover.backbones.mobilenetv4:mobilenetv4_conv_small",
+    "repvit_m0_9": "onceover.backbones.repvit:repvit_m0_9",
+    "repvit_m1_0": "onceover.backbones.repvit:repvit_m1_0",
 }
 
 DETECTORS: Mapping[str, str] = {

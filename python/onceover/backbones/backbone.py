@@ -5,12 +5,14 @@ A backbone keeps this contract and any head, the patch embedding first, can be p
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from onceover.backbones.name_map import NameMap
+from onceover.errors import UsageError
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,10 @@ class Normalization:
 
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+
+
+# What most weights trained on ImageNet in torch expect.
+IMAGENET_NORMALIZATION = Normalization(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 
 
 class Backbone(nn.Module):
@@ -55,6 +61,12 @@ class Backbone(nn.Module):
         return sum(stage.channels for stage in self.stages)
 
 
+def check_strides(strides: tuple[int, ...], available: Collection[int]) -> None:
+    """UsageError unless `strides` is a rising selection of the available ones."""
+    if not strides or list(strides) != sorted(set(strides)) or not set(strides) <= set(available):
+        raise UsageError(f"strides must be rising and among {sorted(available)}, got {strides}")
+
+
 def normalize(pixels: Tensor, normalization: Normalization) -> Tensor:
     """(B, 3, H, W) uint8, RGB → float32, normalized; for training and tests, a device does this in `csrc/image`."""
     mean = torch.tensor(normalization.mean).view(1, 3, 1, 1)
@@ -62,4 +74,4 @@ def normalize(pixels: Tensor, normalization: Normalization) -> Tensor:
     return (pixels.float() / 255.0 - mean) / std
 
 
-__all__ = ["Backbone", "Normalization", "StageInfo", "normalize"]
+__all__ = ["IMAGENET_NORMALIZATION", "Backbone", "Normalization", "StageInfo", "check_strides", "normalize"]

@@ -1,16 +1,20 @@
 """MobileNetV2, Sandler et al. 2018, arXiv:1801.04381, table 2: any width, cut after the last stage that is asked for.
 
-State-dict keys are those of torchvision; without batch norm the same keys name folded convolutions with a bias.
+State-dict keys are those of torchvision; without batch norm the same keys name folded convolutions with a bias, which
+is also what `fold_` leaves behind.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Literal
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from onceover.backbones.backbone import Backbone, Normalization, StageInfo
+from onceover.backbones.backbone import IMAGENET_NORMALIZATION, Backbone, Normalization, StageInfo, check_strides
+from onceover.backbones.folding import fold_norm_behind
+from onceover.backbones.name_map import NameMap
 from onceover.errors import UsageError
 
 Padding = Literal["same", "symmetric"]
@@ -51,6 +55,21 @@ class SameConv2d(nn.Conv2d):
         return F.conv2d(x, self.weight, self.bias, self.stride, padding, self.dilation, self.groups)
 
 
+class FoldableSequential(nn.Sequential):
+    """A sequence that can merge each of its convolutions with the batch norm straight behind it."""
+
+    def fold_(self) -> None:
+        """What is left is numbered anew, as in a sequence that was built without batch norm."""
+        kept: list[nn.Module] = []
+        for part in self:
+            if isinstance(part, nn.BatchNorm2d) and kept and isinstance(kept[-1], nn.Conv2d):
+                kept[-1] = fold_norm_behind(kept[-1], part)
+            else:
+                kept.append(part)
+        del self[:]
+        self.extend(kept)
+
+
 class _Layers:
     """Makes convolutions of one padding and one normalization style."""
 
@@ -69,7 +88,7 @@ class _Layers:
 
     def active(self, inputs: int, outputs: int, kernel: int = 1, stride: int = 1, groups: int = 1) -> nn.Sequential:
         """The same, followed by ReLU6."""
-        return nn.Sequential(*self.linear(inputs, outputs, kernel, stride, groups), nn.ReLU6())
+        return FoldableSequential(*self.linear(inputs, outputs, kernel, stride, groups), nn.ReLU6())
 
 
 class InvertedResidual(nn.Module):
@@ -80,7 +99,7 @@ class InvertedResidual(nn.Module):
         hidden = inputs * expansion
         expand = [layers.active(inputs, hidden)] if expansion != 1 else []
         depthwise = layers.active(hidden, hidden, 3, stride, groups=hidden)
-        self.conv = nn.Sequential(*expand, depthwise, *layers.linear(hidden, outputs))
+        self.conv = FoldableSequential(*expand, depthwise, *layers.linear(hidden, outputs))
         self.has_skip = stride == 1 and inputs == outputs
 
     def forward(self, x: Tensor) -> Tensor:
@@ -105,7 +124,7 @@ class MobileNetV2(Backbone):
         classes: int = 0,
     ) -> None:
         super().__init__()
-        _check_strides(strides)
+        check_strides(strides, TAPS)
         layers = _Layers(padding, batch_norm)
         blocks, channels = _blocks(layers, width, through=18 if classes else TAPS[strides[-1]])
         self.features = nn.ModuleList(blocks)
@@ -158,11 +177,6 @@ class MobileNetV2(Backbone):
         return room == "classifier" and not hasattr(self, "classifier")
 
 
-def _check_strides(strides: tuple[int, ...]) -> None:
-    if not strides or list(strides) != sorted(set(strides)) or not set(strides) <= set(TAPS):
-        raise UsageError(f"strides must be rising and among {sorted(TAPS)}, got {strides}")
-
-
 def _blocks(layers: _Layers, width: float, through: int) -> tuple[list[nn.Module], list[int]]:
     """Blocks 0 … `through` and the channels behind each."""
     channels = [round_channels(32 * width)]
@@ -175,6 +189,79 @@ def _blocks(layers: _Layers, width: float, through: int) -> tuple[list[nn.Module
     channels.append(round_channels(1280 * max(1.0, width)))
     blocks.append(layers.active(channels[-2], channels[-1]))
     return blocks[: through + 1], channels
+
+
+_LEAF = r"(?P<leaf>weight|bias|running_mean|running_var|num_batches_tracked)"
+_FLAT_K = "(?P<k>[2-9]|1[0-7])"  # all blocks but the first, which has no expansion
+
+# Their parts of a block → ours; the second table of each layout is for the first block.
+_TIMM_PARTS = {"conv_pw": "0.0", "bn1": "0.1", "conv_dw": "1.0", "bn2": "1.1", "conv_pwl": "2", "bn3": "3"}
+_TIMM_FIRST = {"conv_dw": "0.0", "bn1": "0.1", "conv_pw": "1", "bn2": "2"}
+_FLAT_PARTS = {"0": "0.0", "1": "0.1", "3": "1.0", "4": "1.1", "6": "2", "7": "3"}
+_FLAT_FIRST = {"0": "0.0", "1": "0.1", "3": "1", "4": "2"}
+
+
+def _moved(theirs: str, ours: str) -> tuple[str, str]:
+    """A rule for all tensors of one layer; `theirs` is a pattern."""
+    return rf"{theirs}\.{_LEAF}", rf"{ours}.\g<leaf>"
+
+
+def _torchvision_rules() -> Iterator[tuple[str, str]]:
+    """Ours, told from the flat layouts by the parts that exist."""
+    for ours in (r"features\.(0|18)\.[01]", r"features\.1\.conv\.(0\.[01]|[12])", r"classifier\.1"):
+        yield rf"{ours}\.{_LEAF}", r"\g<0>"
+    yield rf"features\.{_FLAT_K}\.conv\.([01]\.[01]|[23])\.{_LEAF}", r"\g<0>"
+
+
+def _timm_rules() -> Iterator[tuple[str, str]]:
+    ends = {"conv_stem": "0.0", "bn1": "0.1", "conv_head": "18.0", "bn2": "18.1"}
+    yield from (_moved(theirs, f"features.{ours}") for theirs, ours in ends.items())
+    yield _moved("classifier", "classifier.1")
+    index = 1
+    for stage, (_, _, repeats, _) in enumerate(GROUPS):
+        for repeat in range(repeats):
+            for theirs, ours in (_TIMM_PARTS if index > 1 else _TIMM_FIRST).items():
+                yield _moved(rf"blocks\.{stage}\.{repeat}\.{theirs}", f"features.{index}.conv.{ours}")
+            index += 1
+
+
+def _flat_rules() -> Iterator[tuple[str, str]]:
+    """The blocks of d-li14's and of tonylins' files, which number the layers of a block in one sequence."""
+    yield rf"features\.0\.[01]\.{_LEAF}", r"\g<0>"
+    yield from (
+        _moved(rf"features\.1\.conv\.{theirs}", f"features.1.conv.{our}") for theirs, our in _FLAT_FIRST.items()
+    )
+    for theirs, ours in _FLAT_PARTS.items():
+        yield _moved(rf"features\.{_FLAT_K}\.conv\.{theirs}", rf"features.\g<k>.conv.{ours}")
+
+
+class TorchvisionMobileNetV2(MobileNetV2):
+    """As torchvision and timm train it: symmetric padding, batch norm, ImageNet normalization.
+
+    Of tonylins' files only those of width 1.0 fit: at others, the first convolution and the first block are not scaled
+    there, and the shapes are refused. Neither does an older layout of his fit, which expands the first block.
+    """
+
+    name_maps = (
+        NameMap("torchvision", tuple(_torchvision_rules())),
+        NameMap("timm", tuple(_timm_rules())),
+        NameMap(
+            "d-li14",
+            (*_flat_rules(), _moved(r"conv\.(?P<k>[01])", r"features.18.\g<k>"), _moved("classifier", "classifier.1")),
+        ),
+        NameMap(
+            "tonylins",
+            (
+                *_flat_rules(),
+                (rf"features\.18\.[01]\.{_LEAF}", r"\g<0>"),
+                _moved(r"classifier(\.1)?", "classifier.1"),
+            ),
+        ),
+    )
+
+    def __init__(self, width: float, strides: tuple[int, ...], classes: int = 0) -> None:
+        super().__init__(width, "symmetric", batch_norm=True, strides=strides, classes=classes)
+        self.normalization = IMAGENET_NORMALIZATION
 
 
 def mobilenetv2(strides: tuple[int, ...] = (8, 16)) -> MobileNetV2:
@@ -190,4 +277,42 @@ def mobilenetv2_050(strides: tuple[int, ...] = (8, 16)) -> MobileNetV2:
     return MobileNetV2(0.5, "symmetric", batch_norm=True, strides=strides, projections={8: 32, 16: 96})
 
 
-__all__ = ["MobileNetV2", "SameConv2d", "mobilenetv2", "mobilenetv2_050", "round_channels", "same_padding"]
+def mobilenetv2_w035(strides: tuple[int, ...] = (8, 16)) -> TorchvisionMobileNetV2:
+    """Width 0.35, for weights of torchvision's, timm's or d-li14's code."""
+    return TorchvisionMobileNetV2(0.35, strides)
+
+
+def mobilenetv2_w050(strides: tuple[int, ...] = (8, 16)) -> TorchvisionMobileNetV2:
+    """Width 0.5, for weights of torchvision's, timm's or d-li14's code."""
+    return TorchvisionMobileNetV2(0.5, strides)
+
+
+def mobilenetv2_w075(strides: tuple[int, ...] = (8, 16)) -> TorchvisionMobileNetV2:
+    """Width 0.75, for weights of torchvision's, timm's or d-li14's code."""
+    return TorchvisionMobileNetV2(0.75, strides)
+
+
+def mobilenetv2_w100(strides: tuple[int, ...] = (8, 16)) -> TorchvisionMobileNetV2:
+    """Width 1.0, for weights of torchvision's, timm's or d-li14's code."""
+    return TorchvisionMobileNetV2(1.0, strides)
+
+
+def mobilenetv2_w140(strides: tuple[int, ...] = (8, 16)) -> TorchvisionMobileNetV2:
+    """Width 1.4, for weights of torchvision's, timm's or d-li14's code."""
+    return TorchvisionMobileNetV2(1.4, strides)
+
+
+__all__ = [
+    "MobileNetV2",
+    "SameConv2d",
+    "TorchvisionMobileNetV2",
+    "mobilenetv2",
+    "mobilenetv2_050",
+    "mobilenetv2_w035",
+    "mobilenetv2_w050",
+    "mobilenetv2_w075",
+    "mobilenetv2_w100",
+    "mobilenetv2_w140",
+    "round_channels",
+    "same_padding",
+]

@@ -64,7 +64,8 @@ class Output:
         """Text columns left, number columns (header ending in a space) right."""
         table = Table(title=escape(title), title_justify="left", header_style="bold")
         for column in columns:
-            table.add_column(column.strip(), justify="right" if column.endswith(" ") else "left")
+            is_name = column == "name"  # to be copied: a narrow terminal breaks the other cells first
+            table.add_column(column.strip(), justify="right" if column.endswith(" ") else "left", no_wrap=is_name)
         for row in rows:
             table.add_row(*(escape(cell) for cell in row))
         self.out.print(table)

@@ -12,6 +12,13 @@ from typing import Any
 from onceover.errors import missing_extra, unknown_name
 
 BACKBONES: Mapping[str, str] = {
+    "emo_1m": "onceover.backbones.emo:emo_1m",
+    "emo_2m": "onceover.backbones.emo:emo_2m",
+    "emo_5m": "onceover.backbones.emo:emo_5m",
+    "emo_6m": "onceover.backbones.emo:emo_6m",
+    "emov2_1m": "onceover.backbones.emov2:emov2_1m",
+    "emov2_2m": "onceover.backbones.emov2:emov2_2m",
+    "emov2_5m": "onceover.backbones.emov2:emov2_5m",
     "mobilenetv2": "onceover.backbones.mobilenetv2:mobilenetv2",
     "mobilenetv2_050": "onceover.backbones.mobilenetv2:mobilenetv2_050",
     "mobilenetv2_w035": "onceover.backbones.mobilenetv2:mobilenetv2_w035",

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from onceover import registry
-from onceover.errors import InputError
+from onceover.errors import InputError, UsageError
 
 if TYPE_CHECKING:
     from onceover.backbones.backbone import Backbone
@@ -17,13 +18,18 @@ def create_backbone(
     weights: Path | None,
     strides: tuple[int, ...] = (8, 16),
     random_init_seed: int | None = None,
+    window: int | None = None,
 ) -> Backbone:
     """The backbone `name` in eval mode, filled from the .safetensors file `weights`.
 
-    Raises UnknownNameError for a name that is not registered, and InputError without weights: random features are
-    only for tests, which ask for them by `random_init_seed`.
+    `window` replaces the published size of attention windows, in cells; one that divides the maps saves padding.
+
+    Raises UnknownNameError for a name that is not registered, UsageError for a window where the architecture has none,
+    and InputError without weights: random features are only for tests, which ask for them by `random_init_seed`.
     """
     factory = registry.load("backbone", name, registry.BACKBONES)
+    if window is not None and "window" not in inspect.signature(factory).parameters:
+        raise UsageError(f"the backbone {name!r} has no attention windows; leave out window, got {window}")
     if weights is None and random_init_seed is None:
         raise InputError(f"the backbone {name!r} needs a weights file; pass the path of a .safetensors file")
     import torch
@@ -32,7 +38,7 @@ def create_backbone(
 
     with torch.random.fork_rng(devices=[]):  # the caller's random state stays as it was
         torch.manual_seed(random_init_seed or 0)
-        backbone: Backbone = factory(strides)
+        backbone: Backbone = factory(strides) if window is None else factory(strides, window=window)
     if weights is not None:
         load_into(backbone, Path(weights))
     return backbone.eval()

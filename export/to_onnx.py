@@ -13,6 +13,7 @@ import json
 import logging
 import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ import torch
 
 from onceover import _core
 from onceover.backbones import create_backbone
+from onceover.backbones.checkpoints import WeightsFile
 from onceover.backbones.patch_embedding import PatchEmbedding
 from onceover.backbones.weights import WeightsCard, read_card
 from onceover.errors import EngineError, UsageError, missing_extra
@@ -59,14 +61,22 @@ def to_onnx(model: PatchEmbedding, height: int, width: int, card: WeightsCard, n
 
 
 def export_backbone(
-    name: str, weights: Path, output: Path, height: int = 256, width: int = 256, strides: tuple[int, ...] = (8, 16)
+    name: str,
+    weights: Path | WeightsFile,
+    output: Path,
+    height: int = 256,
+    width: int = 256,
+    strides: tuple[int, ...] = (8, 16),
 ) -> Path:
-    """Export the registered backbone `name` with the weights of a .safetensors file to `output`, and answer `output`.
+    """Export the registered backbone `name` with the weights of a file to `output`, and answer `output`.
+
+    The card inside says the normalization that is used, whether the weights or the architecture brought it.
 
     Raises what `create_backbone` and `to_onnx` raise, and OutputError; on failure no file is left behind.
     """
     model = PatchEmbedding(create_backbone(name, weights, strides))
-    _core.save_atomically(str(output), to_onnx(model, height, width, read_card(Path(weights)), name))
+    card = replace(read_card(weights), normalization=model.backbone.normalization)
+    _core.save_atomically(str(output), to_onnx(model, height, width, card, name))
     return Path(output)
 
 

@@ -269,7 +269,7 @@ def test_weights_behind_the_cut_are_ignored(tmp_path: Path) -> None:
 def test_non_finite_weights_are_refused_by_name(tmp_path: Path, value: float) -> None:
     path = saved(tmp_path / "w.safetensors", {"projections.8.bias": torch.full((32,), value)})
     with pytest.raises(InputError, match=r"NaN or infinite values in projections\.8\.bias"):
-        load_weights(path)
+        create_backbone("mobilenetv2_050", path)
 
 
 def test_weights_that_do_not_fit_are_listed(tmp_path: Path) -> None:

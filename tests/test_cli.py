@@ -139,6 +139,10 @@ def test_a_mistyped_name_suggests_near_ones(work: Path, capsys: Capture, words: 
         (["fit", "train/good", "-o", "x", "--false-alarm", "2"], "between 0 and 1"),
         (["fit", "train/good", "-o", "x", "--weights", "w.safetensors"], "of which backbone?"),
         (["fit", "train/good", "-o", "x", "--size", "64"], "--backbone NAME --weights FILE"),
+        (["fit", "train/good", "-o", "x", "--ema"], "give --weights FILE with them"),
+        (["convert", "weights", "n", "c.pth", "-o", "x.safetensors", "--mean", "0,0,0"], "--mean and --std belong"),
+        (["convert", "weights", "n", "c.pth", "-o", "x.safetensors", "--mean", "0,0"], "is not three numbers"),
+        (["convert", "weights", "n", "c.pth", "-o", "x.safetensors", "--std", "0,1,1"], "from 1e-06 to 1000"),
         (["fit", "train/good", "-o", "x", "--jso"], "unrecognized arguments: --jso"),
         (["evaluate", "tiny.onceover", "plate", "--resolution", "5"], "8 to 8192"),
         (["evaluate", "tiny.onceover", "plate", "--resolution", "²"], "neither 'mask' nor a number"),
@@ -277,10 +281,12 @@ def test_every_command_explains_itself(capsys: Capture) -> None:
         assert main([command, "--help"]) == 0
         told = capsys.readouterr().out
         assert told.startswith(f"usage: onceover {command}")
-        if command != "export":
+        if command not in {"export", "convert"}:
             assert "--json" in told
     assert main(["export", "backbone", "--help"]) == 0
     assert "--weights" in capsys.readouterr().out
+    assert main(["convert", "weights", "--help"]) == 0
+    assert "--trust-pickle" in capsys.readouterr().out
     assert main(["--version"]) == 0
     assert capsys.readouterr().out.startswith("onceover 0.")
 

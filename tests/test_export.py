@@ -188,7 +188,7 @@ def test_the_embedded_backbone_is_small_and_says_where_it_comes_from() -> None:
     assert "google-coral" in facts["weights"]["source"]
     assert "Kodak" in facts["weights"]["training_data"]
     weights = read_card(path.with_suffix(".safetensors"))
-    assert weights.to_json() == facts["weights"]
+    assert weights.to_json().items() <= facts["weights"].items()  # a graph's card also says the normalization
     answer = session.run(None, {"image": np.zeros((1, 3, 256, 256), np.float32)})[0]
     assert answer.shape == (1, 32 * 32, 128)
     assert np.isfinite(answer).all()

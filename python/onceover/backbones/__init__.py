@@ -11,16 +11,17 @@ from onceover.errors import InputError, UsageError
 
 if TYPE_CHECKING:
     from onceover.backbones.backbone import Backbone
+    from onceover.backbones.checkpoints import WeightsFile
 
 
 def create_backbone(
     name: str,
-    weights: Path | None,
+    weights: Path | WeightsFile | None,
     strides: tuple[int, ...] = (8, 16),
     random_init_seed: int | None = None,
     window: int | None = None,
 ) -> Backbone:
-    """The backbone `name` in eval mode, filled from the .safetensors file `weights`.
+    """The backbone `name` in eval mode, filled from the weights file (.safetensors, or .pth of torch.save).
 
     `window` replaces the published size of attention windows, in cells; one that divides the maps saves padding.
 
@@ -31,7 +32,7 @@ def create_backbone(
     if window is not None and "window" not in inspect.signature(factory).parameters:
         raise UsageError(f"the backbone {name!r} has no attention windows; leave out window, got {window}")
     if weights is None and random_init_seed is None:
-        raise InputError(f"the backbone {name!r} needs a weights file; pass the path of a .safetensors file")
+        raise InputError(f"the backbone {name!r} needs a weights file; pass the path of a .safetensors or .pth file")
     import torch
 
     from onceover.backbones.weights import load_into
@@ -40,7 +41,7 @@ def create_backbone(
         torch.manual_seed(random_init_seed or 0)
         backbone: Backbone = factory(strides) if window is None else factory(strides, window=window)
     if weights is not None:
-        load_into(backbone, Path(weights))
+        load_into(backbone, weights)
     return backbone.eval()
 
 

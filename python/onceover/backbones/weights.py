@@ -1,45 +1,87 @@
-"""Weights files: read, checked, and accompanied by a card that says where they come from and under which license."""
+"""Weights files: checked, loaded, converted, and accompanied by a card that says where they come from.
+
+checkpoints.py reads them, key_matching.py finds the place of every tensor.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
+import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from onceover.backbones.backbone import Backbone
-from onceover.errors import InputError, OutputError, missing_extra
+from onceover import _core, registry
+from onceover.backbones.backbone import Backbone, Normalization
+from onceover.backbones.checkpoints import WeightsFile, is_safetensors, metadata, read_checkpoint, save_safetensors
+from onceover.backbones.key_matching import match_keys, to_float32
+from onceover.errors import InputError, UsageError
 
-# The key of a card among the metadata of a safetensors file that `training/distil.py` wrote.
+AnyWeights = WeightsFile | str | os.PathLike[str]
+
+# The key of a card among the metadata of a safetensors file that `save_weights` wrote.
 CARD_KEY = "onceover.card"
+
+UNKNOWN_SOURCE = "unknown source"
 
 
 @dataclass(frozen=True)
 class WeightsCard:
-    """Where weights come from; travels inside every exported graph and every package."""
+    """Where weights come from; travels inside every exported graph and every package.
+
+    normalization: what these weights expect of pixels, where that is not what the architecture says.
+    """
 
     name: str
     source: str
     license: str
     training_data: str
     sha256: str
+    normalization: Normalization | None = None
 
-    def to_json(self) -> dict[str, str]:
-        """The card as plain JSON values."""
-        return asdict(self)
+    def to_json(self) -> dict[str, Any]:
+        """The card as plain JSON values; without a normalization of its own, that field is left out."""
+        fields: dict[str, Any] = {key: getattr(self, key) for key in _TEXTS}
+        if self.normalization is not None:
+            fields["normalization"] = {"mean": list(self.normalization.mean), "std": list(self.normalization.std)}
+        return fields
 
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> WeightsCard:
-        """The card from what `to_json` wrote; InputError for missing, unknown or non-text fields."""
-        known = set(cls.__dataclass_fields__)
-        if set(fields) != known or not all(isinstance(value, str) for value in fields.values()):
-            raise InputError(f"a weights card needs exactly the text fields {sorted(known)}, got {sorted(fields)}")
-        return cls(**fields)
+        """The card from what `to_json` wrote; InputError for missing, unknown or wrongly typed fields."""
+        texts = {key: value for key, value in fields.items() if key != "normalization"}
+        if set(texts) != set(_TEXTS) or not all(isinstance(value, str) for value in texts.values()):
+            raise InputError(f"a weights card needs exactly the text fields {sorted(_TEXTS)}, got {sorted(texts)}")
+        normalization = _read_normalization(fields["normalization"]) if "normalization" in fields else None
+        return cls(**texts, normalization=normalization)
+
+
+_TEXTS = ("name", "source", "license", "training_data", "sha256")
+
+
+def _read_normalization(fields: Any) -> Normalization:
+    if not isinstance(fields, Mapping) or set(fields) != {"mean", "std"}:
+        raise InputError(f"a weights card's normalization needs exactly the fields mean and std, got {fields!r}")
+    triples = {}
+    for key, lowest in (("mean", -1e3), ("std", 1e-6)):  # as runtime/graph.py checks them in the end
+        values = fields[key]
+        if not isinstance(values, list) or len(values) != 3 or not all(_is_number(v, lowest) for v in values):
+            raise InputError(
+                f"a weights card's {key} must be three numbers from {lowest:g} to 1000, got {values!r}; write it again"
+            )
+        red, green, blue = map(float, values)
+        triples[key] = (red, green, blue)
+    return Normalization(**triples)
+
+
+def _is_number(value: Any, lowest: float) -> bool:
+    return type(value) in (int, float) and math.isfinite(value) and lowest <= value <= 1e3
 
 
 # Published files that we know by hash.
@@ -54,109 +96,87 @@ KNOWN_CARDS = (
 )
 
 
-def read_card(path: Path) -> WeightsCard:
+def read_card(weights: AnyWeights) -> WeightsCard:
     """The card of a weights file: known by hash, or carried by the file, or 'unknown source'."""
-    sha256 = hashlib.sha256(_read(path)).hexdigest()
+    file = WeightsFile.of(weights)
+    sha256 = _hash(file.path)
     for card in KNOWN_CARDS:
         if card.sha256 == sha256:
             return card
-    carried = _metadata(path).get(CARD_KEY)
+    carried = metadata(file.path).get(CARD_KEY) if is_safetensors(file.path) else None
     if carried is None:
-        return WeightsCard(path.stem, "unknown source", "license not stated", "unknown", sha256)
+        source = f"{UNKNOWN_SOURCE}, averaged weights (EMA)" if file.ema else UNKNOWN_SOURCE
+        return WeightsCard(file.path.stem, source, "license not stated", "unknown", sha256)
     try:
         fields = json.loads(carried)
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path}: its weights card is not JSON ({error}); write the file again") from error
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise InputError(f"{file.path}: its weights card is not JSON ({error}); write the file again") from error
     if not isinstance(fields, dict):
-        raise InputError(f"{path}: its weights card is not a JSON object; write the file again")
-    return WeightsCard.from_json({**fields, "sha256": sha256})
-
-
-def load_weights(path: Path) -> dict[str, Tensor]:
-    """All tensors of a .safetensors file; InputError for a missing, foreign, damaged or non-finite file."""
-    safetensors_torch = _import_safetensors()
-    content = _read(path)
+        raise InputError(f"{file.path}: its weights card is not a JSON object; write the file again")
     try:
-        tensors: dict[str, Tensor] = safetensors_torch.load(content)
-    except Exception as error:  # the library raises its own type, and others for damaged headers
-        raise InputError(
-            f"{path}: not a readable safetensors file ({error}); weights must be .safetensors, pickles are not opened"
-        ) from error
-    broken = sorted(
-        key for key, tensor in tensors.items() if tensor.is_floating_point() and not tensor.isfinite().all()
-    )
-    if broken:
-        raise InputError(f"{path}: NaN or infinite values in {_listed(broken)}; the file is damaged, get it again")
-    return tensors
+        return WeightsCard.from_json({**fields, "sha256": sha256})
+    except InputError as error:
+        raise InputError(f"{file.path}: {error}") from error
 
 
-def load_into(backbone: Backbone, path: Path) -> None:
-    """Fill `backbone` from the file; InputError that lists missing, unexpected and mis-shaped tensors.
+def load_weights(weights: AnyWeights) -> dict[str, Tensor]:
+    """All tensors of a weights file by their names there; see checkpoints.py for what is read and what is refused."""
+    return read_checkpoint(WeightsFile.of(weights))
 
-    Extra tensors pass only where they belong to a part that was not built (later stages, the classifier).
+
+def load_into(backbone: Backbone, weights: AnyWeights) -> None:
+    """Fill `backbone` from the file, whose card may also bring another normalization.
+
+    Raises InputError that lists missing, unexpected and mis-shaped tensors; then the backbone is as it was.
     """
-    tensors = load_weights(path)
-    wanted = backbone.state_dict()
-    missing = [key for key in wanted if key not in tensors and not key.endswith("num_batches_tracked")]
-    extra = sorted(key for key in tensors if key not in wanted and not backbone.may_ignore(key))
-    shapes = [
-        f"{key} expected {tuple(wanted[key].shape)} got {tuple(tensors[key].shape)}"
-        for key in wanted
-        if key in tensors and wanted[key].shape != tensors[key].shape
-    ]
-    problems = [("missing", missing), ("unexpected", extra), ("of another shape", shapes)]
-    if any(keys for _, keys in problems):
-        text = "; ".join(f"{what}: {_listed(keys)}" for what, keys in problems if keys)
-        raise InputError(
-            f"{path}: these weights do not fit the backbone ({text}); name the backbone they were made for"
-        )
+    file = WeightsFile.of(weights)
+    card = read_card(file)
+    tensors = to_float32(match_keys(backbone, load_weights(file), str(file.path)).used, str(file.path))
     with torch.no_grad():
-        for key, target in wanted.items():
-            if key in tensors:
+        for key, target in backbone.state_dict().items():
+            if key in tensors:  # all but counters of batch norms
                 target.copy_(tensors[key])
+    if card.normalization is not None:
+        backbone.normalization = card.normalization
 
 
 def save_weights(path: Path, tensors: Mapping[str, Tensor], card: WeightsCard) -> None:
     """Write a safetensors file that carries its card (the hash is filled in when it is read); OutputError."""
     fields = json.dumps(replace(card, sha256="").to_json(), sort_keys=True)
-    contiguous = {key: tensor.detach().contiguous() for key, tensor in tensors.items()}
-    content = _import_safetensors().save(contiguous, metadata={CARD_KEY: fields})
+    _core.save_atomically(str(path), save_safetensors(tensors, {CARD_KEY: fields}))
+
+
+def convert(checkpoint: AnyWeights, backbone_name: str, output: Path, card: WeightsCard) -> WeightsCard:
+    """A checkpoint that fits the backbone → a safetensors file: our keys, float32, and the card, which is answered.
+
+    Parts that the backbone does not build by default (later stages, the classifier) are kept. `card.source` is followed
+    by the name and the hash of the checkpoint.
+    """
+    file = WeightsFile.of(checkpoint)
+    if output.suffix != ".safetensors":
+        raise UsageError(f"{output}: give the name of a .safetensors file to write")
+    if output.exists() and file.path.exists() and output.samefile(file.path):
+        raise UsageError(f"{output}: would replace the checkpoint itself; choose another name")
+    factory = registry.load("backbone", backbone_name, registry.BACKBONES)
+    with torch.random.fork_rng(devices=[]):  # the caller's random state stays as it was
+        backbone: Backbone = factory()
+    matched = match_keys(backbone, load_weights(file), str(file.path))
+    spare = {key: tensor for key, tensor in matched.spare.items() if tensor.is_floating_point()}
+    tensors = to_float32({**spare, **matched.used}, str(file.path))
+    origin = f"converted from {file.path.name}, SHA-256 {_hash(file.path)}"
+    save_weights(output, tensors, replace(card, source=f"{card.source}; {origin}"))
+    return read_card(output)
+
+
+def _hash(path: Path) -> str:
     try:
-        path.write_bytes(content)
-    except OSError as error:
-        raise OutputError(f"{path}: cannot write ({error.strerror}); choose an existing, writable folder") from error
-
-
-def _import_safetensors() -> Any:
-    try:
-        import safetensors.torch
-    except ModuleNotFoundError as error:
-        raise missing_extra("safetensors", "train", "reading weights") from error
-    return safetensors.torch
-
-
-def _metadata(path: Path) -> dict[str, str]:
-    """The text metadata of a safetensors file; its tensors are not read."""
-    _import_safetensors()
-    from safetensors import safe_open
-
-    try:
-        with safe_open(str(path), framework="pt") as file:
-            return dict(file.metadata() or {})
-    except Exception as error:  # see load_weights
-        raise InputError(f"{path}: not a readable safetensors file ({error})") from error
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
+        with open(path, "rb") as stream:
+            digest = hashlib.sha256()
+            while block := stream.read(1 << 20):
+                digest.update(block)
     except OSError as error:
         raise InputError(f"{path}: cannot read the weights file ({error.strerror}); check the path") from error
+    return digest.hexdigest()
 
 
-def _listed(names: list[str], limit: int = 8) -> str:
-    more = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return ", ".join(names[:limit]) + more
-
-
-__all__ = ["KNOWN_CARDS", "WeightsCard", "load_into", "load_weights", "read_card", "save_weights"]
+__all__ = ["KNOWN_CARDS", "WeightsCard", "convert", "load_into", "load_weights", "read_card", "save_weights"]

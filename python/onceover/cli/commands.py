@@ -5,21 +5,20 @@ from __future__ import annotations
 import argparse
 import os
 import tempfile
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
 
 from onceover import _core, registry
-from onceover.cli.output import Output, number, percent
-from onceover.errors import OutputError, UsageError, unknown_name
+from onceover.cli.output import Output, card_rows, number, percent
+from onceover.errors import OutputError, UsageError
 from onceover.types import Verdict
 
 if TYPE_CHECKING:
+    from onceover.backbones.checkpoints import WeightsFile
     from onceover.runtime.inspector import Inspector
-
-LISTINGS = ("backbones", "detectors", "targets", "layouts", "engines", "isas")
 
 
 def version() -> str:
@@ -123,14 +122,24 @@ def _backbone(options: argparse.Namespace) -> str | bytes:
     if options.weights is None:
         if options.size is not None:
             raise UsageError("--size is for a backbone exported now; give --backbone NAME --weights FILE with it")
+        if options.ema or options.trust_pickle:
+            raise UsageError("--ema and --trust-pickle say how to read a weights file; give --weights FILE with them")
         return DEFAULT_BACKBONE if options.backbone is None else str(options.backbone)
     if options.backbone is None:
         raise UsageError(f"--weights {options.weights}: of which backbone? Name it with --backbone, e.g. mobilenetv2")
     export_backbone = registry.load("export target", "onnx", registry.EXPORT_TARGETS)
     side = 256 if options.size is None else options.size
     with tempfile.TemporaryDirectory() as scratch:
-        exported: Path = export_backbone(options.backbone, options.weights, Path(scratch, "graph.onnx"), side, side)
+        graph = Path(scratch, "graph.onnx")
+        exported: Path = export_backbone(options.backbone, _weights_file(options.weights, options), graph, side, side)
         return exported.read_bytes()
+
+
+def _weights_file(path: Path, options: argparse.Namespace) -> WeightsFile:
+    """Only where torch is known to be there."""
+    from onceover.backbones.checkpoints import WeightsFile
+
+    return WeightsFile(path, options.ema, options.trust_pickle)
 
 
 def run_evaluate(options: argparse.Namespace, output: Output) -> int:
@@ -311,7 +320,8 @@ def run_export(options: argparse.Namespace, output: Output) -> int:
     export_backbone = registry.load("export target", "onnx", registry.EXPORT_TARGETS)
     _check_target(options.output)
     with output.err.status(f"exporting {escape(options.name)}"):
-        path = export_backbone(options.name, options.weights, options.output, options.height, options.width)
+        weights = _weights_file(options.weights, options)
+        path = export_backbone(options.name, weights, options.output, options.height, options.width)
     _, spec = load_graph(path)
     pixels = spec.preprocessing
     size = path.stat().st_size
@@ -323,46 +333,22 @@ def run_export(options: argparse.Namespace, output: Output) -> int:
     return 0
 
 
-def run_list(options: argparse.Namespace, output: Output) -> int:
-    if options.what is not None and options.what not in LISTINGS:
-        raise unknown_name("listing", options.what, LISTINGS)
-    listing = _listing()
-    chosen = {options.what: listing[options.what]} if options.what else listing
-    for name, rows in chosen.items():
-        columns = tuple(rows[0]) if rows else ("name",)
-        output.table(name, columns, [tuple(str(cell) for cell in row.values()) for row in rows])
-    output.object(chosen)
+def run_convert(options: argparse.Namespace, output: Output) -> int:
+    if (options.mean is None) != (options.std is None):
+        raise UsageError("--mean and --std belong together; give both or neither")
+    registry.load("backbone", options.name, registry.BACKBONES)  # says what is missing where torch is not installed
+    from onceover.backbones.backbone import Normalization
+    from onceover.backbones.weights import convert, read_card
+
+    _check_target(options.output)
+    file = _weights_file(options.checkpoint, options)
+    told = {key: getattr(options, key) for key in ("license", "source", "training_data")}
+    changes: dict[str, Any] = {key: text for key, text in told.items() if text is not None}
+    if options.mean is not None:
+        changes["normalization"] = Normalization(options.mean, options.std)
+    card = convert(file, options.name, options.output, replace(read_card(file), **changes))
+    size = options.output.stat().st_size
+    output.table(str(options.output), ("", ""), card_rows(card.to_json()))
+    output.say(f"[bold]{escape(str(options.output))}[/] written: {size / 1e6:.1f} MB, fits {escape(options.name)}")
+    output.object({"weights": str(options.output), "size_bytes": size, "card": card.to_json()})
     return 0
-
-
-def _listing() -> dict[str, list[dict[str, Any]]]:
-    """Everything with a name, as tables."""
-    from onceover.runtime.graph import EMBEDDED, load_graph
-    from onceover.runtime.session import available_engines
-
-    embedded = {name: load_graph(name)[1] for name in EMBEDDED}
-    backbones = [
-        {
-            "name": name,
-            "weights": "embedded" if name in embedded else "bring your own (--weights)",
-            "license": embedded[name].weights.get("license", "") if name in embedded else "",
-            "needs": "nothing" if name in embedded else "torch, once, to export",
-        }
-        for name in sorted({*registry.BACKBONES, *EMBEDDED})
-    ]
-    active = _core.isa()
-    return {
-        "backbones": backbones,
-        "detectors": [{"name": name} for name in registry.DETECTORS],
-        "targets": [{"name": name} for name in registry.EXPORT_TARGETS],
-        "layouts": [
-            {"name": name, "expects": registry.load("layout", name, registry.LAYOUTS).expects}
-            for name in registry.LAYOUTS
-        ],
-        "engines": [
-            {"name": e.name, "version": e.version or "", "state": e.problem or "ready"} for e in available_engines()
-        ],
-        "isas": [
-            {"name": name, "state": "active" if name == active else "available"} for name in _core.available_isas()
-        ],
-    }

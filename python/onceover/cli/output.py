@@ -5,8 +5,9 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -123,3 +124,15 @@ def number(value: float | None, digits: int = 3) -> str:
 
 def percent(value: float | None) -> str:
     return "n/a" if value is None or value != value else f"{100 * value:.1f} %"
+
+
+def card_rows(card: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The rows of a weights card for people: hashes shortened, as in `git log`."""
+    names = ("source", "license", "training_data", "sha256")
+    sha256 = re.compile(r"\b([0-9a-f]{16})[0-9a-f]{48}\b")
+    rows = [(name, sha256.sub(r"\1…", str(card[name]))) for name in names if name in card]
+    normalization = card.get("normalization")
+    if normalization:
+        texts = (" ".join(f"{value:g}" for value in normalization[key]) for key in ("mean", "std"))
+        rows.append(("normalization", "mean {}, std {} of RGB in 0 … 1".format(*texts)))
+    return [(name.replace("_", " ").replace("sha256", "SHA-256"), text) for name, text in rows]

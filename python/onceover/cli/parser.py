@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 
 from onceover.cli import commands
 from onceover.cli.demo import run_demo
+from onceover.cli.listing import LISTINGS, run_list
 from onceover.errors import UsageError, unknown_name
 
 EXAMPLES = """\
@@ -42,10 +43,11 @@ def build_parser() -> argparse.ArgumentParser:
     _add_inspect(subparsers)
     _add_verify(subparsers)
     _add_export(subparsers)
+    _add_convert(subparsers)
     listing = _command(
-        subparsers, "list", "what is here: backbones, detectors, layouts, engines, instruction sets", _list
+        subparsers, "list", "what is here: backbones, detectors, layouts, engines, instruction sets", run_list
     )
-    listing.add_argument("what", nargs="?", help=f"only this table: {', '.join(commands.LISTINGS)}")
+    listing.add_argument("what", nargs="?", help=f"only this table: {', '.join(LISTINGS)}")
     demo = _command(subparsers, "demo", "draw an inspection data set, fit, evaluate and show the results", run_demo)
     demo.add_argument("-o", "--output", type=Path, default=Path("demo"), help="folder for everything (default: demo)")
     _add_seed(demo)
@@ -58,11 +60,7 @@ def check_command(words: Sequence[str]) -> None:
         raise unknown_name("command", words[0], COMMANDS)
 
 
-COMMANDS = ("demo", "evaluate", "export", "fit", "inspect", "list", "verify")
-
-
-def _list(options: argparse.Namespace, output: Any) -> int:
-    return commands.run_list(options, output)
+COMMANDS = ("convert", "demo", "evaluate", "export", "fit", "inspect", "list", "verify")
 
 
 def _command(subparsers: Any, name: str, summary: str, run: Callable[..., int]) -> argparse.ArgumentParser:
@@ -83,6 +81,13 @@ def _add_seed(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=_seed, default=0, help="of every random choice: the same seed, the same file")
 
 
+def _add_reading(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--ema", action="store_true", help="take the averaged weights of a training checkpoint")
+    parser.add_argument(
+        "--trust-pickle", action="store_true", help="open a file of pickled objects, which can run any program"
+    )
+
+
 def _add_layout(parser: argparse.ArgumentParser, layout_help: str) -> None:
     parser.add_argument("--layout", default="auto", metavar="NAME", help=layout_help)
     parser.add_argument("--category", metavar="NAME", help="which product of a data set that holds several")
@@ -98,8 +103,9 @@ def _add_fit(subparsers: Any) -> None:
         "--backbone", default=None, help="an exported .onnx, or a name of `onceover list` (default: embedded)"
     )
     fit.add_argument(
-        "--weights", type=Path, help="weights of a named backbone (.safetensors); exports it first (torch)"
+        "--weights", type=Path, help="weights of a named backbone (.safetensors, .pth); exports it first (torch)"
     )
+    _add_reading(fit)
     fit.add_argument("--size", type=int, help="input side when exporting a named backbone (default: 256)")
     fit.add_argument("--detector", default="patchcore")
     fit.add_argument("--coreset", choices=("greedy", "random"), default="greedy")
@@ -129,6 +135,19 @@ def _seed(text: str) -> int:
     if not (text.isascii() and text.isdigit()):
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0")
     return int(text)
+
+
+def _channel_values(lowest: float) -> Callable[[str], tuple[float, float, float]]:
+    def read(text: str) -> tuple[float, float, float]:
+        try:
+            red, green, blue = (float(value) for value in text.split(","))
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text!r} is not three numbers, as in 0.485,0.456,0.406") from None
+        if not all(lowest <= value <= 1e3 for value in (red, green, blue)):  # also refuses NaN
+            raise argparse.ArgumentTypeError(f"{text!r}: each must be from {lowest:g} to 1000, of pixels in 0 … 1")
+        return red, green, blue
+
+    return read
 
 
 def _resolution(text: str) -> str | int:
@@ -174,7 +193,33 @@ def _add_export(subparsers: Any) -> None:
         kinds, "backbone", "a named backbone and its weights → one .onnx that fit can use", commands.run_export
     )
     backbone.add_argument("name", help="see `onceover list backbones`")
-    backbone.add_argument("--weights", type=Path, required=True, help=".safetensors file")
+    backbone.add_argument("--weights", type=Path, required=True, help=".safetensors, or .pth, .pt, .bin of torch.save")
+    _add_reading(backbone)
     backbone.add_argument("-o", "--output", type=Path, required=True)
     backbone.add_argument("--height", type=int, default=256)
     backbone.add_argument("--width", type=int, default=256)
+
+
+def _add_convert(subparsers: Any) -> None:
+    convert = subparsers.add_parser("convert", help="a checkpoint to a safetensors file with its card (needs torch)")
+    kinds = convert.add_subparsers(dest="kind", required=True, metavar="WHAT")
+    weights = _command(
+        kinds, "weights", "a checkpoint of a backbone → one .safetensors that needs no trust", commands.run_convert
+    )
+    weights.add_argument("name", help="see `onceover list backbones`")
+    weights.add_argument("checkpoint", type=Path, help=".pth, .pt or .bin of torch.save, or .safetensors")
+    weights.add_argument("-o", "--output", type=Path, required=True, help="the .safetensors file to write")
+    _add_reading(weights)
+    for option, what in (
+        ("--license", "license of the weights"),
+        ("--source", "where they come from, e.g. a URL"),
+        ("--training-data", "what they learned from"),
+    ):
+        weights.add_argument(option, metavar="TEXT", help=f"{what}; for the weights card")
+    for option, what, lowest in (("--mean", "mean", -1e3), ("--std", "deviation", 1e-6)):
+        weights.add_argument(
+            option,
+            type=_channel_values(lowest),
+            metavar="R,G,B",
+            help=f"{what} they expect of pixels in 0 … 1, where that is not what the architecture says",
+        )

@@ -5,7 +5,7 @@ A backbone keeps this contract and any head, the patch embedding first, can be p
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -54,6 +54,10 @@ class Backbone(nn.Module):
     def may_ignore(self, key: str) -> bool:
         """True for a weights key that belongs to a part of the architecture which was not built."""
         return False
+
+    def adapted(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The tensors of a weights file, by our keys, with those changed that depend on how this one was built."""
+        return dict(tensors)
 
     @property
     def embedding_dim(self) -> int:

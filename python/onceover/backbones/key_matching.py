@@ -46,10 +46,11 @@ def match_keys(backbone: Backbone, tensors: Mapping[str, Tensor], label: str) ->
     readings = [_read(backbone, wanted, given, "our", lambda key: key)]
     readings += [_read(backbone, wanted, given, names.source, names.rename) for names in backbone.name_maps]
     best = min(readings, key=lambda reading: (len(reading.unexpected), len(reading.missing)))
+    placed = backbone.adapted({name: given[key] for key, name in best.names.items()})
     shapes = [
-        f"{name} expected {tuple(wanted[name].shape)} got {tuple(given[key].shape)}"
-        for key, name in best.names.items()
-        if name in wanted and wanted[name].shape != given[key].shape
+        f"{name} expected {tuple(wanted[name].shape)} got {tuple(tensor.shape)}"
+        for name, tensor in placed.items()
+        if name in wanted and wanted[name].shape != tensor.shape
     ]
     problems = {
         "missing": best.missing,
@@ -63,7 +64,6 @@ def match_keys(backbone: Backbone, tensors: Mapping[str, Tensor], label: str) ->
         raise InputError(
             f"{label}: these weights do not fit the backbone ({text}{source}); name the backbone they were made for"
         )
-    placed = {name: given[key] for key, name in best.names.items()}
     return Matched(
         used={name: tensor for name, tensor in placed.items() if name in wanted},
         spare={name: tensor for name, tensor in placed.items() if name not in wanted},

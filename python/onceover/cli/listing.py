@@ -43,9 +43,9 @@ def _listing() -> dict[str, list[dict[str, Any]]]:
     backbones = [
         {
             "name": name,
-            "weights": "embedded" if name in embedded else "bring your own (--weights)",
+            "weights": "embedded" if name in embedded else "your own: --weights",
             "license": embedded[name].weights.get("license", "") if name in embedded else "",
-            "needs": "nothing" if name in embedded else "torch, once, to export",
+            "needs": "nothing" if name in embedded else "torch, to export",
             "card": _card(embedded[name]) if name in embedded else None,
         }
         for name in sorted({*registry.BACKBONES, *EMBEDDED})

@@ -170,7 +170,9 @@ def torch_rooms(root: Path) -> list[str]:
 def may_load_torch(module: str) -> bool:
     """Modules that need torch to be imported at all: the files of backbones/, the export targets, and two more."""
     in_backbones = module.startswith("onceover.backbones.")
-    return in_backbones or module.startswith("onceover.export.to_") or module in TORCH_MODULES
+    return (
+        in_backbones or module.startswith(("onceover.export.to_", "onceover.export.from_")) or module in TORCH_MODULES
+    )
 
 
 def torch_free_imports(root: Path) -> list[str]:

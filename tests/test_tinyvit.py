@@ -178,14 +178,14 @@ def test_the_index_table_is_the_enumeration_of_the_reference_and_its_formula(siz
 @pytest.mark.parametrize("size", [7, 8, 14, 16])
 def test_windows_put_together_again_are_the_map(height: int, size: int) -> None:
     for width in (7, 8, 14, 15, 16, 20, 28):
-        x = torch.arange(2 * 3 * height * width, dtype=torch.float32).reshape(2, 3, height, width)
+        x = torch.arange(2 * 3 * height * width, dtype=torch.float32).reshape(2, height, width, 3)
         tokens = to_windows(x, size)
         assert tokens.shape == (2 * math.ceil(height / size) * math.ceil(width / size), size * size, 3)
         assert torch.equal(from_windows(tokens, size, height, width), x)
 
 
 def test_a_window_is_a_tile_and_zeros_where_it_sticks_out() -> None:
-    x = 1.0 + torch.arange(2 * 2 * 5 * 8, dtype=torch.float32).reshape(2, 2, 5, 8)
+    x = 1.0 + torch.arange(2 * 2 * 5 * 8, dtype=torch.float32).reshape(2, 5, 8, 2)
     tokens = to_windows(x, 3)
     for image in range(2):
         for row in range(2):
@@ -194,7 +194,7 @@ def test_a_window_is_a_tile_and_zeros_where_it_sticks_out() -> None:
                     for x_in in range(3):
                         actual = tokens[(image * 2 + row) * 3 + column, y * 3 + x_in]
                         i, j = row * 3 + y, column * 3 + x_in
-                        assert torch.equal(actual, x[image, :, i, j] if i < 5 and j < 8 else torch.zeros(2))
+                        assert torch.equal(actual, x[image, i, j] if i < 5 and j < 8 else torch.zeros(2))
 
 
 def attended_by_hand(block: Block, x: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -42,6 +42,12 @@ EXPORT_TARGETS: Mapping[str, str] = {
     "onnx": "onceover.export.to_onnx:export_backbone",
 }
 
+# Networks of the user's own, by the suffix of the file.
+OWN_NETWORKS: Mapping[str, str] = {
+    ".onnx": "onceover.export.from_onnx:export_own_onnx",
+    ".py": "onceover.export.from_module:export_own_file",
+}
+
 # In the order in which they are tried on a folder; exactly one must fit.
 LAYOUTS: Mapping[str, str] = {
     "mvtec": "onceover.training.layouts.mvtec:MVTec",
@@ -69,4 +75,4 @@ def load(kind: str, name: str, table: Mapping[str, str]) -> Any:
     return getattr(module, attribute)
 
 
-__all__ = ["BACKBONES", "DETECTORS", "EXPORT_TARGETS", "LAYOUTS", "load"]
+__all__ = ["BACKBONES", "DETECTORS", "EXPORT_TARGETS", "LAYOUTS", "OWN_NETWORKS", "load"]

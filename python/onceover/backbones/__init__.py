@@ -28,9 +28,9 @@ def create_backbone(
     Raises UnknownNameError for a name that is not registered, UsageError for a window where the architecture has none,
     and InputError without weights: random features are only for tests, which ask for them by `random_init_seed`.
     """
-    factory = registry.load("backbone", name, registry.BACKBONES)
-    if window is not None and "window" not in inspect.signature(factory).parameters:
+    if window is not None and not has_windows(name):
         raise UsageError(f"the backbone {name!r} has no attention windows; leave out window, got {window}")
+    factory = registry.load("backbone", name, registry.BACKBONES)
     if weights is None and random_init_seed is None:
         raise InputError(f"the backbone {name!r} needs a weights file; pass the path of a .safetensors or .pth file")
     import torch
@@ -45,4 +45,22 @@ def create_backbone(
     return backbone.eval()
 
 
-__all__ = ["create_backbone"]
+def has_windows(name: str) -> bool:
+    """Whether the backbone attends in windows, so that their size can be chosen."""
+    return "window" in inspect.signature(registry.load("backbone", name, registry.BACKBONES)).parameters
+
+
+def best_window(height: int, width: int) -> int:
+    """7, the published side of attention windows, or 8 where that leaves fewer padded cells at stride 16.
+
+    At 256 x 256, 16 x 16 cells fill four windows of 8, but nine of 7: TinyViT-5M takes 1.3 times as long with those.
+    """
+
+    def cells(window: int) -> int:
+        rows, columns = (-(-side // (16 * window)) for side in (height, width))
+        return rows * columns * window * window
+
+    return min((7, 8), key=cells)
+
+
+__all__ = ["best_window", "create_backbone", "has_windows"]

@@ -6,6 +6,8 @@ pools the channels to a fixed D; here 3x3 average pooling does the same and all 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -37,20 +39,24 @@ class PatchEmbedding(nn.Module):
     def patch_grid(self, height: int, width: int) -> tuple[int, int]:
         """(h, w) for an image of (height, width)."""
         stride = self.backbone.stages[0].stride
-        return -(-height // stride), -(-width // stride)
+        return (height + stride - 1) // stride, (width + stride - 1) // stride  # -(-n // s) exports wrongly
 
     def forward(self, image: Tensor) -> Tensor:
         """See the class."""
-        reach = self.aggregation // 2
-        stages = [
-            F.avg_pool2d(stage, self.aggregation, stride=1, padding=reach, count_include_pad=False)
-            for stage in self.backbone(image)
-        ]
-        h, w = self.patch_grid(image.shape[2], image.shape[3])
-        aligned = stages[:1] + [
-            F.interpolate(stage, size=(h, w), mode="bilinear", align_corners=False) for stage in stages[1:]
-        ]
-        return torch.cat(aligned, dim=1).flatten(2).transpose(1, 2)  # (B, D, h, w) → (B, D, P) → (B, P, D)
+        return join_stages(self.backbone(image), self.aggregation)
 
 
-__all__ = ["PatchEmbedding"]
+def join_stages(stages: Sequence[Tensor], aggregation: int) -> Tensor:
+    """Stage features (B, C, h, w), the finest first → patch embeddings (B, P, D) on the grid of the first."""
+    pooled = [
+        F.avg_pool2d(stage, aggregation, stride=1, padding=aggregation // 2, count_include_pad=False)
+        for stage in stages
+    ]
+    h, w = pooled[0].shape[2:]
+    aligned = pooled[:1] + [
+        F.interpolate(stage, size=(h, w), mode="bilinear", align_corners=False) for stage in pooled[1:]
+    ]
+    return torch.cat(aligned, dim=1).flatten(2).transpose(1, 2)  # (B, D, h, w) → (B, D, P) → (B, P, D)
+
+
+__all__ = ["PatchEmbedding", "join_stages"]

@@ -5,19 +5,18 @@ from __future__ import annotations
 import argparse
 import os
 import tempfile
-from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
 
 from onceover import _core, registry
-from onceover.cli.output import Output, card_rows, number, percent
+from onceover.cli.exporting import check_target, weights_file
+from onceover.cli.output import Output, number, percent
 from onceover.errors import OutputError, UsageError
 from onceover.types import Verdict
 
 if TYPE_CHECKING:
-    from onceover.backbones.checkpoints import WeightsFile
     from onceover.runtime.inspector import Inspector
 
 
@@ -46,7 +45,7 @@ def run_fit(options: argparse.Namespace, output: Output) -> int:
             f"needs {plan.embeddings_mb:.0f} MB of memory while it is chosen"
         )
 
-    _check_target(options.output)
+    check_target(options.output)
     with output.progress() as progress:
         settings = FitOptions(
             backbone=_backbone(options),
@@ -95,20 +94,6 @@ def run_fit(options: argparse.Namespace, output: Output) -> int:
     return 0
 
 
-def _check_target(path: Path) -> None:
-    """Fail before minutes of work, not after."""
-    folder = path.parent
-    if path.is_dir():
-        raise UsageError(f"{path}: is a folder; give the name of a file to write, e.g. {path / 'part.onceover'}")
-    if not folder.is_dir():
-        raise UsageError(f"{path}: the folder {folder} does not exist; create it first")
-    if path.exists() and not path.is_file():
-        raise UsageError(f"{path}: is not an ordinary file; give the name of a file to write")
-    # Also says no on a read-only file system, which lets nobody write, not even the superuser.
-    if not os.access(folder, os.W_OK, effective_ids=os.access in os.supports_effective_ids):
-        raise OutputError(f"{path}: the folder {folder} is read-only; choose another or change its permissions")
-
-
 def _open_inspector(options: argparse.Namespace) -> Inspector:
     from onceover.runtime.inspector import Inspector
 
@@ -131,15 +116,8 @@ def _backbone(options: argparse.Namespace) -> str | bytes:
     side = 256 if options.size is None else options.size
     with tempfile.TemporaryDirectory() as scratch:
         graph = Path(scratch, "graph.onnx")
-        exported: Path = export_backbone(options.backbone, _weights_file(options.weights, options), graph, side, side)
+        exported: Path = export_backbone(options.backbone, weights_file(options.weights, options), graph, side, side)
         return exported.read_bytes()
-
-
-def _weights_file(path: Path, options: argparse.Namespace) -> WeightsFile:
-    """Only where torch is known to be there."""
-    from onceover.backbones.checkpoints import WeightsFile
-
-    return WeightsFile(path, options.ema, options.trust_pickle)
 
 
 def run_evaluate(options: argparse.Namespace, output: Output) -> int:
@@ -152,7 +130,7 @@ def run_evaluate(options: argparse.Namespace, output: Output) -> int:
         from onceover.report.contact_sheet import pick_rows
 
         picture_format(options.save)
-        _check_target(options.save)
+        check_target(options.save)
     rows: list[SheetRow] = []
 
     def keep(sample: Any, image: Any, mask: Any, verdict: Verdict) -> None:
@@ -311,44 +289,4 @@ def run_verify(options: argparse.Namespace, output: Output) -> int:
         f"(allowed {result['tolerance']:.0e}), id {inspector.package.id[:16]}"
     )
     output.object({"package": str(options.package), "id": inspector.package.id, "verified": True, **result})
-    return 0
-
-
-def run_export(options: argparse.Namespace, output: Output) -> int:
-    from onceover.runtime.graph import load_graph
-
-    export_backbone = registry.load("export target", "onnx", registry.EXPORT_TARGETS)
-    _check_target(options.output)
-    with output.err.status(f"exporting {escape(options.name)}"):
-        weights = _weights_file(options.weights, options)
-        path = export_backbone(options.name, weights, options.output, options.height, options.width)
-    _, spec = load_graph(path)
-    pixels = spec.preprocessing
-    size = path.stat().st_size
-    output.say(
-        f"[bold]{escape(str(path))}[/]: {size / 1e6:.1f} MB, input {pixels.height} × {pixels.width}, "
-        f"{spec.grid_height} × {spec.grid_width} patches of {spec.embedding_dim} values; equal to torch"
-    )
-    output.object({"graph": str(path), "size_bytes": size, **asdict(spec)})
-    return 0
-
-
-def run_convert(options: argparse.Namespace, output: Output) -> int:
-    if (options.mean is None) != (options.std is None):
-        raise UsageError("--mean and --std belong together; give both or neither")
-    registry.load("backbone", options.name, registry.BACKBONES)  # says what is missing where torch is not installed
-    from onceover.backbones.backbone import Normalization
-    from onceover.backbones.weights import convert, read_card
-
-    _check_target(options.output)
-    file = _weights_file(options.checkpoint, options)
-    told = {key: getattr(options, key) for key in ("license", "source", "training_data")}
-    changes: dict[str, Any] = {key: text for key, text in told.items() if text is not None}
-    if options.mean is not None:
-        changes["normalization"] = Normalization(options.mean, options.std)
-    card = convert(file, options.name, options.output, replace(read_card(file), **changes))
-    size = options.output.stat().st_size
-    output.table(str(options.output), ("", ""), card_rows(card.to_json()))
-    output.say(f"[bold]{escape(str(options.output))}[/] written: {size / 1e6:.1f} MB, fits {escape(options.name)}")
-    output.object({"weights": str(options.output), "size_bytes": size, "card": card.to_json()})
     return 0

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from onceover.cli import commands
+from onceover.cli import commands, exporting
 from onceover.cli.demo import run_demo
 from onceover.cli.listing import LISTINGS, run_list
 from onceover.errors import UsageError, unknown_name
@@ -190,34 +190,63 @@ def _add_export(subparsers: Any) -> None:
     export = subparsers.add_parser("export", help="export a backbone to ONNX (needs torch)")
     kinds = export.add_subparsers(dest="kind", required=True, metavar="WHAT")
     backbone = _command(
-        kinds, "backbone", "a named backbone and its weights → one .onnx that fit can use", commands.run_export
+        kinds,
+        "backbone",
+        "a named backbone and its weights, or a network of your own → one .onnx that fit can use",
+        exporting.run_export,
     )
-    backbone.add_argument("name", help="see `onceover list backbones`")
-    backbone.add_argument("--weights", type=Path, required=True, help=".safetensors, or .pth, .pt, .bin of torch.save")
+    backbone.add_argument(
+        "name",
+        help="of `onceover list backbones`; or MODEL.onnx; or FILE.py:FUNCTION that makes a torch module",
+    )
+    backbone.add_argument("--weights", type=Path, help=".safetensors, or .pth, .pt, .bin of torch.save")
     _add_reading(backbone)
     backbone.add_argument("-o", "--output", type=Path, required=True)
     backbone.add_argument("--height", type=int, default=256)
     backbone.add_argument("--width", type=int, default=256)
+    backbone.add_argument("--strides", type=_strides, help="which stages of a named backbone (default: 8,16)")
+    backbone.add_argument(
+        "--window", type=int, help="side of attention windows of a named backbone (default: what needs less padding)"
+    )
+    backbone.add_argument(
+        "--taps", type=_names, metavar="A,B", help="feature maps of your own network (an empty text proposes some)"
+    )
+    _add_card(backbone)
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def _strides(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(word) for word in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of whole numbers, as in 8,16") from None
 
 
 def _add_convert(subparsers: Any) -> None:
     convert = subparsers.add_parser("convert", help="a checkpoint to a safetensors file with its card (needs torch)")
     kinds = convert.add_subparsers(dest="kind", required=True, metavar="WHAT")
     weights = _command(
-        kinds, "weights", "a checkpoint of a backbone → one .safetensors that needs no trust", commands.run_convert
+        kinds, "weights", "a checkpoint of a backbone → one .safetensors that needs no trust", exporting.run_convert
     )
     weights.add_argument("name", help="see `onceover list backbones`")
     weights.add_argument("checkpoint", type=Path, help=".pth, .pt or .bin of torch.save, or .safetensors")
     weights.add_argument("-o", "--output", type=Path, required=True, help="the .safetensors file to write")
     _add_reading(weights)
+    _add_card(weights)
+
+
+def _add_card(parser: argparse.ArgumentParser) -> None:
     for option, what in (
         ("--license", "license of the weights"),
         ("--source", "where they come from, e.g. a URL"),
         ("--training-data", "what they learned from"),
     ):
-        weights.add_argument(option, metavar="TEXT", help=f"{what}; for the weights card")
+        parser.add_argument(option, metavar="TEXT", help=f"{what}; for the weights card")
     for option, what, lowest in (("--mean", "mean", -1e3), ("--std", "deviation", 1e-6)):
-        weights.add_argument(
+        parser.add_argument(
             option,
             type=_channel_values(lowest),
             metavar="R,G,B",

@@ -38,7 +38,8 @@ class TappedModule(Backbone):
         image = torch.zeros(1, 3, *size)
         shapes = _shapes(self.module, image)
         label = type(module).__name__
-        check_names(taps, shapes, label, lambda: last_of_each_stride(shapes, *size))
+        outermost = dict(sorted(shapes.items(), key=lambda item: -item[0].count(".")))  # come last
+        check_names(taps, shapes, label, lambda: last_of_each_stride(outermost, *size))
         self.taps = finest_first(read_tap(name, shapes[name], *size) for name in taps)
         self.stages = tuple(StageInfo(tap.name, tap.channels, tap.stride) for tap in self.taps)
 

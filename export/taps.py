@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 MAX_STRIDE = 64
+BY_LIKELIHOOD = sorted(range(1, MAX_STRIDE + 1), key=lambda stride: (stride & (stride - 1) != 0, stride))  # 2^n first
 MIN_CHANNELS = 4
 EXTRA_TOKENS = (0, 1, 2, 4, 5, 8, 9)  # a class token or two, and registers
 
@@ -70,7 +71,7 @@ def tap_of(name: str, shape: Sequence[int], height: int, width: int) -> Tap | No
                 return Tap(name, channels, h, w, stride, order)
     if len(shape) == 3 and shape[0] == 1 and shape[2] >= MIN_CHANNELS:
         for skipped in EXTRA_TOKENS:
-            for stride in range(2, MAX_STRIDE + 1):
+            for stride in BY_LIKELIHOOD:
                 h, w = height // stride, width // stride
                 if h * w >= max(4, 2 * skipped) and h * w == shape[1] - skipped:
                     return Tap(name, shape[2], h, w, stride, "tokens", skipped)
@@ -79,12 +80,8 @@ def tap_of(name: str, shape: Sequence[int], height: int, width: int) -> Tap | No
 
 def _stride(h: int, w: int, height: int, width: int) -> int:
     """Pixels per cell, the same in both directions, a power of two where several fit; 0 where none does."""
-    fitting = [
-        stride
-        for stride in range(1, MAX_STRIDE + 1)
-        if _cells(height, stride) >= {h} and _cells(width, stride) >= {w} and (h > 1 or w > 1)
-    ]
-    return min(fitting, key=lambda stride: (stride & (stride - 1) != 0, stride), default=0)
+    fitting = (s for s in BY_LIKELIHOOD if h in _cells(height, s) and w in _cells(width, s) and (h > 1 or w > 1))
+    return next(fitting, 0)
 
 
 def _cells(pixels: int, stride: int) -> set[int]:

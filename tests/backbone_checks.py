@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import copy
-import io
 from collections.abc import Callable, Iterable
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -84,28 +82,3 @@ def static_graph(model: Backbone) -> list[tuple[str, int]]:
     content = exporter.to_onnx(PatchEmbedding(model), HEIGHT, WIDTH, CARD, "tiny")
     nodes = onnx.load_from_string(content).graph.node
     return [(node.op_type, next((a.i for a in node.attribute if a.name == "group"), 1)) for node in nodes]
-
-
-def dynamic_export_error(model: Backbone, sizes: Iterable[tuple[int, int]]) -> float:
-    """The largest relative difference to torch of one graph for all sizes, run at `sizes`, batch 1 and 2."""
-    import onnxruntime
-
-    dynamic = {0: torch.export.Dim.DYNAMIC, 2: torch.export.Dim.DYNAMIC, 3: torch.export.Dim.DYNAMIC}
-    with exporter._silence():
-        program = torch.onnx.export(
-            model, (torch.zeros(2, 3, HEIGHT, WIDTH),), dynamo=True, dynamic_shapes=(dynamic,), external_data=False
-        )
-    assert program is not None
-    buffer = io.BytesIO()
-    program.save(buffer)
-    session = onnxruntime.InferenceSession(buffer.getvalue(), providers=["CPUExecutionProvider"])
-    worst = 0.0
-    for batch, size in enumerate(sizes, start=1):
-        image = np.random.default_rng(batch).standard_normal((batch, 3, *size)).astype(np.float32)
-        with torch.inference_mode():
-            expected = [stage.numpy() for stage in model(torch.from_numpy(image))]
-        actual = session.run(None, {session.get_inputs()[0].name: image})
-        for ours, theirs in zip(expected, actual, strict=True):
-            assert ours.shape == theirs.shape
-            worst = max(worst, float(np.abs(ours - theirs).max() / np.abs(ours).max()))
-    return worst

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from onceover.backbones.emo import EMO, LayerNorm2d, Variant
-from onceover.export.to_onnx import OPSET
+from onceover.backbones.emo import LayerNorm2d, Variant
 
 # Every kind of block in every stage, two heads and more in stages 3 and 4.
 TINY = Variant((2, 2, 3, 2), (8, 8, 16, 24), (1, 1.5, 2, 2), (8, 8))
@@ -116,31 +112,3 @@ def rest_of_block(expanded: Tensor, block: Any) -> Tensor:
     y = y + local * torch.sigmoid(local)
     projected: Tensor = torch.einsum("oc,chw->ohw", block.proj.conv.weight[:, :, 0, 0], y[0])
     return projected
-
-
-def dynamic_differences(model: EMO, sizes: list[tuple[int, int, int]]) -> Iterator[float]:
-    """Export once with dynamic batch, height and width; largest relative difference to torch at each (B, H, W)."""
-    import onnxruntime
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch's own deprecations
-        program = torch.onnx.export(
-            model,
-            (torch.zeros(2, 3, 80, 72),),  # stage 3 has 5 x 5 cells: nothing is specialized to "no padding"
-            input_names=["image"],
-            opset_version=OPSET,
-            dynamo=True,
-            external_data=False,
-            verbose=False,
-            dynamic_shapes=({0: "batch", 2: "height", 3: "width"},),
-        )
-    assert program is not None
-    session = onnxruntime.InferenceSession(program.model_proto.SerializeToString(), providers=["CPUExecutionProvider"])
-    for batch, height, width in sizes:
-        image = np.random.default_rng(height).standard_normal((batch, 3, height, width)).astype(np.float32)
-        with torch.inference_mode():
-            expected = [stage.numpy() for stage in model(torch.from_numpy(image))]
-        actual: list[NDArray[np.float32]] = session.run(None, {"image": image})
-        for a, e in zip(actual, expected, strict=True):
-            assert a.shape == e.shape
-            yield float(np.abs(a - e).max() / np.abs(e).max())

@@ -14,11 +14,9 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("safetensors.torch")
 
 from mobile_blocks import (  # noqa: E402 - only where torch is installed
-    SMALLEST,
     TINY,
     TINY_WINDOW,
     attention_by_hand,
-    dynamic_differences,
     multiplications,
     norm_by_hand,
     padded_by_hand,
@@ -33,10 +31,8 @@ from onceover.backbones import create_backbone, emo  # noqa: E402
 from onceover.backbones.backbone import Normalization  # noqa: E402
 from onceover.backbones.emo import EMO, StridedWindows, Variant  # noqa: E402
 from onceover.backbones.folding import folded  # noqa: E402
-from onceover.backbones.patch_embedding import PatchEmbedding  # noqa: E402
 from onceover.backbones.weights import WeightsCard, save_weights  # noqa: E402
 from onceover.errors import InputError, UsageError  # noqa: E402
-from onceover.export.to_onnx import to_onnx  # noqa: E402
 
 torch.set_num_threads(1)  # small networks: more threads only get in the way of each other
 CARD = WeightsCard("tiny", "a test", "CC0-1.0", "none", "0" * 64)
@@ -265,15 +261,3 @@ def test_arguments_that_make_no_sense_are_refused() -> None:
         EMO(TINY, window=0)
     with pytest.raises(UsageError, match="built without a classifier"):
         EMO(TINY).classify(torch.zeros(1, 3, 32, 32))
-
-
-def test_an_exported_graph_answers_what_torch_answers() -> None:
-    pytest.importorskip("onnxscript")
-    model = PatchEmbedding(folded(randomized(EMO(SMALLEST, (8, 16), window=TINY_WINDOW))))
-    assert to_onnx(model, 80, 72, CARD, "tiny")  # which compares with torch
-
-
-def test_a_dynamic_graph_is_right_at_sizes_it_was_not_traced_with() -> None:
-    pytest.importorskip("onnxscript")
-    model = folded(randomized(EMO(SMALLEST, (8, 16), window=TINY_WINDOW)))
-    assert max(dynamic_differences(model, [(1, 96, 96), (3, 50, 70)])) < 2e-5

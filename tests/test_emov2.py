@@ -14,12 +14,10 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("safetensors.torch")
 
 from mobile_blocks import (  # noqa: E402 - only where torch is installed
-    SMALLEST,
     TINY,
     TINY_WINDOW,
     attention_by_hand,
     contiguous,
-    dynamic_differences,
     multiplications,
     norm_by_hand,
     padded_by_hand,
@@ -35,9 +33,7 @@ from onceover.backbones.backbone import Normalization  # noqa: E402
 from onceover.backbones.emo import Variant  # noqa: E402
 from onceover.backbones.emov2 import ContiguousWindows, EMOv2, ImprovedInvertedResidualMobileBlock  # noqa: E402
 from onceover.backbones.folding import folded  # noqa: E402
-from onceover.backbones.patch_embedding import PatchEmbedding  # noqa: E402
 from onceover.backbones.weights import WeightsCard, save_weights  # noqa: E402
-from onceover.export.to_onnx import to_onnx  # noqa: E402
 
 torch.set_num_threads(1)  # small networks: more threads only get in the way of each other
 CARD = WeightsCard("tiny", "a test", "CC0-1.0", "none", "0" * 64)
@@ -216,15 +212,3 @@ def test_every_block_is_of_the_second_version_with_kernels_of_5() -> None:
     assert len(blocks) == 15
     assert all(isinstance(block, ImprovedInvertedResidualMobileBlock) for block in blocks)
     assert {block.conv_local.conv.kernel_size for block in blocks} == {(5, 5)}
-
-
-def test_an_exported_graph_answers_what_torch_answers() -> None:
-    pytest.importorskip("onnxscript")
-    model = PatchEmbedding(folded(randomized(EMOv2(SMALLEST, (8, 16), window=TINY_WINDOW))))
-    assert to_onnx(model, 80, 72, CARD, "tiny")  # which compares with torch
-
-
-def test_a_dynamic_graph_is_right_at_sizes_it_was_not_traced_with() -> None:
-    pytest.importorskip("onnxscript")
-    model = folded(randomized(EMOv2(SMALLEST, (8, 16), window=TINY_WINDOW)))
-    assert max(dynamic_differences(model, [(1, 96, 96), (3, 50, 70)])) < 2e-5

@@ -194,8 +194,3 @@ def test_an_exported_folded_network_is_convolutions_only() -> None:
     graph = checks.static_graph(folded(checks.randomized(TorchvisionMobileNetV2(0.35, (4, 8)))))
     assert "BatchNormalization" not in {operation for operation, _ in graph}
     assert sum(operation == "Conv" for operation, _ in graph) == 1 + 2 + 5 * 3
-
-
-def test_one_graph_serves_all_sizes() -> None:
-    model = folded(checks.randomized(TorchvisionMobileNetV2(0.35, (4, 8))))
-    assert checks.dynamic_export_error(model, [(61, 47), (64, 96)]) < 2e-5

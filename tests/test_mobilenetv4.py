@@ -24,7 +24,6 @@ from onceover.backbones.mobilenetv4 import (  # noqa: E402
     UniversalBottleneck,
     mobilenetv4_conv_small,
 )
-from onceover.backbones.patch_embedding import PatchEmbedding  # noqa: E402
 from onceover.backbones.weights import load_into, save_weights  # noqa: E402
 from onceover.errors import UsageError  # noqa: E402
 from onceover.export.to_onnx import describe  # noqa: E402
@@ -143,7 +142,7 @@ def test_normalization_travels_with_the_weights_into_the_graph() -> None:
     model = mobilenetv4_conv_small((4, 8))
     assert model.normalization == IMAGENET_NORMALIZATION
     model.normalization = HALF_NORMALIZATION  # of the e3600 weights
-    facts = describe(PatchEmbedding(model), 64, 64, checks.CARD, "mobilenetv4_conv_small")
+    facts = describe(model.stages, (16, 16), (64, 64), 3, model.normalization, checks.CARD, "mobilenetv4_conv_small")
     assert (facts["mean"], facts["std"]) == ([0.5] * 3, [0.5] * 3)
 
 
@@ -156,7 +155,3 @@ def test_an_exported_folded_network_is_convolutions_only() -> None:
     graph = checks.static_graph(folded(made((8, 16))))
     assert "BatchNormalization" not in {operation for operation, _ in graph}
     assert sum(operation == "Conv" for operation, _ in graph) == 1 + 4 + 4 + 4 * 3 + 3
-
-
-def test_one_graph_serves_all_sizes() -> None:
-    assert checks.dynamic_export_error(folded(made((4, 8))), [(61, 47), (64, 96)]) < 2e-5

@@ -7,9 +7,6 @@ compared with loops written here.
 
 from __future__ import annotations
 
-import contextlib
-import io
-import logging
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -438,37 +435,3 @@ def test_an_exported_graph_computes_what_torch_computes_with_one_index_table_per
     graph = onnx.load_from_string(content).graph
     assert not {"BatchNormalization", "If", "Loop", "Einsum"} & {node.op_type for node in graph.node}
     assert len([tensor for tensor in graph.initializer if 49 * 49 in tensor.dims]) <= 1
-
-
-@pytest.mark.filterwarnings("ignore::FutureWarning")  # torch's own, inside the exporter
-def test_a_graph_with_dynamic_sizes_is_valid_for_all_of_them() -> None:
-    pytest.importorskip("onnx")
-    pytest.importorskip("onnxscript")
-    onnxruntime = pytest.importorskip("onnxruntime")
-
-    model = folded(randomized(TinyViT((32, 32, 32, 32), (8,), 3, 0, (1, 1, 1, 1))))
-    previous = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            program = torch.onnx.export(
-                model,
-                (torch.zeros(2, 3, 75, 90),),  # needs padding along both axes
-                input_names=["image"],
-                opset_version=18,
-                dynamo=True,
-                external_data=False,
-                verbose=False,
-                dynamic_shapes=({0: torch.export.Dim("batch"), 2: torch.export.Dim("h"), 3: torch.export.Dim("w")},),
-            )
-    finally:
-        logging.disable(previous)
-    session = onnxruntime.InferenceSession(program.model_proto.SerializeToString(), providers=["CPUExecutionProvider"])
-    generator = torch.Generator().manual_seed(6)
-    for shape in ((1, 3, 48, 72), (3, 3, 50, 33), (2, 3, 9, 130)):  # without padding, with it, less than a window
-        image = torch.randn(shape, generator=generator)
-        with torch.inference_mode():
-            expected = model(image)[0].numpy()
-        (actual,) = session.run(None, {"image": image.numpy()})
-        assert actual.shape == expected.shape
-        assert np.abs(actual - expected).max() < RELATIVE * np.abs(expected).max()

@@ -37,8 +37,9 @@ def round_channels(value: float) -> int:
 
 def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
     """TensorFlow SAME padding (before, after) of one axis: the output has ceil(size / stride) cells."""
-    out = -(-size // stride)
-    total = max((out - 1) * stride + kernel - size, 0)
+    assert kernel >= stride  # otherwise cells would be skipped, and the sum below be negative
+    out = (size + stride - 1) // stride  # as -(-size // stride) it would be wrong in a graph with dynamic sizes
+    total = (out - 1) * stride + kernel - size
     return total // 2, total - total // 2
 
 
@@ -47,10 +48,10 @@ class SameConv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) → (B, C', ceil(H / stride), ceil(W / stride))."""
-        top, bottom = same_padding(x.shape[2], self.kernel_size[0], self.stride[0])
-        left, right = same_padding(x.shape[3], self.kernel_size[1], self.stride[1])
-        padding = (top, left)
-        if (top, left) != (bottom, right):  # only a lopsided pad needs an operation of its own
+        padding = (self.kernel_size[0] // 2, self.kernel_size[1] // 2)
+        if self.stride != (1, 1):  # depends on the size; always an operation of its own, which an export merges
+            top, bottom = same_padding(x.shape[2], self.kernel_size[0], self.stride[0])
+            left, right = same_padding(x.shape[3], self.kernel_size[1], self.stride[1])
             x, padding = F.pad(x, (left, right, top, bottom)), (0, 0)
         return F.conv2d(x, self.weight, self.bias, self.stride, padding, self.dilation, self.groups)
 

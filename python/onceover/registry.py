@@ -30,6 +30,7 @@ BACKBONES: Mapping[str, str] = {
     "repvit_m0_9": "onceover.backbones.repvit:repvit_m0_9",
     "repvit_m1_0": "onceover.backbones.repvit:repvit_m1_0",
     "resnet18": "onceover.backbones.resnet:resnet18",
+    "wide_resnet50": "onceover.backbones.resnet:wide_resnet50",
     "tinyvit_5m": "onceover.backbones.tinyvit:tinyvit_5m",
     "tinyvit_11m": "onceover.backbones.tinyvit:tinyvit_11m",
     "tinyvit_21m": "onceover.backbones.tinyvit:tinyvit_21m",

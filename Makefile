@@ -10,9 +10,10 @@ METADATA := setup.py pyproject.toml VERSION
 CORE_SOURCES := $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.inl' -o -name '*.def' \
   -o -name CMakeLists.txt)
 CXX_FILES = $$(git ls-files 'csrc/*.cpp' 'csrc/*.h' 'csrc/*.hpp' 'csrc/*.inl' 'tests/*.cpp' 'tests/*.h' 'tests/*.c')
-FIND_ENGINE := from onceover.runtime.session import engine_library as find; print(find("onnxruntime"))
-ENGINE_FOR_TESTS = ONCEOVER_TEST_ORT=$$($(PY) -c '$(FIND_ENGINE)') \
-  && export ONCEOVER_TEST_ORT ONCEOVER_TEST_GRAPH="$(CURDIR)/build/tests/tiny.onnx"
+FIND_ENGINE := import sys; from onceover.runtime.session import engine_library as find; print(find(sys.argv[1]))
+ENGINES_FOR_TESTS = ONCEOVER_TEST_ORT=$$($(PY) -c '$(FIND_ENGINE)' onnxruntime) \
+  && ONCEOVER_TEST_OPENVINO=$$($(PY) -c '$(FIND_ENGINE)' openvino) \
+  && export ONCEOVER_TEST_ORT ONCEOVER_TEST_OPENVINO ONCEOVER_TEST_GRAPH="$(CURDIR)/build/tests/tiny.onnx"
 # Emulated CPUs. ARM: neither dotprod nor i8mm, dotprod, both. x86: CPU=the best instruction set it must offer (qemu 7.2
 # has no AVX-512; -feature: what it cannot emulate and would warn of).
 ARM_CPUS := cortex-a53 cortex-a76 max
@@ -55,7 +56,7 @@ check: $(VENV)/.installed-dev ## lint, format, types, one version everywhere
 test-cpp: build/tests/CMakeCache.txt build/tests/tiny.onnx ## C++ tests, warnings are errors
 	@echo "test-cpp: building and running the C++ tests"
 	@cmake --build build/tests --parallel $(JOBS) -- --no-print-directory -s
-	@$(ENGINE_FOR_TESTS) && ctest --test-dir build/tests --output-on-failure --no-tests=error
+	@$(ENGINES_FOR_TESTS) && ctest --test-dir build/tests --output-on-failure --no-tests=error
 
 build/tests/CMakeCache.txt: csrc/CMakeLists.txt VERSION
 	@cmake -S csrc -B build/tests -DCMAKE_RULE_MESSAGES=OFF -DONCEOVER_BUILD_TESTS=ON -DONCEOVER_WERROR=ON >/dev/null
@@ -92,7 +93,8 @@ test-sanitizers: build/tests/tiny.onnx ## C++ tests under the address and undefi
 	@cmake -S csrc -B build/sanitizers -DCMAKE_RULE_MESSAGES=OFF -DONCEOVER_BUILD_TESTS=ON -DONCEOVER_WERROR=ON \
 	  -DONCEOVER_SANITIZE=address,undefined >/dev/null
 	@cmake --build build/sanitizers --parallel $(JOBS) -- --no-print-directory -s
-	@$(ENGINE_FOR_TESTS) && ctest --test-dir build/sanitizers --output-on-failure --no-tests=error
+	@# OpenVINO's TBB would open a library of its own in a way that sanitizers refuse
+	@$(ENGINES_FOR_TESTS) && TBB_ENABLE_SANITIZERS=1 ctest --test-dir build/sanitizers --output-on-failure --no-tests=error
 
 test-python: $(VENV)/.installed-dev $(VENV)/.core ## Python tests
 	@echo "test-python: running pytest"

@@ -16,7 +16,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from onceover import _core, export
 from onceover.detectors import BankSize
 from onceover.images import list_images, read_image
-from onceover.runtime.session import engine_library
+from onceover.runtime.session import EngineOptions
 from onceover.training.demo_products import draw_products
 from onceover.training.fit import FitOptions, fit
 
@@ -33,7 +33,7 @@ def product(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def bench_image_to_verdict(benchmark: BenchmarkFixture, product: Path, tmp_path: Path, bank_rows: int) -> None:
     path = tmp_path / "part.onceover"
     export.package(fit(product / "train" / "good", FitOptions(bank=BankSize(rows=bank_rows), coreset="random")), path)
-    session = _core.Session(_core.Package.open(str(path)), "onnxruntime", engine_library("onnxruntime"))
+    session = _core.Session(_core.Package.open(str(path)), EngineOptions().resolve())
     image = read_image(list_images(product / "test")[0])
     stages: list[list[int]] = []
 

@@ -8,9 +8,10 @@ from onceover import _core
 from onceover.errors import OnceoverError, VerificationError
 from onceover.export.verify import verify_bytes
 from onceover.runtime.assemble import PackageParts, assemble
+from onceover.runtime.session import EngineOptions
 
 
-def package(parts: PackageParts, path: str | os.PathLike[str], engine: str = "onnxruntime") -> str:
+def package(parts: PackageParts, path: str | os.PathLike[str], engine: str | EngineOptions = "onnxruntime") -> str:
     """Write a package that has proven itself; returns its id (64 hex digits).
 
     The bytes are opened and their parity record replayed before anything is written; the file then appears complete

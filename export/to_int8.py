@@ -1,6 +1,6 @@
 """A float32 graph → the same graph with int8 layers (QDQ), or with weights stored in float16.
 
-What a quantized graph is worth is not decided here but by anomaly scores (export/acceptance.py). Methods: ONNX Runtime's
+What a quantized graph is worth is decided by anomaly scores, not here (export/acceptance.py). Methods: ONNX Runtime's
 static quantization for ONNX Runtime, NNCF's for OpenVINO; both answer plain ONNX with QuantizeLinear and
 DequantizeLinear, per channel for weights, calibrated by minimum and maximum: a percentile would clip the activations
 that anomalies cause.

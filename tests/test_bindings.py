@@ -20,7 +20,7 @@ from tiny_package import tiny_package
 
 from onceover import _core
 from onceover.errors import InputError, MemoryLimitError, UsageError
-from onceover.runtime.session import engine_library
+from onceover.runtime.session import EngineOptions
 
 PATIENCE_S = 20.0  # after which a promise counts as broken; a promise kept takes milliseconds
 
@@ -125,7 +125,7 @@ def test_the_instruction_set_is_chosen_before_a_session_gives_the_gil_away() -> 
         "from onceover import _core\n"
         "writer = _core.PackageWriter()\n"
         "writer.add('manifest.json', b'{}', required=False)\n"
-        "_core.Session(_core.Package.view(writer.bytes()), 'onnxruntime', '')\n"
+        "_core.Session(_core.Package.view(writer.bytes()), _core.EngineOptions('onnxruntime', ''))\n"
     )
     environment = {**os.environ, "ONCEOVER_ISA": "mmx"}
     result = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True)
@@ -173,8 +173,8 @@ def test_what_cannot_name_a_file_is_refused(call: str, name: Any, tmp_path: Path
         "open": lambda: _core.Package.open(path),
         "save": lambda: large_writer().save(path),
         "save_atomically": lambda: _core.save_atomically(path, b"graph"),
-        "Session": lambda: _core.Session(package, "onnxruntime", path),
-        "Embedder": lambda: _core.Embedder(config, b"graph", "onnxruntime", path),
+        "Session": lambda: _core.Session(package, _core.EngineOptions("onnxruntime", path)),
+        "Embedder": lambda: _core.Embedder(config, b"graph", _core.EngineOptions("onnxruntime", path)),
     }
     with pytest.raises(UsageError, match="cannot name a file"):
         calls[call]()
@@ -226,7 +226,7 @@ def test_misaligned_16_bit_pixels_are_read_as_they_are() -> None:
 def test_a_session_holds_the_bytes_of_its_package_and_not_its_python_object(tmp_path: Path) -> None:
     data = tiny_package(tmp_path / "tiny.onceover").read_bytes()
     package = _core.Package.view(data)
-    session = _core.Session(package, "onnxruntime", engine_library("onnxruntime"))
+    session = _core.Session(package, EngineOptions().resolve())
     references, object_of_package = sys.getrefcount(data), weakref.ref(package)
     del package
     gc.collect()

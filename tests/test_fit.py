@@ -23,7 +23,7 @@ from onceover.errors import InputError, OutputError, PackageError, UnknownNameEr
 from onceover.images import read_image, write_image
 from onceover.runtime.assemble import PackageParts, assemble, config_of
 from onceover.runtime.inspector import Inspector
-from onceover.runtime.session import engine_library
+from onceover.runtime.session import EngineOptions
 from onceover.training.fit import FitOptions, FitPlan, fit, product_name
 
 ENOUGH = 2 * HELD_OUT  # images for the default rate: as many again stay in the bank
@@ -87,9 +87,7 @@ def test_a_copy_of_the_folder_elsewhere_gives_the_same_bytes(folder: Path, tmp_p
 
 
 def test_the_bank_holds_the_sessions_own_features_bit_for_bit(folder: Path, parts: PackageParts) -> None:
-    embedder = _core.Embedder(
-        config_of(parts.spec, parts.blur_sigma), parts.graph, "onnxruntime", engine_library("onnxruntime")
-    )
+    embedder = _core.Embedder(config_of(parts.spec, parts.blur_sigma), parts.graph, EngineOptions().resolve())
     names = parts.manifest["data"]["bank_images"]
     embeddings = [embedder.embed(read_image(folder / name)) for name in names]
     assert parts.bank_source is not None

@@ -231,10 +231,10 @@ def tile_features() -> tuple[Rows, Rows, Results]:
     from onceover.images import read_image
     from onceover.runtime.assemble import config_of
     from onceover.runtime.graph import DEFAULT_BACKBONE, load_graph
-    from onceover.runtime.session import engine_library
+    from onceover.runtime.session import EngineOptions
 
     graph, spec = load_graph(DEFAULT_BACKBONE)
-    embedder = _core.Embedder(config_of(spec, 0.0), graph, "onnxruntime", engine_library("onnxruntime"))
+    embedder = _core.Embedder(config_of(spec, 0.0), graph, EngineOptions().resolve())
     tiles = SHARED / "data/magnetic_tile"
     good, photos = sorted((tiles / "train/good").iterdir()), sorted((SHARED / "data/photos").rglob("*.*g"))
     asked = [good[3], sorted((tiles / "test/crack").iterdir())[0], photos[0]]

@@ -25,7 +25,7 @@ from tiny_package import (
 
 from onceover import _core, errors
 from onceover.runtime.inspector import Inspector
-from onceover.runtime.session import engine_library, open_session
+from onceover.runtime.session import EngineOptions, open_session
 
 # One convolution of 192 terms in float32, summed in another order: 192 · 2^-24 relative to values of at most 1.
 EMBEDDING_TOLERANCE = 1e-5
@@ -102,8 +102,7 @@ def test_the_session_agrees_with_a_numpy_reference_of_the_whole_path(inspector: 
 
 
 def test_the_embedder_agrees_with_the_python_session_of_the_engine() -> None:
-    library = engine_library("onnxruntime")
-    embedder = _core.Embedder(tiny_config(TinyShape()), tiny_graph(), "onnxruntime", library)
+    embedder = _core.Embedder(tiny_config(TinyShape()), tiny_graph(), EngineOptions().resolve())
     image = tiny_image(5)
     embeddings = embedder.embed(image)
     assert embeddings.shape == (24, 4)

@@ -15,7 +15,7 @@ from tiny_package import MEAN, STD, TinyShape, tiny_config, tiny_graph, tiny_ima
 from onceover import _core, errors
 from onceover.runtime.graph import EMBEDDED, load_graph, read_graph_spec
 from onceover.runtime.inspector import Inspector
-from onceover.runtime.session import available_engines, engine_library, open_session
+from onceover.runtime.session import ENGINES, EngineOptions, available_engines, engine_library, open_session
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,15 @@ def replace_config(config: _core.Config, grid_height: int) -> _core.Config:
     )  # fmt: skip
 
 
-def test_a_graph_with_external_data_reads_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(params=list(ENGINES))
+def engine(request: pytest.FixtureRequest) -> _core.EngineOptions:
+    pytest.importorskip(request.param)
+    return EngineOptions(request.param).resolve()
+
+
+def test_a_graph_with_external_data_reads_no_file(
+    engine: _core.EngineOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     onnx = pytest.importorskip("onnx")
     monkeypatch.chdir(tmp_path)  # where the data lies: an engine left alone would find it
     model = onnx.load_from_string(tiny_graph())
@@ -38,41 +46,71 @@ def test_a_graph_with_external_data_reads_no_file(tmp_path: Path, monkeypatch: p
     graph = Path("split.onnx").read_bytes()
     assert Path("weights.bin").stat().st_size > 1000
     with pytest.raises(errors.EngineError, match="external data"):
-        _core.Embedder(tiny_config(TinyShape()), graph, "onnxruntime", engine_library("onnxruntime"))
+        _core.Embedder(tiny_config(TinyShape()), graph, engine)
     with pytest.raises(errors.InputError, match=r"weights\.bin"):
         read_graph_spec(graph, "split.onnx")
 
 
-def test_an_open_output_shape_must_come_out_as_bound_and_nothing_is_printed(capfd: pytest.CaptureFixture[str]) -> None:
+def masked_graph(keep_above: float) -> Any:
+    """The tiny graph, but only patches with a value above `keep_above` come out: what no engine can know beforehand."""
     onnx = pytest.importorskip("onnx")
-    model = onnx.load_from_string(tiny_graph())
-    model.graph.node[-1].output[0] = "patches"  # what an engine cannot know beforehand: how many a mask lets through
-    model.graph.initializer.append(onnx.numpy_helper.from_array(np.ones(24, bool), "mask"))
-    model.graph.node.append(onnx.helper.make_node("Compress", ["patches", "mask"], ["embedding"], axis=1))
+    model, make_node = onnx.load_from_string(tiny_graph()), onnx.helper.make_node
+    model.graph.node[-1].output[0] = "patches"  # (1, P, C), from −1 to 1
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.array(keep_above, np.float32), "limit"))
+    model.graph.node.extend(
+        [
+            make_node("ReduceMax", ["patches"], ["largest"], axes=[0, 2], keepdims=0),  # → (P,)
+            make_node("Greater", ["largest", "limit"], ["mask"]),
+            make_node("Compress", ["patches", "mask"], ["embedding"], axis=1),
+        ]
+    )
     for axis, dimension in enumerate(model.graph.output[0].type.tensor_type.shape.dim):
         dimension.Clear()
         dimension.dim_param = f"n{axis}"
-    library, image = engine_library("onnxruntime"), tiny_image(1)
-    fitting = _core.Embedder(tiny_config(TinyShape()), model.SerializeToString(), "onnxruntime", library)
+    return model
+
+
+def test_an_open_output_shape_must_come_out_as_bound_and_nothing_is_printed(
+    engine: _core.EngineOptions, capfd: pytest.CaptureFixture[str]
+) -> None:
+    onnx = pytest.importorskip("onnx")
+    model, image = masked_graph(keep_above=-1.0), tiny_image(1)
+    fitting = _core.Embedder(tiny_config(TinyShape()), model.SerializeToString(), engine)
     assert fitting.embed(image).shape == (24, 4)
     wrong = replace_config(tiny_config(TinyShape()), grid_height=2)  # (1, 12, 4), the graph answers (1, 24, 4)
-    embedder = _core.Embedder(wrong, model.SerializeToString(), "onnxruntime", library)
+    embedder = _core.Embedder(wrong, model.SerializeToString(), engine)
     with pytest.raises(errors.EngineError, match="cannot run the graph"):
         embedder.embed(image)
+    empty = _core.Embedder(tiny_config(TinyShape()), masked_graph(keep_above=1.0).SerializeToString(), engine)
+    with pytest.raises(errors.EngineError, match="cannot run the graph"):
+        empty.embed(image)
     unused = onnx.numpy_helper.from_array(np.zeros(3, np.float32), "unused")
     model.graph.initializer.append(unused)  # the engine has an opinion on that, too
-    assert _core.Embedder(tiny_config(TinyShape()), model.SerializeToString(), "onnxruntime", library) is not None
+    assert _core.Embedder(tiny_config(TinyShape()), model.SerializeToString(), engine) is not None
     assert capfd.readouterr() == ("", "")
+
+
+def test_open_input_dimensions_become_those_of_the_configuration(engine: _core.EngineOptions) -> None:
+    onnx = pytest.importorskip("onnx")
+    model = onnx.load_from_string(tiny_graph())
+    for tensor in (model.graph.input[0], model.graph.output[0]):
+        tensor.type.tensor_type.shape.dim[0].dim_param = "batch"
+        tensor.type.tensor_type.shape.dim[2 if tensor.name == "image" else 1].dim_param = "any"
+    image, config = tiny_image(1), tiny_config(TinyShape())
+    expected = _core.Embedder(config, tiny_graph(), engine).embed(image)
+    np.testing.assert_array_equal(_core.Embedder(config, model.SerializeToString(), engine).embed(image), expected)
+    wide = tiny_config(TinyShape(height=40))  # the graph's Reshape knows 24 patches only
+    with pytest.raises(errors.EngineError):
+        _core.Embedder(wide, model.SerializeToString(), engine).embed(image)
 
 
 def test_a_missing_engine_wheel_says_what_to_install(package_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(errors.MissingExtraError, match="pip install onnxruntime"):
         Inspector.open(package_path)
-    (status,) = available_engines()
-    assert status.library is None
-    assert status.problem is not None
-    assert "pip install" in status.problem
+    for status in available_engines():
+        assert (status.library, status.version, status.devices) == (None, None, ())
+        assert f"pip install {status.name}" in str(status.problem)
 
 
 def test_an_engine_wheel_without_its_library_is_an_engine_error(
@@ -87,18 +125,19 @@ def test_an_engine_wheel_without_its_library_is_an_engine_error(
 
 
 def test_engines_are_known_by_name(package_path: Path) -> None:
-    (status,) = available_engines()
+    status = available_engines()[0]
     assert status.name == "onnxruntime"
     assert status.problem is None
+    assert "CPU" in status.devices
     assert Path(str(status.library)).is_file()
     with pytest.raises(errors.UnknownNameError, match="did you mean 'onnxruntime'"):
         engine_library("onnxruntim")
-    with pytest.raises(errors.UnknownNameError, match="Known: onnxruntime"):
-        _core.Session(_core.Package.open(str(package_path)), "openvino", "x.so")
+    with pytest.raises(errors.UnknownNameError, match="Known: onnxruntime, openvino"):
+        _core.Session(_core.Package.open(str(package_path)), _core.EngineOptions("openvin", "x.so"))
     with pytest.raises(errors.UsageError, match="threads"):
         open_session(_core.Package.open(str(package_path)), threads=0)
     with pytest.raises(errors.EngineError, match="cannot load"):
-        _core.Session(_core.Package.open(str(package_path)), "onnxruntime", str(package_path))
+        open_session(_core.Package.open(str(package_path)), EngineOptions(library=package_path))
 
 
 def test_a_graph_says_what_it_needs(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from tiny_package import tiny_graph, tiny_image
 
 from onceover import export
+from onceover.detectors import BankSize
 from onceover.images import write_image
 from onceover.training.fit import FitOptions, fit
 
@@ -56,3 +57,10 @@ def fitted_package(folder: Path, count: int = 2 * HELD_OUT) -> Path:
     parts = fit(good_folder(folder / "train/good", count), tiny_options())
     export.package(parts, folder / "tiny.onceover")
     return folder / "tiny.onceover"
+
+
+def embedded_package(folder: Path) -> Path:
+    """`real.onceover` in `folder`, fitted by onnxruntime with the embedded backbone, and calibrated."""
+    options = FitOptions(bank=BankSize(rows=500), coreset="random")
+    export.package(fit(good_folder(folder / "good", 2 * HELD_OUT), options), folder / "real.onceover")
+    return folder / "real.onceover"

@@ -1,6 +1,7 @@
 """Tiny graphs and packages for tests: a strided convolution with seeded weights instead of a backbone, no torch.
 
-`python tests/tiny_package.py PATH.onnx` writes the graph that tests/test_engines.cpp reads.
+`python tests/tiny_package.py PATH.onnx` writes the graph that tests/test_engines.cpp reads, and the same as PATH.xml
+and PATH.bin, which is the format of OpenVINO.
 """
 
 from __future__ import annotations
@@ -145,12 +146,12 @@ def tiny_package(path: Path, options: TinyOptions = TinyOptions()) -> Path:
     The package is written twice: first without calibration and parity, to learn the scores from the session itself.
     """
     from onceover import _core
-    from onceover.runtime.session import engine_library
+    from onceover.runtime.session import EngineOptions
 
-    shape, library = options.shape, engine_library("onnxruntime")
+    shape, engine = options.shape, EngineOptions().resolve()
     graph = tiny_graph(shape.height, shape.width, shape.channels)
     config = tiny_config(shape, options.blur_sigma)
-    embedder = _core.Embedder(config, graph, "onnxruntime", library)
+    embedder = _core.Embedder(config, graph, engine)
     bank = np.concatenate([embedder.embed(tiny_image(seed)) for seed in range(options.bank_images)])
     members: dict[str, Any] = {
         "config": config.to_bytes(),
@@ -162,9 +163,9 @@ def tiny_package(path: Path, options: TinyOptions = TinyOptions()) -> Path:
     }
     write_members(path, members)
     if options.calibrated:
-        members["calibration"] = _calibration(_core.Session(_core.Package.open(str(path)), "onnxruntime", library))
+        members["calibration"] = _calibration(_core.Session(_core.Package.open(str(path)), engine))
         write_members(path, members)
-    session = _core.Session(_core.Package.open(str(path)), "onnxruntime", library)
+    session = _core.Session(_core.Package.open(str(path)), engine)
     members["parity"] = _parity(session, config)
     members.update(options.replace)
     return write_members(path, members)
@@ -202,4 +203,8 @@ def _parity(session: Any, config: Any) -> bytes:
 if __name__ == "__main__":
     import sys
 
-    Path(sys.argv[1]).write_bytes(tiny_graph())
+    import openvino
+
+    target = Path(sys.argv[1])
+    openvino.save_model(openvino.Core().read_model(tiny_graph()), target.with_suffix(".xml"), compress_to_fp16=False)
+    target.write_bytes(tiny_graph())

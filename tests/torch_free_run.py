@@ -12,15 +12,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 TORCH_FAMILY = ("torch", "onnx", "onnxscript", "safetensors")
+ABSENT = (*TORCH_FAMILY, "openvino")  # what extras would install
 
 
 class Refuse:
-    """An import hook, first in line, that makes the torch family look uninstalled."""
+    """An import hook, first in line, that makes the torch family and the second engine look uninstalled."""
 
     @staticmethod
     def find_spec(name: str, path: Sequence[str] | None = None, target: object = None) -> None:
         root = name.partition(".")[0]
-        if root in TORCH_FAMILY:
+        if root in ABSENT:
             raise ModuleNotFoundError(f"No module named {root!r}", name=root)
 
 
@@ -37,6 +38,7 @@ def main(folder: Path) -> None:
         "evaluate": ["evaluate", package, str(data)],
         "inspect bad": ["inspect", package, bad, "--save", str(folder / "pictures")],
         "inspect good": ["inspect", package, good],
+        "needs openvino": ["verify", package, "--engine", "openvino"],
         "needs torch": ["export", "backbone", "mobilenetv2", "--weights", graph, "-o", str(folder / "big.onnx")],
     }
     statuses = {name: onceover([*command, "--json"]) for name, command in commands.items()}
@@ -44,7 +46,7 @@ def main(folder: Path) -> None:
     import onceover as front
 
     verdict = front.Inspector.open(package).inspect(next(Path(bad).iterdir()))
-    loaded = sorted({name.partition(".")[0] for name in sys.modules} & set(TORCH_FAMILY))
+    loaded = sorted({name.partition(".")[0] for name in sys.modules} & set(ABSENT))
     answer = {"statuses": statuses, "loaded": loaded, "score": float(verdict.score), "installed": front.__file__}
     print(json.dumps(answer))
 

@@ -2,6 +2,7 @@
 #include "session/session.h"
 
 #include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
 
 #include <algorithm>
 #include <atomic>
@@ -120,20 +121,56 @@ struct BoundSession {
   std::atomic<bool> busy{false};
 };
 
-EngineOptions engine_options(const std::string& engine, const py::object& library_path, int64_t threads) {
-  if (threads < 1 || threads > 256) {
-    fail(Status::kUsage, "threads must be between 1 and 256, got %lld", static_cast<long long>(threads));
-  }
-  return {engine, file_path(library_path, "library_path"), static_cast<uint32_t>(threads)};
+using Options = std::vector<std::pair<std::string, std::string>>;
+
+// A NUL would end the text early, for another device or option than the one asked for.
+const std::string& checked_text(const std::string& text, const char* what) {
+  if (text.find('\0') == std::string::npos) return text;
+  fail(Status::kUsage, "%s '%s…' holds a NUL; leave it out", what, text.c_str());
 }
 
-std::unique_ptr<BoundEmbedder> make_embedder(const Config& config, const py::bytes& graph, const std::string& engine,
-                                             const py::object& library_path, int64_t threads) {
+EngineOptions make_engine_options(const std::string& name, const py::object& library_path, int64_t threads,
+                                  const std::string& device, const Options& options, const py::object& cache_dir) {
+  if (threads < 1 || threads > kMaxEngineThreads) {
+    fail(Status::kUsage, "threads must be between 1 and %u, got %lld", kMaxEngineThreads,
+         static_cast<long long>(threads));
+  }
+  EngineOptions result;
+  result.name = name;
+  result.library_path = file_path(library_path, "library_path");
+  result.threads = static_cast<uint32_t>(threads);
+  result.device = checked_text(device, "device");
+  for (const auto& [key, value] : options) {
+    result.options.emplace_back(checked_text(key, "option"), checked_text(value, "value of an option"));
+  }
+  if (!cache_dir.is_none()) result.cache_dir = file_path(cache_dir, "cache_dir");
+  return result;
+}
+
+std::unique_ptr<BoundEmbedder> make_embedder(const Config& config, const py::bytes& graph,
+                                             const EngineOptions& options) {
   const std::string_view bytes = graph;
   const GraphView view{reinterpret_cast<const uint8_t*>(bytes.data()), bytes.size()};
-  const EngineOptions options = engine_options(engine, library_path, threads);
   const py::gil_scoped_release release;
   return std::make_unique<BoundEmbedder>(config, view, options);
+}
+
+void bind_engines(py::module_& m) {
+  py::class_<EngineOptions>(m, "EngineOptions")
+      .def(py::init(&make_engine_options), py::arg("name"), py::arg("library_path"), py::arg("threads") = 1,
+           py::arg("device") = "", py::arg("options") = Options(), py::arg("cache_dir") = py::none());
+  m.def(
+      "describe_engine",
+      [](const std::string& name, const py::object& library_path) {
+        const std::string path = file_path(library_path, "library_path");
+        EngineDescription description;
+        {
+          const py::gil_scoped_release release;
+          description = describe_engine(name, path);
+        }
+        return py::make_tuple(description.version, description.devices);
+      },
+      py::arg("name"), py::arg("library_path"));
 }
 
 void bind_run_result(py::module_& m) {
@@ -153,25 +190,24 @@ void bind_run_result(py::module_& m) {
 }  // namespace
 
 void bind_session(py::module_& m) {
+  bind_engines(m);
   bind_run_result(m);
   py::class_<BoundEmbedder>(m, "Embedder")
-      .def(py::init(&make_embedder), py::arg("config"), py::arg("graph"), py::arg("engine"), py::arg("library_path"),
-           py::arg("threads") = 1)
+      .def(py::init(&make_embedder), py::arg("config"), py::arg("graph"), py::arg("engine"))
       .def("embed", &BoundEmbedder::embed, py::arg("image"), py::arg("color") = "rgb")
       .def_property_readonly("engine_version", [](const BoundEmbedder& e) { return e.embedder.engine_version(); });
 
-  const auto make_session = [](std::shared_ptr<Package> package, const std::string& engine,
-                               const py::object& library_path, int64_t threads, uint64_t memory_limit_bytes) {
+  const auto make_session = [](std::shared_ptr<Package> package, const EngineOptions& engine,
+                               uint64_t memory_limit_bytes) {
     SessionOptions options;
-    options.engine = engine_options(engine, library_path, threads);
+    options.engine = engine;
     options.memory_limit_bytes = memory_limit_bytes;
     kernels();  // the first call reads ONCEOVER_ISA; os.environ is written under the GIL, so read under it
     const py::gil_scoped_release release;
     return std::make_unique<BoundSession>(std::move(package), options);
   };
   py::class_<BoundSession>(m, "Session")
-      .def(py::init(make_session), py::arg("package"), py::arg("engine"), py::arg("library_path"),
-           py::arg("threads") = 1, py::arg("memory_limit_bytes") = 0)
+      .def(py::init(make_session), py::arg("package"), py::arg("engine"), py::arg("memory_limit_bytes") = 0)
       .def("run", &BoundSession::run, py::arg("image"), py::arg("color") = "rgb")
       .def("patch_scores", &BoundSession::patch_scores)
       .def("nearest_rows", &BoundSession::nearest_rows)

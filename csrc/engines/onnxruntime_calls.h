@@ -18,6 +18,8 @@ struct MemoryInfo;
 struct TypeInfo;
 struct TensorInfo;
 struct Allocator;
+struct CudaOptions;
+struct TensorRtOptions;
 
 inline constexpr uint32_t kApiVersion = 18;    // the first whose table holds slot 273
 inline constexpr uint32_t kMinimumMinor = 21;  // 1.21 is the first release that can be kept from reading external data
@@ -28,40 +30,54 @@ inline constexpr int kDeviceAllocator = 0;
 inline constexpr int kMemoryDefault = 0;
 
 // X(slot, name, return type, parameters)
-#define ONCEOVER_ORT_CALLS(X)                                                                                \
-  X(2, GetErrorMessage, const char*, (const Status*))                                                        \
-  X(3, CreateEnv, Status*, (int log_level, const char* name, Env**))                                         \
-  X(8, CreateSessionFromArray, Status*, (const Env*, const void*, size_t, const SessionOptions*, Session**)) \
-  X(9, Run, Status*,                                                                                         \
-    (Session*, const RunOptions*, const char* const* input_names, const Value* const* inputs, size_t,        \
-     const char* const* output_names, size_t, Value** outputs))                                              \
-  X(10, CreateSessionOptions, Status*, (SessionOptions**))                                                   \
-  X(23, SetSessionGraphOptimizationLevel, Status*, (SessionOptions*, int))                                   \
-  X(24, SetIntraOpNumThreads, Status*, (SessionOptions*, int))                                               \
-  X(25, SetInterOpNumThreads, Status*, (SessionOptions*, int))                                               \
-  X(30, SessionGetInputCount, Status*, (const Session*, size_t*))                                            \
-  X(31, SessionGetOutputCount, Status*, (const Session*, size_t*))                                           \
-  X(33, SessionGetInputTypeInfo, Status*, (const Session*, size_t, TypeInfo**))                              \
-  X(34, SessionGetOutputTypeInfo, Status*, (const Session*, size_t, TypeInfo**))                             \
-  X(36, SessionGetInputName, Status*, (const Session*, size_t, Allocator*, char**))                          \
-  X(37, SessionGetOutputName, Status*, (const Session*, size_t, Allocator*, char**))                         \
-  X(49, CreateTensorWithDataAsOrtValue, Status*,                                                             \
-    (const MemoryInfo*, void*, size_t bytes, const int64_t* shape, size_t, int element_type, Value**))       \
-  X(55, CastTypeInfoToTensorInfo, Status*, (const TypeInfo*, const TensorInfo**))                            \
-  X(60, GetTensorElementType, Status*, (const TensorInfo*, int*))                                            \
-  X(61, GetDimensionsCount, Status*, (const TensorInfo*, size_t*))                                           \
-  X(62, GetDimensions, Status*, (const TensorInfo*, int64_t*, size_t))                                       \
-  X(69, CreateCpuMemoryInfo, Status*, (int allocator_type, int memory_type, MemoryInfo**))                   \
-  X(76, AllocatorFree, Status*, (Allocator*, void*))                                                         \
-  X(78, GetAllocatorWithDefaultOptions, Status*, (Allocator**))                                              \
-  X(92, ReleaseEnv, void, (Env*))                                                                            \
-  X(93, ReleaseStatus, void, (Status*))                                                                      \
-  X(94, ReleaseMemoryInfo, void, (MemoryInfo*))                                                              \
-  X(95, ReleaseSession, void, (Session*))                                                                    \
-  X(96, ReleaseValue, void, (Value*))                                                                        \
-  X(98, ReleaseTypeInfo, void, (TypeInfo*))                                                                  \
-  X(100, ReleaseSessionOptions, void, (SessionOptions*))                                                     \
-  X(130, AddSessionConfigEntry, Status*, (SessionOptions*, const char* key, const char* value))              \
+#define ONCEOVER_ORT_CALLS(X)                                                                                   \
+  X(2, GetErrorMessage, const char*, (const Status*))                                                           \
+  X(3, CreateEnv, Status*, (int log_level, const char* name, Env**))                                            \
+  X(8, CreateSessionFromArray, Status*, (const Env*, const void*, size_t, const SessionOptions*, Session**))    \
+  X(9, Run, Status*,                                                                                            \
+    (Session*, const RunOptions*, const char* const* input_names, const Value* const* inputs, size_t,           \
+     const char* const* output_names, size_t, Value** outputs))                                                 \
+  X(10, CreateSessionOptions, Status*, (SessionOptions**))                                                      \
+  X(23, SetSessionGraphOptimizationLevel, Status*, (SessionOptions*, int))                                      \
+  X(24, SetIntraOpNumThreads, Status*, (SessionOptions*, int))                                                  \
+  X(25, SetInterOpNumThreads, Status*, (SessionOptions*, int))                                                  \
+  X(30, SessionGetInputCount, Status*, (const Session*, size_t*))                                               \
+  X(31, SessionGetOutputCount, Status*, (const Session*, size_t*))                                              \
+  X(33, SessionGetInputTypeInfo, Status*, (const Session*, size_t, TypeInfo**))                                 \
+  X(34, SessionGetOutputTypeInfo, Status*, (const Session*, size_t, TypeInfo**))                                \
+  X(36, SessionGetInputName, Status*, (const Session*, size_t, Allocator*, char**))                             \
+  X(37, SessionGetOutputName, Status*, (const Session*, size_t, Allocator*, char**))                            \
+  X(49, CreateTensorWithDataAsOrtValue, Status*,                                                                \
+    (const MemoryInfo*, void*, size_t bytes, const int64_t* shape, size_t, int element_type, Value**))          \
+  X(55, CastTypeInfoToTensorInfo, Status*, (const TypeInfo*, const TensorInfo**))                               \
+  X(60, GetTensorElementType, Status*, (const TensorInfo*, int*))                                               \
+  X(61, GetDimensionsCount, Status*, (const TensorInfo*, size_t*))                                              \
+  X(62, GetDimensions, Status*, (const TensorInfo*, int64_t*, size_t))                                          \
+  X(69, CreateCpuMemoryInfo, Status*, (int allocator_type, int memory_type, MemoryInfo**))                      \
+  X(76, AllocatorFree, Status*, (Allocator*, void*))                                                            \
+  X(78, GetAllocatorWithDefaultOptions, Status*, (Allocator**))                                                 \
+  X(92, ReleaseEnv, void, (Env*))                                                                               \
+  X(93, ReleaseStatus, void, (Status*))                                                                         \
+  X(94, ReleaseMemoryInfo, void, (MemoryInfo*))                                                                 \
+  X(95, ReleaseSession, void, (Session*))                                                                       \
+  X(96, ReleaseValue, void, (Value*))                                                                           \
+  X(98, ReleaseTypeInfo, void, (TypeInfo*))                                                                     \
+  X(100, ReleaseSessionOptions, void, (SessionOptions*))                                                        \
+  X(125, GetAvailableProviders, Status*, (char*** names, int* count))                                           \
+  X(126, ReleaseAvailableProviders, Status*, (char** names, int count))                                         \
+  X(130, AddSessionConfigEntry, Status*, (SessionOptions*, const char* key, const char* value))                 \
+  X(170, SessionOptionsAppendExecutionProvider_TensorRT_V2, Status*, (SessionOptions*, const TensorRtOptions*)) \
+  X(171, CreateTensorRTProviderOptions, Status*, (TensorRtOptions**))                                           \
+  X(172, UpdateTensorRTProviderOptions, Status*,                                                                \
+    (TensorRtOptions*, const char* const* keys, const char* const* values, size_t))                             \
+  X(174, ReleaseTensorRTProviderOptions, void, (TensorRtOptions*))                                              \
+  X(204, SessionOptionsAppendExecutionProvider_CUDA_V2, Status*, (SessionOptions*, const CudaOptions*))         \
+  X(205, CreateCUDAProviderOptions, Status*, (CudaOptions**))                                                   \
+  X(206, UpdateCUDAProviderOptions, Status*,                                                                    \
+    (CudaOptions*, const char* const* keys, const char* const* values, size_t))                                 \
+  X(208, ReleaseCUDAProviderOptions, void, (CudaOptions*))                                                      \
+  X(216, SessionOptionsAppendExecutionProvider, Status*,                                                        \
+    (SessionOptions*, const char* name, const char* const* keys, const char* const* values, size_t))            \
   X(273, SetDeterministicCompute, Status*, (SessionOptions*, bool))
 
 // What the library's one exported symbol, OrtGetApiBase, returns.

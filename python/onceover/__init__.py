@@ -33,12 +33,14 @@ if TYPE_CHECKING:
     )
     from onceover.memory_bank import MemoryBank
     from onceover.runtime.inspector import Inspector
+    from onceover.runtime.session import EngineOptions
     from onceover.training.evaluate import EvaluationReport
     from onceover.training.fit import FitOptions
     from onceover.types import Region, Timing, Verdict
 
 _HOMES = {
     "__version__": "onceover._core",
+    "EngineOptions": "onceover.runtime.session",
     "FitOptions": "onceover.training.fit",
     "Inspector": "onceover.runtime.inspector",
     "MemoryBank": "onceover.memory_bank",
@@ -49,6 +51,7 @@ _HOMES = {
 
 __all__ = [
     "EngineError",
+    "EngineOptions",
     "FitOptions",
     "InputError",
     "Inspector",
@@ -83,10 +86,12 @@ def fit(
     """
     from onceover.export import package
     from onceover.runtime.inspector import Inspector
+    from onceover.training.fit import FitOptions
     from onceover.training.fit import fit as fit_parts
 
-    package(fit_parts(directory, options), output)
-    return Inspector.open(output)
+    options = options or FitOptions()
+    package(fit_parts(directory, options), output, options.engine)
+    return Inspector.open(output, options.engine, options.threads)
 
 
 def evaluate(

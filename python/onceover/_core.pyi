@@ -6,7 +6,7 @@ C-contiguous and aligned. A path is what os.fsencode takes. An object serves one
 UsageError; only a Package, and a MemoryBank that is only searched, may be shared.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -215,10 +215,23 @@ class ParityItem:
 def parity_bytes(items: list[ParityItem], config: Config, relative_tolerance: float, map_step: int) -> bytes: ...
 
 # session
-class Embedder:
+class EngineOptions:
+    """What runs a graph, on what; `onceover.EngineOptions` finds the library."""
     def __init__(
-        self, config: Config, graph: bytes, engine: str, library_path: StrOrBytesPath, threads: int = 1
+        self,
+        name: str,
+        library_path: StrOrBytesPath,
+        threads: int = 1,
+        device: str = "",  # empty: the CPU
+        options: Sequence[tuple[str, str]] = (),  # of the device
+        cache_dir: StrOrBytesPath | None = None,
     ) -> None: ...
+
+def describe_engine(name: str, library_path: StrOrBytesPath) -> tuple[str, list[str]]:
+    """Load the library and ask it: version ("onnxruntime 1.31.1") and the devices it offers here."""
+
+class Embedder:
+    def __init__(self, config: Config, graph: bytes, engine: EngineOptions) -> None: ...
     def embed(self, image: NDArray[Any], color: str = "rgb") -> NDArray[np.float32]: ...  # (P, D), a copy
     @property
     def engine_version(self) -> str: ...
@@ -236,9 +249,7 @@ class RunResult:
     map_ns: int
 
 class Session:
-    def __init__(
-        self, package: Package, engine: str, library_path: StrOrBytesPath, threads: int = 1, memory_limit_bytes: int = 0
-    ) -> None: ...
+    def __init__(self, package: Package, engine: EngineOptions, memory_limit_bytes: int = 0) -> None: ...
     def run(self, image: NDArray[Any], color: str = "rgb") -> RunResult: ...
     def patch_scores(self) -> NDArray[np.float32]: ...  # (h, w) of the last run, a copy
     def nearest_rows(self) -> NDArray[np.int64]: ...  # (h, w)

@@ -32,7 +32,7 @@ class Variant:
 
     def channels(self, layer: int) -> int:
         """What layer 1 … 4 answers."""
-        return 64 * 2 ** (layer - 1) * (4 if self.bottleneck else 1)
+        return (64 << (layer - 1)) * (4 if self.bottleneck else 1)
 
 
 def _conv(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Conv2d:
@@ -122,7 +122,7 @@ class ResNet(Backbone):
 
 
 def _layer(variant: Variant, layer: int, inputs: int) -> nn.Sequential:
-    outputs, middle = variant.channels(layer), 64 * 2 ** (layer - 1) * variant.width
+    outputs, middle = variant.channels(layer), (64 << (layer - 1)) * variant.width
     blocks = []
     for i in range(variant.depths[layer - 1]):
         stride = 2 if i == 0 and layer > 1 else 1

@@ -18,6 +18,7 @@ from onceover.types import Verdict
 
 if TYPE_CHECKING:
     from onceover.runtime.inspector import Inspector
+    from onceover.runtime.session import EngineOptions
 
 
 def version() -> str:
@@ -58,12 +59,12 @@ def run_fit(options: argparse.Namespace, output: Output) -> int:
             layout=options.layout,
             category=options.category,
             seed=options.seed,
-            engine=options.engine,
+            engine=_engine(options),
             threads=options.threads,
             name=options.name,
         )
         parts = fit(options.directory, settings, progress, show_plan)
-        package_id = export.package(parts, options.output, options.engine)
+        package_id = export.package(parts, options.output, settings.engine)
     calibration = parts.calibration
     size_mb = options.output.stat().st_size / 1e6
     output.say(f"[bold]{escape(str(options.output))}[/] written and verified: {size_mb:.1f} MB, id {package_id[:16]}")
@@ -97,7 +98,19 @@ def run_fit(options: argparse.Namespace, output: Output) -> int:
 def _open_inspector(options: argparse.Namespace) -> Inspector:
     from onceover.runtime.inspector import Inspector
 
-    return Inspector.open(options.package, engine=options.engine, threads=options.threads)
+    return Inspector.open(options.package, engine=_engine(options), threads=options.threads)
+
+
+def _engine(options: argparse.Namespace) -> EngineOptions:
+    from onceover.runtime.session import EngineOptions
+
+    return EngineOptions(
+        name=options.engine,
+        device=options.device,
+        options=dict(options.engine_option),
+        cache_dir=options.engine_cache,
+        library=options.engine_library,
+    )
 
 
 def _backbone(options: argparse.Namespace) -> str | bytes:

@@ -60,7 +60,13 @@ def _listing() -> dict[str, list[dict[str, Any]]]:
             for name in registry.LAYOUTS
         ],
         "engines": [
-            {"name": e.name, "version": e.version or "", "state": e.problem or "ready"} for e in available_engines()
+            {
+                "name": e.name,
+                "version": e.version or "",
+                "devices": ", ".join(e.devices),
+                "state": e.problem or "ready",
+            }
+            for e in available_engines()
         ],
         "isas": [
             {"name": name, "state": "active" if name == active else "available"} for name in _core.available_isas()

@@ -73,8 +73,39 @@ def _command(subparsers: Any, name: str, summary: str, run: Callable[..., int]) 
 
 
 def _add_engine(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--engine", default="onnxruntime", help="what runs the network (default: onnxruntime)")
+    parser.add_argument(
+        "--engine", default="onnxruntime", help="what runs the network: onnxruntime (default), openvino"
+    )
     parser.add_argument("--threads", type=int, default=1, help="threads of the engine (default: 1)")
+    parser.add_argument(
+        "--device",
+        default="",
+        help="where: a device of openvino (GPU, NPU, AUTO, …), execution providers of onnxruntime (TensorRT,CUDA); "
+        "default: the CPU",
+    )
+    parser.add_argument(
+        "--engine-option",
+        action="append",
+        type=_key_value,
+        default=[],
+        metavar="KEY=VALUE",
+        help="as the engine's manual spells it; may be repeated",
+    )
+    parser.add_argument("--engine-cache", type=Path, metavar="DIR", help="keep compiled graphs in this folder")
+    parser.add_argument(
+        "--engine-library",
+        type=Path,
+        metavar="PATH",
+        help="shared library of the engine (default: $ONCEOVER_ONNXRUNTIME_LIBRARY or $ONCEOVER_OPENVINO_LIBRARY, else "
+        "the installed wheel's)",
+    )
+
+
+def _key_value(text: str) -> tuple[str, str]:
+    key, separator, value = text.partition("=")
+    if not (key and separator and value):
+        raise argparse.ArgumentTypeError(f"{text!r} is not KEY=VALUE")
+    return key, value
 
 
 def _add_seed(parser: argparse.ArgumentParser) -> None:

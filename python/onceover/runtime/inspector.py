@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from onceover import _core
 from onceover.errors import UsageError
 from onceover.runtime.package import PackageFile, open_package
-from onceover.runtime.session import open_session
+from onceover.runtime.session import EngineOptions, open_session
 from onceover.types import Calibration, Decision, Image, Region, Timing, Verdict
 
 
@@ -28,7 +28,7 @@ class Inspector:
     def open(
         cls,
         path: str | os.PathLike[str],
-        engine: str = "onnxruntime",
+        engine: str | EngineOptions = "onnxruntime",
         threads: int = 1,
         memory_limit_mb: float | None = None,
     ) -> Inspector:

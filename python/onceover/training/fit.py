@@ -22,7 +22,7 @@ from onceover.errors import InputError, UsageError
 from onceover.images import list_images, read_image
 from onceover.runtime.assemble import PackageParts, assemble, config_of, uncalibrated
 from onceover.runtime.graph import DEFAULT_BACKBONE, load_graph
-from onceover.runtime.session import engine_library
+from onceover.runtime.session import EngineOptions
 from onceover.training.calibrate import DEFAULT_FALSE_ALARM_RATE, calibrate, check_validation, plan_holdout
 from onceover.training.dataset import (
     dataset_folders,
@@ -62,7 +62,7 @@ class FitOptions:
     category: str | None = None
     seed: int = 0
     blur_sigma: float = 4.0
-    engine: str = "onnxruntime"
+    engine: str | EngineOptions = "onnxruntime"
     threads: int = 1
     name: str | None = None
 
@@ -169,7 +169,7 @@ class _Fit:
         self.directory = directory
         self.options = options
         self.progress = progress
-        self.library = engine_library(options.engine)
+        self.engine = EngineOptions.of(options.engine).resolve(options.threads)
         self.graph, self.spec = load_graph(options.backbone)
         self.plan = plan_fit(directory, self.spec, options)
         self.detector = create_detector(options.detector, options.bank, options.coreset, options.seed)
@@ -196,12 +196,12 @@ class _Fit:
 
     def _session(self, parts: PackageParts) -> _core.Session:
         package = _core.Package.view(assemble(parts).bytes(), "the package being fitted")
-        return _core.Session(package, self.options.engine, self.library, self.options.threads)
+        return _core.Session(package, self.engine)
 
     def _embed_bank_images(self) -> tuple[NDArray[np.float32], list[str]]:
         """→ (N·P, D) patch embeddings of the bank images in order, and the SHA-256 of each file."""
         config = config_of(self.spec, self.options.blur_sigma)
-        embedder = _core.Embedder(config, self.graph, self.options.engine, self.library, self.options.threads)
+        embedder = _core.Embedder(config, self.graph, self.engine)
         images = self.plan.bank_images
         patches = self.spec.grid_height * self.spec.grid_width
         embeddings = np.empty((len(images) * patches, self.spec.embedding_dim), np.float32)
@@ -272,7 +272,7 @@ class _Fit:
                 "calibration_images": self._relative(plan.calibration_images),
             },
             "seed": self.options.seed,
-            "engine": self.options.engine,
+            "engine": EngineOptions.of(self.options.engine).name,
         }
 
     def _relative(self, paths: Sequence[Path]) -> list[str]:

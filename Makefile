@@ -23,11 +23,13 @@ X86_LEVEL_TESTS := $(patsubst tests/%.cpp,%,$(wildcard tests/test_kernels.cpp te
 # $(call needs,program,packages) ends a recipe where the program is missing: fails with CI=true, else says SKIPPED.
 needs = command -v $(1) >/dev/null || { echo "$@: no $(1) here; install it: apt-get install $(2)"; \
   test "$$CI" != true && echo "$@: SKIPPED"; exit; }
+# How long `make fuzz` runs.
+FUZZ_SECONDS := 60
 PY_FILES := setup.py python export tests $(wildcard benchmarks)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check test-cpp test-python test-arm test-x86-levels test-sanitizers test-slow bench clean
+.PHONY: help demo test check test-cpp test-python test-arm test-x86-levels test-sanitizers test-slow fuzz bench clean
 
 help: ## show this list
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' Makefile
@@ -95,6 +97,17 @@ test-sanitizers: build/tests/tiny.onnx ## C++ tests under the address and undefi
 	@cmake --build build/sanitizers --parallel $(JOBS) -- --no-print-directory -s
 	@# OpenVINO's TBB would open a library of its own in a way that sanitizers refuse
 	@$(ENGINES_FOR_TESTS) && TBB_ENABLE_SANITIZERS=1 ctest --test-dir build/sanitizers --output-on-failure --no-tests=error
+
+fuzz: $(VENV)/.installed-dev $(VENV)/.core ## libFuzzer on the package reader for FUZZ_SECONDS=60
+	@$(call needs,clang++,clang libclang-rt-14-dev); \
+	echo "fuzz: building the package reader with sanitizers" \
+	&& cmake -S csrc -B build/fuzz -DCMAKE_CXX_COMPILER=clang++ -DCMAKE_RULE_MESSAGES=OFF -DONCEOVER_BUILD_FUZZERS=ON \
+	  -DONCEOVER_SANITIZE=address,undefined >/dev/null \
+	&& cmake --build build/fuzz --parallel $(JOBS) --target fuzz_package -- --no-print-directory -s \
+	&& $(PY) tests/fuzz_seeds.py build/fuzz/seeds && mkdir -p build/fuzz/corpus \
+	&& echo "fuzz: reading hostile packages for $(FUZZ_SECONDS) s; what ends it is kept in build/fuzz/" \
+	&& build/fuzz/fuzz_package -max_total_time=$(FUZZ_SECONDS) -max_len=65536 -rss_limit_mb=2048 -timeout=10 \
+	  -artifact_prefix=build/fuzz/ -verbosity=0 -print_funcs=0 -print_final_stats=1 build/fuzz/corpus build/fuzz/seeds
 
 test-python: $(VENV)/.installed-dev $(VENV)/.core ## Python tests
 	@echo "test-python: running pytest"

@@ -68,7 +68,7 @@ def test_the_same_commands_without_json_say_it_in_words(work: Path, capsys: Capt
     assert "contact sheet: sheet.png" in told
     assert min(read_image("sheet.png").shape[:2]) > 100
     assert main(["verify", "new.onceover"]) == 0
-    assert "3 reference images replayed" in capsys.readouterr().out
+    assert "6 reference images replayed" in capsys.readouterr().out
 
 
 def test_inspect_answers_0_for_normal_and_1_for_anomalous(work: Path, capsys: Capture) -> None:

@@ -62,7 +62,7 @@ def test_a_package_fitted_by_one_engine_is_verified_by_the_other(
     real_package: Path, openvino: EngineOptions, capsys: Capture, tmp_path: Path
 ) -> None:
     status, report = answer(capsys, "verify", str(real_package), "--engine", "openvino")
-    assert (status, report["verified"], report["images"]) == (0, True, 3)
+    assert (status, report["verified"], report["images"]) == (0, True, 6)
     assert report["engine"].startswith("openvino 20")
     options = FitOptions(bank=BankSize(rows=100), coreset="random", engine=openvino)
     with onceover.fit(good_folder(tmp_path / "good", 8), tmp_path / "by_openvino.onceover", options) as inspector:

@@ -144,14 +144,14 @@ def test_holding_out_none_puts_every_image_into_the_bank(few: Path, tmp_path: Pa
     assert held_out(parts) == set()
     assert len(bank_images(parts)) == 6
     assert parts.calibration.n == 0
-    assert len(parts.parity) == 3  # replayed on images of the bank
+    assert len(parts.parity) == 6  # replayed on images of the bank
     package_id = export.package(parts, tmp_path / "all.onceover")
     assert Inspector.open(tmp_path / "all.onceover").package.id == package_id
 
 
 def test_one_image_is_enough_when_none_is_held_out(tmp_path: Path) -> None:
     single = good_folder(tmp_path / "single", 1)
-    assert len(fit(single, tiny_options(holdout=0)).parity) == 1
+    assert len(fit(single, tiny_options(holdout=0)).parity) == 4
     with pytest.raises(InputError, match="not enough to hold one out"):
         fit(single, tiny_options())
 
@@ -204,10 +204,10 @@ def test_the_plan_is_told_before_any_work_and_may_stop_it(folder: Path) -> None:
 
 
 def test_the_parity_record_replays_and_a_changed_bank_does_not(parts: PackageParts, tmp_path: Path) -> None:
-    assert len(parts.parity) == 3
+    assert len(parts.parity) == 6
     export.package(parts, tmp_path / "plate.onceover")
     report = Inspector.open(tmp_path / "plate.onceover").verify()
-    assert report["images"] == 3
+    assert report["images"] == 6
     assert report["largest_relative_difference"] == 0  # the same machine and engine
     changed = replace(parts, state={"memory_bank": parts.state["memory_bank"] + np.float32(0.01)})
     with pytest.raises(VerificationError, match="parity image 0"):
@@ -220,7 +220,7 @@ def test_reference_images_are_small_whatever_the_size_of_the_camera(tmp_path: Pa
     for i in range(2):
         write_image(tmp_path / f"big/{i}.png", tiny_image(i, 1200, 1600))
     data = assemble(fit(tmp_path / "big", tiny_options(holdout=0))).bytes()
-    assert len(data) < 2 * 3 * 509 * 509 + 50_000
+    assert len(data) < (2 * 3 + 1) * 509 * 509 + 3 * 101 * 509 + 50_000  # two pictures, a gray one, a strip
 
 
 def test_the_manifest_tells_provenance_without_paths_or_times(folder: Path, parts: PackageParts) -> None:

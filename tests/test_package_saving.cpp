@@ -7,6 +7,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <csignal>
 #include <cstdio>
@@ -90,6 +91,51 @@ void a_damaged_file_is_refused_when_opened() {
   }
   write_file(path, {});
   CHECK_THROWS(Package::open(path), Status::kPackage, "the file is empty");
+}
+
+// Deterministic, unlike a race: the file changes between two steps of opening.
+void a_file_that_changes_while_it_is_opened_is_told() {
+  const Folder folder;
+  const std::string path = folder / "part.onceover";
+  sample().writer().save(path);
+  const OpenFile grown(path), cut(path), rewritten(path);
+  grown.check_unchanged();
+  std::ofstream(path, std::ios::binary | std::ios::app) << "more";
+  CHECK_THROWS(grown.check_unchanged(), Status::kInput, "changed while it was being opened; write a package under");
+  CHECK(::truncate(path.c_str(), 100) == 0);
+  CHECK_THROWS(cut.copy(), Status::kInput, "changed while it was being opened");
+  CHECK(::truncate(path.c_str(), static_cast<off_t>(sample_bytes().size())) == 0);
+  const timespec past[2] = {{1, 0}, {1, 0}};
+  CHECK(::utimensat(AT_FDCWD, path.c_str(), past, 0) == 0);
+  CHECK_THROWS(rewritten.check_unchanged(), Status::kInput, "changed while it was being opened");
+}
+
+void a_copied_package_does_not_see_its_file_cut() {
+  const Folder folder;
+  const std::string path = folder / "part.onceover";
+  sample().writer().save(path);
+  const PackagePointer package = Package::open(path, {HashedMembers::kAll, true});
+  CHECK(::truncate(path.c_str(), 0) == 0);
+  const float* bank = package->require("memory_bank").as<float>(2);
+  CHECK(reinterpret_cast<uintptr_t>(bank) % kMemberAlignment == 0);
+  CHECK(std::equal(sample().bank.begin(), sample().bank.end(), bank));
+}
+
+void only_damage_of_large_members_passes_when_small_ones_are_hashed() {
+  const Folder folder;
+  const std::string path = folder / "part.onceover";
+  const Bytes large(kSmallMemberBytes + 1, 7), small(kSmallMemberBytes, 7);
+  PackageWriter writer;
+  writer.add("small", small.data(), small.size(), DataType::kBytes, {}, false);
+  writer.add("large", large.data(), large.size(), DataType::kBytes, {}, false);
+  Bytes bytes = writer.bytes();
+  bytes.back() ^= 1;
+  save_atomically(path, bytes.data(), bytes.size());
+  CHECK_THROWS(Package::open(path), Status::kPackage, "'large'");
+  CHECK(Package::open(path, {HashedMembers::kSmall, false})->hashed() == HashedMembers::kSmall);
+  bytes[bytes.size() - large.size() - 1] ^= 1;  // the small member ends where the large one begins
+  save_atomically(path, bytes.data(), bytes.size());
+  CHECK_THROWS(Package::open(path, {HashedMembers::kSmall, false}), Status::kPackage, "'small'");
 }
 
 void what_is_no_readable_file_is_an_input_error() {
@@ -240,6 +286,9 @@ void wrong_members_are_refused_before_anything_is_written() {
 int main() {
   a_saved_package_is_the_bytes_and_opens_mapped();
   a_damaged_file_is_refused_when_opened();
+  a_file_that_changes_while_it_is_opened_is_told();
+  a_copied_package_does_not_see_its_file_cut();
+  only_damage_of_large_members_passes_when_small_ones_are_hashed();
   what_is_no_readable_file_is_an_input_error();
   a_target_that_cannot_be_written_is_named_with_the_reason();
   a_write_that_fails_in_the_middle_leaves_the_old_file_and_nothing_else();

@@ -47,7 +47,7 @@ def test_a_graph_with_external_data_reads_no_file(
     assert Path("weights.bin").stat().st_size > 1000
     with pytest.raises(errors.EngineError, match="external data"):
         _core.Embedder(tiny_config(TinyShape()), graph, engine)
-    with pytest.raises(errors.InputError, match=r"weights\.bin"):
+    with pytest.raises(errors.InputError, match="external data"):
         read_graph_spec(graph, "split.onnx")
 
 

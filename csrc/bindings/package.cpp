@@ -71,10 +71,14 @@ std::shared_ptr<Package> for_python(const std::shared_ptr<const Package>& packag
   return std::const_pointer_cast<Package>(package);
 }
 
-std::shared_ptr<Package> open_package(const py::object& path) {
+std::shared_ptr<Package> open_package(const py::object& path, const std::string& verify_hashes, bool copy) {
   const std::string name = file_path(path, "path");
+  if (verify_hashes != "all" && verify_hashes != "small") {
+    fail(Status::kUsage, "verify_hashes is '%s', expected 'all' or 'small'", verify_hashes.c_str());
+  }
+  const OpenOptions options{verify_hashes == "all" ? HashedMembers::kAll : HashedMembers::kSmall, copy};
   py::gil_scoped_release unlocked;
-  return for_python(Package::open(name));
+  return for_python(Package::open(name, options));
 }
 
 // The package and the bytes it looks at live and die together, whoever holds the last pointer.
@@ -126,10 +130,12 @@ py::array member_array(const py::object& self, const std::string& name) {
 
 void bind_reader(py::module_& module) {
   py::class_<Package, std::shared_ptr<Package>>(module, "Package")
-      .def_static("open", &open_package, py::arg("path"))
+      .def_static("open", &open_package, py::arg("path"), py::arg("verify_hashes") = "all", py::arg("copy") = false)
       .def_static("view", &view_package, py::arg("data"), py::arg("label") = "package")
       .def_property_readonly("label", [](const Package& self) { return path_text(self.label()); })
       .def_property_readonly("id", [](const Package& self) { return hex(self.id()); })
+      .def_property_readonly("verified_hashes",
+                             [](const Package& self) { return self.hashed() == HashedMembers::kAll ? "all" : "small"; })
       .def_property_readonly("version",
                              [](const Package& self) { return py::make_tuple(kFormatMajor, self.minor_version()); })
       .def_property_readonly("members",

@@ -3,18 +3,10 @@
 // table of contents as a whole (its hash), then what only a wrong writer can produce, then damage of members.
 #include "package/reader.h"
 
-#include <fcntl.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
 #include <algorithm>
-#include <cerrno>
 #include <cstring>
-#include <new>
 
 #include "base/error.h"
-#include "base/interrupted.h"
 #include "base/sha256.h"
 
 namespace onceover {
@@ -120,7 +112,7 @@ MemberView read_entry(const std::string& label, const TableEntry& entry, const c
   if (!is_member_name(member.name) || !padded) {
     fail(Status::kPackage,
          "%s: member %zu is named '%s'; expected 1 to %zu characters of [a-z0-9_.-], the first a letter or digit, "
-         "padded with zeros",
+         "padded with zeros; its writer is at fault or hostile, do not use it",
          label.c_str(), index, shown.c_str(), kMaxNameBytes);
   }
   member.required = (entry.flags & kRequiredFlag) != 0;
@@ -146,13 +138,14 @@ MemberView read_entry(const std::string& label, const TableEntry& entry, const c
   if (expected == 0 || spare) {
     fail(Status::kPackage,
          "%s: member '%s' has %u dimensions %llu, %llu, %llu, %llu; expected 1 to %zu, none of them 0, unused ones 0, "
-         "and a size below 2^64 bytes",
+         "and a size below 2^64 bytes; its writer is at fault, write it again",
          label.c_str(), shown.c_str(), entry.dimension_count, ull{entry.dimensions[0]}, ull{entry.dimensions[1]},
          ull{entry.dimensions[2]}, ull{entry.dimensions[3]}, kMaxDimensions);
   }
   if (expected != entry.size_bytes) {
-    fail(Status::kPackage, "%s: member '%s' has %llu bytes, its type %s and dimensions say %llu", label.c_str(),
-         shown.c_str(), ull{entry.size_bytes}, data_type_name(member.type), ull{expected});
+    fail(Status::kPackage,
+         "%s: member '%s' has %llu bytes, its type %s and dimensions say %llu; its writer is at fault, write it again",
+         label.c_str(), shown.c_str(), ull{entry.size_bytes}, data_type_name(member.type), ull{expected});
   }
   return member;
 }
@@ -177,15 +170,18 @@ struct Directory {
 
 }  // namespace
 
-void Package::parse() {
-  const FileHeader header = read_header(label_.c_str(), data_, size_);
+void Package::parse(HashedMembers hashed) {
+  const uint8_t* const data = bytes_.data();
+  const size_t size = bytes_.size();
+  hashed_ = hashed;
+  const FileHeader header = read_header(label_.c_str(), data, size);
   const Directory directory(header);
-  if (directory.end > size_) {
+  if (directory.end > size) {
     fail(Status::kPackage, "%s: the table of contents ends at byte %llu, the file at %zu; it is damaged, copy it again",
-         label_.c_str(), ull{directory.end}, size_);
+         label_.c_str(), ull{directory.end}, size);
   }
-  std::memcpy(id_.data(), data_ + directory.id, id_.size());
-  if (sha256(data_, static_cast<size_t>(directory.id)) != id_) {
+  std::memcpy(id_.data(), data + directory.id, id_.size());
+  if (sha256(data, static_cast<size_t>(directory.id)) != id_) {
     fail(Status::kPackage,
          "%s: the header and table of contents (bytes 0 to %llu) do not match the package id; the file is damaged, "
          "copy it again",
@@ -195,45 +191,55 @@ void Package::parse() {
   members_.reserve(header.member_count);
   uint64_t end = directory.end;
   for (uint32_t i = 0; i < header.member_count; ++i) {
-    const uint8_t* at = data_ + header.table_offset + uint64_t{i} * header.entry_bytes;
+    const uint8_t* at = data + header.table_offset + uint64_t{i} * header.entry_bytes;
     TableEntry entry;
     std::memcpy(&entry, at, sizeof entry);
     MemberView member = read_entry(label_, entry, reinterpret_cast<const char*>(at), i);
     const std::string name(member.name);
     if (find(member.name) != nullptr) {
-      fail(Status::kPackage, "%s: two members are named '%s'", label_.c_str(), name.c_str());
+      fail(Status::kPackage, "%s: two members are named '%s'; its writer is at fault, write it again", label_.c_str(),
+           name.c_str());
     }
     if (entry.offset % kMemberAlignment != 0) {
-      fail(Status::kPackage, "%s: member '%s' begins at byte %llu, expected a multiple of %zu", label_.c_str(),
-           name.c_str(), ull{entry.offset}, kMemberAlignment);
+      fail(Status::kPackage,
+           "%s: member '%s' begins at byte %llu, expected a multiple of %zu; its writer is at fault, write "
+           "it again",
+           label_.c_str(), name.c_str(), ull{entry.offset}, kMemberAlignment);
     }
     if (entry.offset < end) {
       fail(Status::kPackage,
            "%s: member '%s' begins at byte %llu, before what precedes it ends at byte %llu; members must ascend and "
-           "not overlap",
+           "not overlap; its writer is at fault, write it again",
            label_.c_str(), name.c_str(), ull{entry.offset}, ull{end});
     }
-    if (entry.offset > size_ || entry.size_bytes > size_ - entry.offset) {
-      fail(Status::kPackage, "%s: member '%s' has %llu bytes from byte %llu on, the file ends at byte %zu",
-           label_.c_str(), name.c_str(), ull{entry.size_bytes}, ull{entry.offset}, size_);
+    if (entry.offset > size || entry.size_bytes > size - entry.offset) {
+      fail(Status::kPackage,
+           "%s: member '%s' has %llu bytes from byte %llu on, the file ends at byte %zu; its writer is at "
+           "fault, write it again",
+           label_.c_str(), name.c_str(), ull{entry.size_bytes}, ull{entry.offset}, size);
     }
-    member.data = data_ + entry.offset;
-    std::memcpy(member.sha256.data(), data_ + directory.digests + i * sizeof(Digest), sizeof(Digest));
+    member.data = data + entry.offset;
+    std::memcpy(member.sha256.data(), data + directory.digests + i * sizeof(Digest), sizeof(Digest));
     end = entry.offset + entry.size_bytes;
     members_.push_back(member);
   }
-  if (end != size_) {
-    fail(Status::kPackage, "%s: the last member ends at byte %llu, the file at %zu", label_.c_str(), ull{end}, size_);
+  if (end != size) {
+    fail(Status::kPackage,
+         "%s: the last member ends at byte %llu, the file at %zu; its writer is at fault, write it again",
+         label_.c_str(), ull{end}, size);
   }
-  check_content(directory.end);
+  check_content(directory.end, hashed);
 }
 
-void Package::check_content(uint64_t directory_end) const {
+// Zero padding, and member hashes.
+void Package::check_content(uint64_t directory_end, HashedMembers hashed) const {
+  const uint8_t* const data = bytes_.data();
   uint64_t end = directory_end;
   for (const MemberView& member : members_) {
-    const auto offset = static_cast<uint64_t>(member.data - data_);
-    check_zero(label_.c_str(), data_, end, offset);
+    const auto offset = static_cast<uint64_t>(member.data - data);
+    check_zero(label_.c_str(), data, end, offset);
     end = offset + member.size_bytes;
+    if (hashed == HashedMembers::kSmall && member.size_bytes > kSmallMemberBytes) continue;
     if (sha256(member.data, static_cast<size_t>(member.size_bytes)) != member.sha256) {
       fail(Status::kPackage,
            "%s: member '%s' (bytes %llu to %llu) does not match its SHA-256; the file is damaged, copy it again",
@@ -242,69 +248,22 @@ void Package::check_content(uint64_t directory_end) const {
   }
 }
 
-std::shared_ptr<const Package> Package::open(const std::string& path) {
-  // O_NONBLOCK: a pipe given by mistake must be refused, not waited for.
-  const int file = retry_interrupted([&] { return ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK); });
-  if (file < 0) {
-    const int reason = errno;
-    fail(Status::kInput, "%s: cannot open the package: %s; check the path%s", path.c_str(), std::strerror(reason),
-         reason == EACCES ? " and its permissions" : "");
-  }
-  struct Closer {
-    int file;
-    ~Closer() { ::close(file); }
-  } closer{file};
-  struct stat status{};
-  if (::fstat(file, &status) != 0) {
-    fail(Status::kInput, "%s: cannot read the package: %s", path.c_str(), std::strerror(errno));
-  }
-  if (!S_ISREG(status.st_mode)) {
-    fail(Status::kInput, "%s: is %s, expected a package file", path.c_str(),
-         S_ISDIR(status.st_mode) ? "a folder" : "not a regular file");
-  }
-  if (status.st_size == 0) {
-    fail(Status::kPackage, "%s: the file is empty; it was never written completely, copy it again", path.c_str());
-  }
-  if (static_cast<uint64_t>(status.st_size) > SIZE_MAX) {
-    fail(Status::kInput, "%s: %lld bytes are more than this machine can address", path.c_str(),
-         static_cast<long long>(status.st_size));
-  }
+std::shared_ptr<const Package> Package::open(const std::string& path, const OpenOptions& options) {
+  const OpenFile file(path);
   const std::shared_ptr<Package> package(new Package());
-  const auto size = static_cast<size_t>(status.st_size);
-  void* bytes = ::mmap(nullptr, size, PROT_READ, MAP_PRIVATE, file, 0);
-  if (bytes == MAP_FAILED) {
-    fail(Status::kInput, "%s: cannot map %zu bytes: %s", path.c_str(), size, std::strerror(errno));
-  }
   package->label_ = path;
-  package->data_ = static_cast<const uint8_t*>(bytes);
-  package->size_ = size;
-  package->mapped_ = true;
-  package->parse();
+  package->bytes_ = options.copy ? file.copy() : file.map();
+  package->parse(options.hashed);
+  file.check_unchanged();
   return package;
 }
 
 std::shared_ptr<const Package> Package::view(const uint8_t* data, size_t size, const std::string& label) {
-  if (data == nullptr || size == 0) fail(Status::kPackage, "%s: the package is empty", label.c_str());
   const std::shared_ptr<Package> package(new Package());
-  if (reinterpret_cast<uintptr_t>(data) % kMemberAlignment != 0) {
-    package->copy_ = static_cast<uint8_t*>(::operator new(size, std::align_val_t(kMemberAlignment), std::nothrow));
-    if (package->copy_ == nullptr) {
-      fail(Status::kMemory, "%s: no memory to copy %zu bytes that do not start at a multiple of %zu", label.c_str(),
-           size, kMemberAlignment);
-    }
-    std::memcpy(package->copy_, data, size);
-    data = package->copy_;
-  }
   package->label_ = label;
-  package->data_ = data;
-  package->size_ = size;
-  package->parse();
+  package->bytes_ = FileBytes::of_memory(data, size, label);
+  package->parse(HashedMembers::kAll);
   return package;
-}
-
-Package::~Package() {
-  if (mapped_) ::munmap(const_cast<uint8_t*>(data_), size_);
-  if (copy_ != nullptr) ::operator delete(copy_, std::align_val_t(kMemberAlignment));
 }
 
 const MemberView* Package::find(std::string_view name) const noexcept {

@@ -7,6 +7,7 @@
 #include <string_view>
 #include <vector>
 
+#include "package/file_bytes.h"
 #include "package/layout.h"
 
 namespace onceover {
@@ -28,36 +29,46 @@ struct MemberView {
   const T* as(size_t rank) const;
 };
 
+// Which members are hashed when a package is opened. Header, table of contents, id and padding always are checked.
+enum class HashedMembers {
+  kAll,
+  kSmall,  // up to kSmallMemberBytes; damage of a larger one (graph, memory bank, its index) is not noticed
+};
+inline constexpr uint64_t kSmallMemberBytes = 65536;
+
+struct OpenOptions {
+  HashedMembers hashed = HashedMembers::kAll;
+  bool copy = false;  // read the file into memory instead of mapping it: no later change of the file can be seen
+};
+
 class Package {
  public:
-  // Maps a file read-only and checks it. Throws Error(kInput) when it cannot be read, kPackage when it is damaged
-  // (what, at which byte), kUnsupported for another major version or an unknown required member.
-  static std::shared_ptr<const Package> open(const std::string& path);
+  // Maps a file read-only and checks it. Throws Error(kInput) when it cannot be read or changes meanwhile, kPackage
+  // when it is damaged (what, at which byte), kUnsupported for another major version or an unknown required member.
+  static std::shared_ptr<const Package> open(const std::string& path, const OpenOptions& options = {});
   // Borrows `size` bytes, which must outlive the package (flash, a test). `label` names it in messages. Bytes that do
   // not start at a multiple of 64 are copied, because members promise that alignment.
   static std::shared_ptr<const Package> view(const uint8_t* data, size_t size, const std::string& label);
 
-  ~Package();
   Package(const Package&) = delete;
   Package& operator=(const Package&) = delete;
 
   const std::string& label() const noexcept { return label_; }
   const Digest& id() const noexcept { return id_; }  // SHA-256 over header, table of contents and member hashes
   uint16_t minor_version() const noexcept { return minor_; }
+  HashedMembers hashed() const noexcept { return hashed_; }
   const std::vector<MemberView>& members() const noexcept { return members_; }
   const MemberView* find(std::string_view name) const noexcept;
   const MemberView& require(std::string_view name) const;  // throws Error(kPackage): the member is missing
 
  private:
   Package() = default;
-  void parse();                                      // fills members_ from data_, size_
-  void check_content(uint64_t directory_end) const;  // zero padding and member hashes
+  void parse(HashedMembers hashed);  // fills members_ from bytes_
+  void check_content(uint64_t directory_end, HashedMembers hashed) const;
   std::string label_;
-  const uint8_t* data_ = nullptr;
-  size_t size_ = 0;
-  bool mapped_ = false;
-  uint8_t* copy_ = nullptr;  // owned, when a borrowed view was not aligned
+  FileBytes bytes_;
   uint16_t minor_ = 0;
+  HashedMembers hashed_ = HashedMembers::kAll;
   Digest id_{};
   std::vector<MemberView> members_;
 };

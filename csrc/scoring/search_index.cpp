@@ -104,16 +104,24 @@ void check_header(const IndexHeader& header) {
   }
 }
 
+void check_whole_number(const char* what, size_t at, int64_t got, int64_t low, int64_t high) {
+  if (got >= low && got <= high) return;
+  fail(Status::kInput, "search index: %s %zu is %lld, expected %lld to %lld; build the index again", what, at,
+       static_cast<long long>(got), static_cast<long long>(low), static_cast<long long>(high));
+}
+
 // What would overflow in whole-number arithmetic: a damaged index may find wrong rows, but nothing undefined happens.
 void check_numbers(const SearchIndex& index) {
-  if (index.representation != Representation::kRank) return;
-  const auto largest = static_cast<int64_t>(index.padded_dims()) * 127;
-  for (size_t row = 0; row < index.rank2; ++row) {
-    const int64_t sum = index.projection_sums[row];
-    if (sum > largest || sum < -largest) {
-      fail(Status::kInput, "search index: projection sum %zu is %lld, expected at most %lld; build the index again",
-           row, static_cast<long long>(sum), static_cast<long long>(largest));
+  if (index.representation == Representation::kRank) {
+    const auto largest = static_cast<int64_t>(index.padded_dims()) * 127;
+    for (size_t row = 0; row < index.rank2; ++row) {
+      check_whole_number("projection sum", row, index.projection_sums[row], -largest, largest);
     }
+  }
+  const auto largest = static_cast<int64_t>(index.rank1) * 128;
+  for (size_t slot = 0; slot < index.slot_count; ++slot) {
+    check_whole_number("code sum", slot, index.blocks.sums[slot], -largest, largest);
+    check_whole_number("norm", slot, index.blocks.norms[slot], 0, kEmptySlotNorm);
   }
 }
 

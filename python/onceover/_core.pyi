@@ -143,13 +143,17 @@ def connected_components(
 # package
 class Package:
     @staticmethod
-    def open(path: StrOrBytesPath) -> Package: ...
+    def open(path: StrOrBytesPath, verify_hashes: str = "all", copy: bool = False) -> Package:
+        """verify_hashes: "all", or "small" for members up to 64 KiB only. copy: into memory instead of mapping."""
+
     @staticmethod
     def view(data: bytes, label: str = "package") -> Package: ...  # keeps `data` alive
     @property
     def label(self) -> str: ...
     @property
     def id(self) -> str: ...  # 64 hex digits
+    @property
+    def verified_hashes(self) -> str: ...  # "all" or "small": what it was opened with
     @property
     def version(self) -> tuple[int, int]: ...
     @property
@@ -213,6 +217,12 @@ class ParityItem:
     ) -> None: ...  # anomaly_map at input size; the record keeps every map_step-th row and column
 
 def parity_bytes(items: list[ParityItem], config: Config, relative_tolerance: float, map_step: int) -> bytes: ...
+
+# records: the fixed members, read without an engine; PackageError for a value without a meaning
+def read_config(package: Package) -> Config: ...
+def read_calibration(package: Package) -> dict[str, Any]: ...  # as Session.calibration, without n
+def read_parity(package: Package) -> dict[str, Any]:
+    """relative_tolerance, map_step, images: each image, color, score, verdict, patch_scores (h, w), map (sampled)."""
 
 # session
 class EngineOptions:

@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Sequence
 
 from onceover.cli.output import Output
-from onceover.cli.parser import build_parser, check_command
+from onceover.cli.parser import build_parser, check_command, joined
 from onceover.errors import InternalError, MemoryLimitError, OnceoverError, OutputError
 
 INTERRUPTED = 130  # what a shell reports for a program that Ctrl-C ended
@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(words: list[str], output: Output) -> int:
     try:
         check_command(words)
-        options = build_parser().parse_args(words)
+        options = build_parser().parse_args(joined(words))
     except SystemExit as stop:  # --help and --version
         return int(stop.code or 0)
     return int(options.run(options, output))

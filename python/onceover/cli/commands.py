@@ -59,7 +59,7 @@ def run_fit(options: argparse.Namespace, output: Output) -> int:
             layout=options.layout,
             category=options.category,
             seed=options.seed,
-            engine=_engine(options),
+            engine=engine_options(options),
             threads=options.threads,
             name=options.name,
         )
@@ -97,11 +97,13 @@ def run_fit(options: argparse.Namespace, output: Output) -> int:
 
 def _open_inspector(options: argparse.Namespace) -> Inspector:
     from onceover.runtime.inspector import Inspector
+    from onceover.runtime.signature import open_signed
 
-    return Inspector.open(options.package, engine=_engine(options), threads=options.threads)
+    package = options.package if options.key is None else open_signed(options.package, options.key)
+    return Inspector.open(package, engine=engine_options(options), threads=options.threads)
 
 
-def _engine(options: argparse.Namespace) -> EngineOptions:
+def engine_options(options: argparse.Namespace) -> EngineOptions:
     from onceover.runtime.session import EngineOptions
 
     return EngineOptions(
@@ -301,5 +303,9 @@ def run_verify(options: argparse.Namespace, output: Output) -> int:
         f"largest score difference {result['largest_relative_difference']:.1e} "
         f"(allowed {result['tolerance']:.0e}), id {inspector.package.id[:16]}"
     )
-    output.object({"package": str(options.package), "id": inspector.package.id, "verified": True, **result})
+    signed = options.key is not None  # or it would not have been opened
+    if signed:
+        output.say(f"[green]signed[/] by the owner of {escape(str(options.key))}")
+    report = {"verified": True, "signed": signed, **result}
+    output.object({"package": str(options.package), "id": inspector.package.id, **report})
     return 0

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 from rich.markup import escape
 
 from onceover import registry
-from onceover.cli.output import Output, card_rows
+from onceover.cli.output import Output, card_rows, number
 from onceover.errors import OutputError, UsageError
 
 if TYPE_CHECKING:
     from onceover.backbones.checkpoints import WeightsFile
+    from onceover.export.repackage import Attempt, ExportReport
 
 
 def check_target(path: Path) -> None:
@@ -37,6 +38,66 @@ def weights_file(path: Path, options: argparse.Namespace) -> WeightsFile:
     from onceover.backbones.checkpoints import WeightsFile
 
     return WeightsFile(path, options.ema, options.trust_pickle)
+
+
+def run_export_package(options: argparse.Namespace, output: Output) -> int:
+    from onceover.cli.commands import engine_options
+    from onceover.export.repackage import ExportOptions, export_package
+
+    check_target(options.output)
+    settings = ExportOptions(
+        engine=engine_options(options),
+        precision=options.precision,
+        calibration=options.calibration,
+        test=options.test,
+        refit=options.refit,
+        threads=options.threads,
+        force=options.force,
+        seed=options.seed,
+    )
+    with output.progress() as progress:
+        report = export_package(options.package, options.output, settings, progress)
+    show_export(report, output)
+    output.object({**asdict(report), "accepted": report.accepted})
+    return 0 if report.package_id else 1
+
+
+def show_export(report: ExportReport, output: Output) -> None:
+    """What was tried, what it changes, and what became of it."""
+    size = f"{report.original_bytes / 1e6:.2f}"
+    rows = [("original", size, number(report.home_milliseconds, 2), *[""] * 6)]
+    if report.engine != "onnxruntime":
+        rows.append(("here", size, number(report.float32_milliseconds, 2), *[""] * 6))
+    output.say("original: float32 on onnxruntime" + (f"; here: float32 on {report.engine}" if len(rows) > 1 else ""))
+    for i, attempt in enumerate(report.attempts, start=1):
+        output.say(f"{i}: {escape(attempt.method)}: {'; '.join(attempt.problems) or 'accepted'}")
+        rows.append((str(i), f"{attempt.size_bytes / 1e6:.2f}", number(attempt.milliseconds, 2), *_changes(attempt)))
+    output.table(
+        f"{report.precision} on {report.engine}{', refitted' if report.refitted else ''}: {report.images}",
+        ("", "MB ", "ms p50 ", "score ± ", "Spearman ", "maps ", "flips ", "ΔAUROC ", "ΔAUPRO "),
+        rows,
+    )
+    last = report.attempts[-1]
+    if report.precision == "int8" and last.milliseconds >= report.float32_milliseconds:
+        output.warn(
+            f"int8 is slower here: {last.milliseconds:.2f} ms instead of {report.float32_milliseconds:.2f} in float32"
+        )
+    if report.package_id:
+        forced = " although it was not accepted (--force)" if report.forced else ""
+        output.say(f"[bold]{escape(report.package)}[/] written and verified{forced}, id {report.package_id[:16]}")
+    else:
+        output.warn("nothing was written; try --refit with the training images, or --force to write it all the same")
+
+
+def _changes(attempt: Attempt) -> tuple[str, ...]:
+    found = attempt.comparison
+    return (
+        f"{found.score_difference:.1e}",
+        number(found.spearman, 4),
+        number(found.map_correlation, 4),
+        "n/a" if found.flips is None else f"{found.flips}/{found.images}",
+        *("n/a" if change != change else f"{change:+.4f}" for change in (found.image_auroc_change, found.aupro_change)),
+    )
 
 
 def run_export(options: argparse.Namespace, output: Output) -> int:

@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 from onceover.cli import commands, exporting
 from onceover.cli.demo import run_demo
 from onceover.cli.listing import LISTINGS, run_list
+from onceover.cli.packages import add_package_commands
 from onceover.errors import UsageError, unknown_name
 
 EXAMPLES = """\
@@ -42,6 +43,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_evaluate(subparsers)
     _add_inspect(subparsers)
     _add_verify(subparsers)
+    add_package_commands(subparsers, _command)
     _add_export(subparsers)
     _add_convert(subparsers)
     listing = _command(
@@ -54,13 +56,21 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+EXPORT_BACKBONE = "export backbone"  # one word for argparse, two for people
+
+
+def joined(words: Sequence[str]) -> list[str]:
+    """`export backbone …` as its one command, so that `export part.onceover` can be another."""
+    return [EXPORT_BACKBONE, *words[2:]] if list(words[:2]) == EXPORT_BACKBONE.split() else list(words)
+
+
 def check_command(words: Sequence[str]) -> None:
     """UnknownNameError with near matches for a mistyped command (argparse would only list them)."""
     if words and not words[0].startswith("-") and words[0] not in COMMANDS:
         raise unknown_name("command", words[0], COMMANDS)
 
 
-COMMANDS = ("convert", "demo", "evaluate", "export", "fit", "inspect", "list", "verify")
+COMMANDS = ("convert", "demo", "evaluate", "export", "fit", "inspect", "keygen", "list", "sign", "unpack", "verify")
 
 
 def _command(subparsers: Any, name: str, summary: str, run: Callable[..., int]) -> argparse.ArgumentParser:
@@ -106,6 +116,12 @@ def _key_value(text: str) -> tuple[str, str]:
     if not (key and separator and value):
         raise argparse.ArgumentTypeError(f"{text!r} is not KEY=VALUE")
     return key, value
+
+
+def _add_key(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--key", type=Path, metavar="FILE", help="public key: refuse a package that its owner did not sign"
+    )
 
 
 def _add_seed(parser: argparse.ArgumentParser) -> None:
@@ -190,6 +206,7 @@ def _resolution(text: str) -> str | int:
 def _add_evaluate(subparsers: Any) -> None:
     evaluate = _command(subparsers, "evaluate", "inspect a labelled data set and report", commands.run_evaluate)
     evaluate.add_argument("package", type=Path)
+    _add_key(evaluate)
     evaluate.add_argument("dataset", type=Path, help="folder (test/good, test/<defect>, ground_truth/<defect>) or .csv")
     _add_layout(evaluate, "how the data set is laid out: a name of `onceover list layouts` (default: auto)")
     evaluate.add_argument(
@@ -204,6 +221,7 @@ def _add_evaluate(subparsers: Any) -> None:
 def _add_inspect(subparsers: Any) -> None:
     inspect = _command(subparsers, "inspect", "verdict, score, where and why for images", commands.run_inspect)
     inspect.add_argument("package", type=Path)
+    _add_key(inspect)
     inspect.add_argument("images", type=Path, nargs="+", help="image files or folders")
     inspect.add_argument("--save", type=Path, metavar="DIR", help="write a picture with heat map for every image")
     _add_engine(inspect)
@@ -214,15 +232,39 @@ def _add_verify(subparsers: Any) -> None:
         subparsers, "verify", "check a package and replay its reference images on this machine", commands.run_verify
     )
     verify.add_argument("package", type=Path)
+    _add_key(verify)
     _add_engine(verify)
 
 
 def _add_export(subparsers: Any) -> None:
-    export = subparsers.add_parser("export", help="export a backbone to ONNX (needs torch)")
-    kinds = export.add_subparsers(dest="kind", required=True, metavar="WHAT")
+    export = _command(
+        subparsers,
+        "export",
+        "a package for another engine or precision, judged by its scores (or: onceover export backbone --help)",
+        exporting.run_export_package,
+    )
+    export.add_argument("package", type=Path)
+    export.add_argument("-o", "--output", type=Path, required=True, help="the package to write")
+    export.add_argument("--precision", choices=("float32", "float16", "int8"), default="float32")
+    export.add_argument(
+        "--calibration", type=Path, metavar="DIR", help="normal images, none of them in the bank: for int8"
+    )
+    export.add_argument(
+        "--test",
+        type=Path,
+        metavar="DIR",
+        help="data set or folder to judge on (default: the test split of --calibration; half of its images, also with "
+        "drawn defects; without it, the package's reference images)",
+    )
+    export.add_argument(
+        "--refit", type=Path, metavar="DIR", help="the training images: rebuild bank and threshold (recommended)"
+    )
+    export.add_argument("--force", action="store_true", help="write it even if it is not accepted, and say so inside")
+    _add_engine(export)
+    _add_seed(export)
     backbone = _command(
-        kinds,
-        "backbone",
+        subparsers,
+        EXPORT_BACKBONE,
         "a named backbone and its weights, or a network of your own → one .onnx that fit can use",
         exporting.run_export,
     )

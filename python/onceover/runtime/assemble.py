@@ -24,6 +24,7 @@ class PackageParts:
 
     state: the detector's members (PatchCore: memory_bank float32 (M, D), bank_index, bank_neighbors).
     bank_source: uint32 (M, 2), for every bank row its image (index into manifest bank_images) and patch; optional.
+    relative_tolerance: of the parity replay.
     """
 
     graph: bytes
@@ -34,6 +35,7 @@ class PackageParts:
     parity: tuple[_core.ParityItem, ...]
     manifest: Mapping[str, Any]
     bank_source: NDArray[np.uint32] | None = None
+    relative_tolerance: float = RELATIVE_TOLERANCE
 
 
 def config_of(spec: GraphSpec, blur_sigma: float) -> _core.Config:
@@ -78,7 +80,7 @@ def assemble(parts: PackageParts) -> _core.PackageWriter:
             image_count=calibration.image_count,
         ),
     )
-    writer.add("parity", _core.parity_bytes(list(parts.parity), config, RELATIVE_TOLERANCE, MAP_STEP))
+    writer.add("parity", _core.parity_bytes(list(parts.parity), config, parts.relative_tolerance, MAP_STEP))
     if parts.bank_source is not None:
         writer.add("bank_source", parts.bank_source, required=False)
     return writer

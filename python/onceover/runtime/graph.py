@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from onceover.errors import InputError, MissingExtraError, unknown_name
+from onceover.runtime.self_contained import check_self_contained
 from onceover.types import GraphSpec, Preprocessing
 
 METADATA_KEY = "onceover.backbone"
@@ -59,8 +60,10 @@ def _load_embedded(name: str) -> tuple[bytes, GraphSpec]:
 def read_graph_spec(graph: bytes, label: str) -> GraphSpec:
     """What the graph's metadata says, checked. label names the graph in messages.
 
-    Raises InputError when it is not ONNX, was not exported by onceover, or says something that cannot be.
+    Raises InputError when it is not ONNX, needs other files or custom operators, was not exported by onceover, or says
+    something that cannot be.
     """
+    check_self_contained(graph, label)
     text = _read_metadata(graph, label).get(METADATA_KEY)
     if text is None:
         raise InputError(

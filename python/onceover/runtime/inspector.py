@@ -27,13 +27,16 @@ class Inspector:
     @classmethod
     def open(
         cls,
-        path: str | os.PathLike[str],
+        path: str | os.PathLike[str] | PackageFile,
         engine: str | EngineOptions = "onnxruntime",
         threads: int = 1,
         memory_limit_mb: float | None = None,
     ) -> Inspector:
-        """Open and check a package. Raises InputError, PackageError, EngineError, MemoryLimitError, UsageError."""
-        package = open_package(path)
+        """Open and check a package, or take one that open_package or open_signed gave.
+
+        Raises InputError, PackageError, EngineError, MemoryLimitError, UsageError.
+        """
+        package = path if isinstance(path, PackageFile) else open_package(path)
         return cls(package, open_session(package.core, engine, threads, memory_limit_mb))
 
     @property

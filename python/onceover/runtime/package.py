@@ -70,13 +70,16 @@ class PackageFile:
         yield "size", _size_text(self.size_bytes)
 
 
-def open_package(path: str | os.PathLike[str]) -> PackageFile:
+def open_package(path: str | os.PathLike[str], verify_hashes: str = "all", copy: bool = False) -> PackageFile:
     """Open and check a package.
 
+    verify_hashes: "all", or "small", which opens a large package faster and does not notice damage of its members
+    above 64 KiB (graph, memory bank, its index); then use it only from storage that is checked otherwise.
+    copy: read the file into memory instead of mapping it, so that nothing that happens to the file later is seen.
     Raises InputError when the file cannot be read, PackageError when it is damaged (or its manifest is no JSON
     object), UnsupportedPackageError when it is of another format version or has required members unknown here.
     """
-    return view_package(_core.Package.open(os.fspath(path)))
+    return view_package(_core.Package.open(os.fspath(path), verify_hashes, copy))
 
 
 def view_package(core: _core.Package) -> PackageFile:

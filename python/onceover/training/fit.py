@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -33,11 +33,10 @@ from onceover.training.dataset import (
     relative_path,
     split_holdout,
 )
+from onceover.training.references import choose_references
 from onceover.types import GraphSpec, Image
 
 DECISIONS = ("uncalibrated", "normal", "anomalous")  # session.h Decision, in its order
-PARITY_IMAGES = 3
-PARITY_SIDE = 509  # reference images are cropped to this: prime, so that the resize is never trivial, and small
 
 
 @dataclass(frozen=True)
@@ -156,22 +155,34 @@ def fit(
     Returns the parts of a package; `onceover.export.package` writes and verifies it. Raises InputError (nothing or
     nothing usable in the folder), UsageError (an impossible rate or size), UnknownNameError, EngineError.
     """
-    job = _Fit(Path(directory), options or FitOptions(), progress)
+    options, folder = options or FitOptions(), Path(directory)
+    graph, spec = load_graph(options.backbone)
+    plan = plan_fit(folder, spec, options)
     if on_plan is not None:
-        on_plan(job.plan)
-    return job.run()
+        on_plan(plan)
+    images = (*plan.bank_images, *plan.calibration_images)
+    names = {path: relative_path(path, _folder(folder)) for path in images}
+    product = options.name or options.category or product_name(folder)
+    return FitJob(graph, spec, plan, options, names, product, progress).run()
 
 
-class _Fit:
-    """One fit: what its steps share."""
+class FitJob:
+    """One fit: what its steps share. names: what the manifest calls the images."""
 
-    def __init__(self, directory: Path, options: FitOptions, progress: Progress) -> None:
-        self.directory = directory
-        self.options = options
+    def __init__(
+        self,
+        graph: bytes,
+        spec: GraphSpec,
+        plan: FitPlan,
+        options: FitOptions,
+        names: Mapping[Path, str],
+        product: str,
+        progress: Progress,
+    ) -> None:
+        self.graph, self.spec, self.plan = graph, spec, plan
+        self.options, self.names, self.product = options, names, product
         self.progress = progress
         self.engine = EngineOptions.of(options.engine).resolve(options.threads)
-        self.graph, self.spec = load_graph(options.backbone)
-        self.plan = plan_fit(directory, self.spec, options)
         self.detector = create_detector(options.detector, options.bank, options.coreset, options.seed)
 
     def run(self) -> PackageParts:
@@ -209,7 +220,7 @@ class _Fit:
         self.progress("patch embeddings", 0, len(images))
         for i, path in enumerate(images):
             embeddings[i * patches : (i + 1) * patches] = embedder.embed(read_image(path))
-            hashes.append(hashlib.sha256(path.read_bytes()).hexdigest())
+            hashes.append(file_hash(path))
             self.progress("patch embeddings", i + 1, len(images))
         return embeddings, hashes
 
@@ -232,14 +243,10 @@ class _Fit:
         return scores, map_maxima
 
     def _reference_images(self, scores: NDArray[np.float32]) -> list[Image]:
-        """For the parity record: the held-out images with the lowest, middle and highest score, cropped."""
-        paths: Sequence[Path] = self.plan.calibration_images
-        order = np.argsort(scores, kind="stable")
-        if len(paths) == 0:
-            paths = self.plan.bank_images
-            order = np.arange(len(paths))
-        picks = {int(order[round(i * (len(order) - 1) / (PARITY_IMAGES - 1))]) for i in range(PARITY_IMAGES)}
-        return [np.ascontiguousarray(read_image(paths[i])[:PARITY_SIDE, :PARITY_SIDE]) for i in sorted(picks)]
+        """For the parity record: of the held-out images, or of the bank's when there are none."""
+        plan = self.plan
+        paths: Sequence[Path] = plan.calibration_images or plan.bank_images
+        return choose_references(paths, scores, self.spec.preprocessing)
 
     def _parity(self, session: _core.Session, references: list[Image]) -> tuple[_core.ParityItem, ...]:
         """What this machine answers for the reference images."""
@@ -256,7 +263,7 @@ class _Fit:
         """Provenance for people and Python. No time and no absolute path: the same input gives the same bytes."""
         calibration, plan = parts.calibration, self.plan
         return {
-            "name": self.options.name or self.options.category or product_name(self.directory),
+            "name": self.product,
             "onceover": _core.__version__,
             "backbone": asdict(self.spec),
             "detector": self.detector.describe(),
@@ -267,16 +274,26 @@ class _Fit:
                 "images": calibration.image_count,
             },
             "data": {
-                "bank_images": self._relative(plan.bank_images),
+                "bank_images": [self.names[path] for path in plan.bank_images],
                 "bank_sha256": hashes,
-                "calibration_images": self._relative(plan.calibration_images),
+                "calibration_images": [self.names[path] for path in plan.calibration_images],
+                "calibration_sha256": [file_hash(path) for path in plan.calibration_images],
+                "calibration_groups": _numbered(plan.calibration_groups),
             },
             "seed": self.options.seed,
             "engine": EngineOptions.of(self.options.engine).name,
         }
 
-    def _relative(self, paths: Sequence[Path]) -> list[str]:
-        return [relative_path(path, _folder(self.directory)) for path in paths]
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file, hex."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _numbered(groups: Sequence[str]) -> list[int]:
+    """The same partition by numbers in order of appearance: the names may be paths of this machine."""
+    numbers = {group: i for i, group in enumerate(dict.fromkeys(groups))}
+    return [numbers[group] for group in groups]
 
 
 def product_name(directory: Path) -> str:

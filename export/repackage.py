@@ -1,0 +1,270 @@
+"""A package for another engine or in another precision, which proves on images that it still inspects as before."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onceover import _core, export
+from onceover.detectors.detector import Progress, no_progress
+from onceover.errors import InputError, UsageError
+from onceover.export.acceptance import LIMITS, Comparison, Judged, compare, judge, problems
+from onceover.export.judging_images import JudgingImages, choose_images
+from onceover.images import read_image
+from onceover.runtime.assemble import RELATIVE_TOLERANCE, PackageParts, assemble
+from onceover.runtime.graph import read_graph_spec
+from onceover.runtime.inspector import Inspector
+from onceover.runtime.package import PackageFile, open_package
+from onceover.runtime.session import EngineOptions
+from onceover.training.refit import refit
+from onceover.types import Calibration
+
+Precision = Literal["float32", "float16", "int8"]
+PRECISIONS: tuple[Precision, ...] = ("float32", "float16", "int8")
+HOME = "onnxruntime"  # the engine whose float32 answers are the reference
+INT8_TOLERANCE = 0.02  # of the parity replay: integer kernels of other CPUs saturate and round differently
+LATENCY_ROUNDS = 40
+STATE = ("memory_bank", "bank_index", "bank_neighbors")
+VERDICTS = ("uncalibrated", "normal", "anomalous")  # session.h Decision, in its order
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """calibration: normal images (a folder, or a data set: those of its train and validation splits) that calibrate
+    int8. test: what to judge on, labels and masks used where there are any; None: what `choose_images` makes of the
+    calibration images. refit: the original training images, for a bank and a threshold of the new features. force:
+    write what is not accepted, too, and say so inside.
+    """
+
+    engine: str | EngineOptions = HOME
+    precision: Precision = "float32"
+    calibration: Path | None = None
+    test: Path | None = None
+    refit: Path | None = None
+    threads: int = 1
+    force: bool = False
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One candidate. method: how its graph was made. milliseconds: median of whole runs. problems: why not."""
+
+    method: str
+    size_bytes: int
+    milliseconds: float
+    comparison: Comparison
+    problems: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """What was tried. original: size and median ms in float32 on the reference engine, and on the target engine."""
+
+    package: str
+    package_id: str | None  # of what was written; None: refused
+    engine: str
+    precision: str
+    refitted: bool
+    images: str
+    original_bytes: int
+    home_milliseconds: float
+    float32_milliseconds: float
+    attempts: tuple[Attempt, ...]
+    forced: bool
+
+    @property
+    def accepted(self) -> bool:
+        """Whether the last attempt keeps what it must."""
+        return bool(self.attempts) and not self.attempts[-1].problems
+
+
+@dataclass
+class _Export:
+    """One export: what its steps share."""
+
+    package: PackageFile
+    options: ExportOptions
+    images: JudgingImages
+    progress: Progress
+    folder: Path  # for candidates
+    original: Judged = field(init=False)
+    engine: EngineOptions = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.engine = EngineOptions.of(self.options.engine)
+        self.original = self._judged(Path(self.package.path), HOME)
+
+    def _judged(self, path: Path, engine: str | EngineOptions) -> Judged:
+        return judge(path, engine, self.images.test, self.options.threads, self.progress)
+
+    def graphs(self) -> Iterator[tuple[str, bytes]]:
+        """(method, graph) to try, the boldest first; the ladder of int8 goes on only as long as it must."""
+        graph = self.package.core.read("graph.onnx")
+        if self.options.precision == "float32":
+            yield "the same graph", graph
+            return
+        from onceover.export.to_int8 import ladder, quantize, quantized_share, store_float16
+
+        if self.options.precision == "float16":
+            yield "weights stored in float16", store_float16(graph)
+            return
+        inputs = self._network_inputs()
+        for rung in ladder(graph, inputs, self.progress):
+            self.progress(f"int8: {rung.name}", 0, 1)
+            quantized = quantize(graph, inputs, self.engine.name, rung.excluded)
+            yield "int8: {}, {} of {} layers".format(rung.name, *quantized_share(quantized)), quantized
+
+    def _network_inputs(self) -> list[NDArray[np.float32]]:
+        """The calibration images as the session prepares them, (1, 3, H, W) each."""
+        config = _core.read_config(self.package.core)
+        return [
+            _core.prepare(read_image(path), config.height, config.width, config.mean, config.std)[None]
+            for path in self.images.calibration
+        ]
+
+    def parts(self, graph: bytes, method: str) -> PackageParts:
+        """A package of this graph, its answers for the reference images those of the target engine."""
+        if self.options.refit is None:
+            parts = _taken_apart(self.package, graph)
+        else:
+            parts = refit(self.package, graph, self.options.refit, self.engine, self.options.threads, self.progress)
+        tolerance = INT8_TOLERANCE if self.options.precision == "int8" else RELATIVE_TOLERANCE
+        origin: dict[str, Any] = {"engine": self.engine.name, "precision": self.options.precision, "method": method}
+        origin |= {"from": self.package.id, "refitted": self.options.refit is not None}
+        parts = replace(parts, relative_tolerance=tolerance, manifest={**parts.manifest, "export": origin})
+        return replace(parts, parity=self._replayed(parts))
+
+    def _replayed(self, parts: PackageParts) -> tuple[_core.ParityItem, ...]:
+        references = _core.read_parity(self.package.core)["images"]
+        view = _core.Package.view(assemble(parts).bytes(), "the package being exported")
+        session = _core.Session(view, self.engine.resolve(self.options.threads))
+        items = []
+        for reference in references:
+            image, color = reference["image"], reference["color"]
+            result = session.run(image, color)
+            verdict = VERDICTS.index(result.decision)
+            items.append(
+                _core.ParityItem(image, color, result.score, verdict, session.patch_scores(), session.anomaly_map())
+            )
+        return tuple(items)
+
+    def attempt(self, method: str, parts: PackageParts) -> Attempt:
+        """The candidate judged on the target engine."""
+        path = self.folder / "candidate.onceover"
+        path.write_bytes(assemble(parts).bytes())
+        found = compare(self.original, self._judged(path, self.engine))
+        said = problems(found, LIMITS[self.options.precision])
+        return Attempt(method, path.stat().st_size, self._milliseconds([(path, self.engine)])[0], found, tuple(said))
+
+    def _milliseconds(self, runs: Sequence[tuple[Path, str | EngineOptions]]) -> list[float]:
+        """Median ms of a whole run of each package in its engine, all of them in turn."""
+        image = read_image(self.images.test.test[0].path)
+        inspectors = [Inspector.open(path, engine, self.options.threads) for path, engine in runs]
+        times: list[list[float]] = [[] for _ in runs]
+        for _ in range(LATENCY_ROUNDS):
+            for inspector, taken in zip(inspectors, times, strict=True):
+                taken.append(inspector.inspect(image, map_size=image.shape[:2]).timing.total_ms)
+        return [statistics.median(taken) for taken in times]
+
+    def float32_milliseconds(self) -> list[float]:
+        """Of the original, on the reference engine and on the target."""
+        path = Path(self.package.path)
+        return self._milliseconds([(path, HOME), (path, self.engine)])
+
+
+def export_package(
+    source: str | os.PathLike[str],
+    output: Path,
+    options: ExportOptions | None = None,
+    progress: Progress = no_progress,
+) -> ExportReport:
+    """Write `source` for another engine or precision to `output`, if it still inspects as before.
+
+    The reference is the package in float32 on ONNX Runtime. int8 climbs down a ladder, from every layer quantized to
+    ever fewer, and stops at the first that is accepted (export/acceptance.py). What is refused is not written, unless
+    forced; the report tells all attempts. Raises UsageError for images that are in the memory bank or on both sides,
+    InputError, EngineError, MissingExtraError, and what `export.package` raises.
+    """
+    options = options or ExportOptions()
+    if options.precision not in PRECISIONS:
+        raise UsageError(f"precision must be one of {', '.join(PRECISIONS)}, got {options.precision!r}")
+    package = open_package(source)
+    if package.manifest.get("export", {}).get("precision", "float32") != "float32":
+        raise InputError(f"{package.path}: is an export in reduced precision itself; give the package it was made from")
+    with tempfile.TemporaryDirectory() as scratch:
+        images = choose_images(package, options.calibration, options.test, Path(scratch), options.seed)
+        if options.precision == "int8" and not images.calibration:
+            raise UsageError("int8 needs --calibration DIR: normal images that are neither in the bank nor in the test")
+        job = _Export(package, options, images, progress, Path(scratch))
+        home, float32 = job.float32_milliseconds()
+        attempts: list[Attempt] = []
+        candidates: list[PackageParts] = []
+        for method, graph in job.graphs():
+            parts = job.parts(graph, method)
+            attempts.append(job.attempt(method, parts))
+            candidates.append(parts)
+            if not attempts[-1].problems:
+                break
+        if attempts[-1].problems:  # the best of them comes last
+            best = max(range(len(attempts)), key=lambda i: np.nan_to_num(attempts[i].comparison.spearman, nan=-1.0))
+            attempts.append(attempts.pop(best))
+            candidates.append(candidates.pop(best))
+        written = None
+        if not attempts[-1].problems or options.force:
+            written = export.package(_judged_parts(candidates[-1], attempts[-1], images), output, options.engine)
+    return ExportReport(
+        package=str(output),
+        package_id=written,
+        engine=EngineOptions.of(options.engine).name,
+        precision=options.precision,
+        refitted=options.refit is not None,
+        images=images.describe(),
+        original_bytes=os.stat(source).st_size,
+        home_milliseconds=home,
+        float32_milliseconds=float32,
+        attempts=tuple(attempts),
+        forced=bool(attempts[-1].problems) and options.force,
+    )
+
+
+def _judged_parts(parts: PackageParts, attempt: Attempt, images: JudgingImages) -> PackageParts:
+    """The package says how it was judged, and whether against advice."""
+    judged = {"images": images.describe(), **attempt.comparison.to_dict(), "problems": list(attempt.problems)}
+    origin = {**parts.manifest["export"], "accepted": not attempt.problems, "judged": judged}
+    return replace(parts, manifest={**parts.manifest, "export": origin})
+
+
+def _taken_apart(package: PackageFile, graph: bytes) -> PackageParts:
+    """The parts of a package, with another graph."""
+    core, names = package.core, {member.name for member in package.members}
+    stored = _core.read_calibration(core)
+    calibrated = stored["calibrated"]
+    return PackageParts(
+        graph=graph,
+        spec=read_graph_spec(graph, package.path),
+        blur_sigma=_core.read_config(core).blur_sigma,
+        state={name: core.array(name) for name in STATE if name in names},
+        calibration=Calibration(
+            false_alarm_rate=stored["false_alarm_rate"],
+            threshold=stored["threshold"] if calibrated else None,
+            map_threshold=stored["map_threshold"] if calibrated else None,
+            scores=stored["scores"],
+            map_maxima=stored["map_maxima"],
+            image_count=stored["image_count"],
+        ),
+        parity=(),
+        manifest=package.manifest,
+        bank_source=core.array("bank_source") if "bank_source" in names else None,
+    )
+
+
+__all__ = ["PRECISIONS", "Attempt", "ExportOptions", "ExportReport", "export_package"]

@@ -1,0 +1,122 @@
+"""A fitted package and another graph → the same fit again: the same images, options and seed, with the new features.
+
+The recommended way to change precision: the memory bank then holds what the new graph answers, and the threshold is
+calibrated on it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from onceover import _core
+from onceover.detectors import BankSize
+from onceover.detectors.detector import Progress, no_progress
+from onceover.errors import InputError
+from onceover.images import list_images
+from onceover.runtime.assemble import PackageParts
+from onceover.runtime.graph import read_graph_spec
+from onceover.runtime.package import PackageFile
+from onceover.runtime.session import EngineOptions
+from onceover.training.dataset import listed
+from onceover.training.fit import FitJob, FitOptions, FitPlan, file_hash
+
+
+def refit(
+    package: PackageFile,
+    graph: bytes,
+    directory: Path,
+    engine: str | EngineOptions = "onnxruntime",
+    threads: int = 1,
+    progress: Progress = no_progress,
+) -> PackageParts:
+    """Fit again on the images of the package, which are found below `directory` by their SHA-256, with `graph`.
+
+    Raises InputError when images are missing, or when the package does not say what it was fitted on.
+    """
+    data, detector = _section(package, "data"), _section(package, "detector")
+    bank, calibration = find_images(package, directory, progress)
+    spec = read_graph_spec(graph, package.path)
+    stored = _core.read_calibration(package.core)
+    rows = int(detector["bank_rows"])
+    plan = FitPlan(
+        bank_images=tuple(bank),
+        calibration_images=tuple(calibration),
+        calibration_groups=tuple(str(group) for group in data["calibration_groups"]),
+        false_alarm_rate=float(stored["false_alarm_rate"]) or 1.0 / (len(calibration) + 2),
+        patch_count=len(bank) * spec.grid_height * spec.grid_width,
+        embedding_dim=spec.embedding_dim,
+        bank_rows=rows,
+        copies=0,
+    )
+    options = FitOptions(
+        detector=str(detector["name"]),
+        coreset=str(detector["coreset"]),
+        bank=BankSize(rows=rows),
+        seed=int(package.manifest["seed"]),
+        blur_sigma=float(_core.read_config(package.core).blur_sigma),
+        engine=engine,
+        threads=threads,
+    )
+    names = dict(zip((*bank, *calibration), (*data["bank_images"], *data["calibration_images"]), strict=True))
+    return FitJob(graph, spec, plan, options, names, str(package.manifest["name"]), progress).run()
+
+
+def find_images(
+    package: PackageFile, directory: Path, progress: Progress = no_progress
+) -> tuple[list[Path], list[Path]]:
+    """The bank images and the calibration images of the package, in its order; InputError that names missing ones.
+
+    A file that stands twice in the package, as two copies of one image, is taken twice where there are two.
+    """
+    data = _section(package, "data")
+    found: dict[str, list[Path]] = {}
+    images = list_images(directory)
+    for i, path in enumerate(images):
+        found.setdefault(file_hash(path), []).append(path)
+        progress("looking for the training images", i + 1, len(images))
+    chosen, missing, taken = [], [], Counter[str]()
+    wanted = (*data["bank_sha256"], *data["calibration_sha256"])
+    for name, sha256 in zip((*data["bank_images"], *data["calibration_images"]), wanted, strict=True):
+        paths = found.get(sha256, [])
+        if not paths:
+            missing.append(str(name))
+        else:
+            chosen.append(paths[min(taken[sha256], len(paths) - 1)])
+            taken[sha256] += 1
+    if missing:
+        raise InputError(
+            f"{directory}: {len(missing)} of {len(wanted)} images that {package.path} was fitted on are not here "
+            f"(compared by SHA-256): {listed(missing)}; give the folder of the original images"
+        )
+    count = len(data["bank_sha256"])
+    return chosen[:count], chosen[count:]
+
+
+def used_images(package: PackageFile) -> tuple[set[str], set[str]]:
+    """SHA-256 of the images in the bank, and of those that calibrated; empty where the package does not say."""
+    data = package.manifest.get("data", {})
+    return set(_texts(data.get("bank_sha256"))), set(_texts(data.get("calibration_sha256")))
+
+
+def _texts(values: Any) -> Sequence[str]:
+    return [value for value in values if isinstance(value, str)] if isinstance(values, list) else []
+
+
+def _section(package: PackageFile, name: str) -> dict[str, Any]:
+    """A part of the manifest that `FitJob` wrote."""
+    needed = {
+        "data": {"bank_images", "bank_sha256", "calibration_images", "calibration_sha256", "calibration_groups"},
+        "detector": {"name", "coreset", "bank_rows"},
+    }[name]
+    section = package.manifest.get(name)
+    if not isinstance(section, dict) or not needed <= set(section):
+        raise InputError(
+            f"{package.path}: its manifest does not say what it was fitted on ({name}); fit it with this version first"
+        )
+    return section
+
+
+__all__ = ["find_images", "refit", "used_images"]

@@ -1,0 +1,131 @@
+// libFuzzer target of the package reader and of everything that reads members without an engine: config, calibration,
+// parity images (prepared for the network), memory bank and search index (searched). `make fuzz` runs it.
+//
+// Every byte of a package is hashed, so that a mutated one would not get far. Each input is tried as it is, and again
+// with its hashes made right, and again with what else a table of contents says about the end of the file made right.
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <vector>
+
+#include "base/error.h"
+#include "base/sha256.h"
+#include "image/anomaly_map.h"
+#include "image/prepare.h"
+#include "kernels/dispatch.h"
+#include "package/config.h"
+#include "package/reader.h"
+#include "package_samples.h"
+#include "scoring/search.h"
+#include "session/bank_members.h"
+
+namespace {
+
+using namespace onceover;
+using Bytes = std::vector<uint8_t>;
+
+constexpr size_t kMemoryLimit = size_t{256} << 20;  // of our buffers, as a device sets one
+constexpr size_t kLargestWork = size_t{1} << 18;    // pixels or multiplications: slower inputs find no more
+
+void must(bool holds, const char* what) {
+  if (holds) return;
+  std::fprintf(stderr, "fuzz_package: accepted, but %s\n", what);
+  std::abort();
+}
+
+void use_calibration(const Package& package) {
+  const Calibration calibration = read_calibration(package);
+  for (const float score : {-1.0f, 0.0f, 1e30f, std::nanf("")}) {
+    const double p_value = calibration.p_value(score);
+    must(p_value > 0 && p_value <= 1, "a p-value is not above 0 and at most 1");
+  }
+  must(!calibration.calibrated || std::isfinite(calibration.threshold), "a threshold is not finite");
+}
+
+// Prepares every reference image and draws its expected patch scores, as a session would.
+void use_parity(const Package& package, const Config& config) {
+  const Parity parity = read_parity(package, config);
+  const size_t pixels = size_t{config.preprocessing.height} * config.preprocessing.width;
+  if (pixels > kLargestWork) return;
+  Memory memory(heap_allocator(), kMemoryLimit);
+  Preparer preparer(config.preprocessing, memory);
+  Buffer<float> input(memory, 3 * pixels, "network input");
+  AnomalyMap map(config.grid_height, config.grid_width, config.preprocessing.height, config.preprocessing.width,
+                 config.blur_sigma, memory);
+  for (const ParityImage& image : parity.images) {
+    preparer.run(image.image, input.data());
+    for (const float value : input) must(std::isfinite(value), "a network input is not finite");
+    map.draw(image.patch_scores);
+  }
+}
+
+void use_bank(const Package& package, const Config& config) {
+  Memory memory(heap_allocator(), kMemoryLimit);
+  const MatrixView<const float> bank = memory_bank_of(package, config);
+  Buffer<uint8_t> own_index;
+  const SearchIndex index = index_of(package, bank, kernels(), memory, own_index);
+  if (bank.rows * bank.columns > kLargestWork) return;
+  constexpr size_t kNeighbors = 3;
+  const MatrixView<const float> queries(bank.data, bank.rows < 20 ? bank.rows : 20, bank.columns);
+  Buffer<uint8_t> scratch(memory, search_scratch_bytes(index, kNeighbors), "search scratch");
+  std::vector<float> distances(queries.rows * kNeighbors);
+  std::vector<uint32_t> rows(queries.rows * kNeighbors);
+  static const std::vector<const KernelTable*> tables = available_kernels();
+  for (const KernelTable* table : {tables.front(), tables.back()}) {  // this machine's best, and scalar
+    SearchStats stats;
+    search(index, queries, kNeighbors, distances.data(), rows.data(), *table, scratch.data(), stats);
+    for (const uint32_t row : rows) must(row < bank.rows || row == kNoRow, "a neighbor is no row of the bank");
+  }
+}
+
+// Each reader on its own: a damaged config must not hide the others.
+template <typename Read>
+void attempt(Read&& read) {
+  try {
+    read();
+  } catch (const Error&) {  // what is refused is refused by an Error; anything else ends the process
+  }
+}
+
+bool use(const Bytes& bytes) {
+  const samples::ExactCopy copy(bytes.data(), bytes.size());
+  std::shared_ptr<const Package> package;
+  attempt([&] { package = copy.view(); });
+  if (package == nullptr) return false;
+  Config config = samples::sample_config();
+  attempt([&] { config = read_config(*package); });
+  attempt([&] { use_calibration(*package); });
+  attempt([&] { use_parity(*package, config); });
+  attempt([&] { use_bank(*package, config); });
+  return true;
+}
+
+// The last member ends the file: what a mutation that inserts or removes bytes breaks first.
+void fit_to_size(samples::Forgery& forgery) {
+  FileHeader* header = forgery.header();
+  std::memcpy(header->magic, kMagic, sizeof kMagic);
+  header->file_bytes = forgery.bytes.size();
+  header->entry_bytes = sizeof(TableEntry);
+  TableEntry& last = *forgery.entry(header->member_count - 1);
+  if (last.offset >= forgery.bytes.size()) return;
+  last.size_bytes = last.dimensions[0] = forgery.bytes.size() - last.offset;
+  last.type = static_cast<uint32_t>(DataType::kBytes);
+  last.dimension_count = 1;
+}
+
+bool has_table(samples::Forgery& forgery) {
+  const uint32_t count = forgery.bytes.size() < sizeof(FileHeader) ? 0 : forgery.header()->member_count;
+  return count >= 1 && count <= kMaxMembers && forgery.id_offset() + sizeof(Digest) <= forgery.bytes.size();
+}
+
+}  // namespace
+
+extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
+  if (size == 0 || use(Bytes(data, data + size))) return 0;
+  samples::Forgery forgery;
+  forgery.bytes.assign(data, data + size);
+  if (!has_table(forgery) || use(forgery.sealed())) return 0;
+  fit_to_size(forgery);
+  use(forgery.sealed());
+  return 0;
+}

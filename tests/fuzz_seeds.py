@@ -1,0 +1,99 @@
+"""`python tests/fuzz_seeds.py FOLDER` writes the seed corpus of fuzz_package.cpp: small packages of every kind.
+
+They hold no graph worth the name, because the target runs no engine. The same bytes every time.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from onceover import _core
+
+HEIGHT, WIDTH, GRID = 16, 24, (2, 3)
+FORMATS: tuple[tuple[type[Any], tuple[int, ...], str], ...] = (
+    (np.uint8, (), "rgb"), (np.uint8, (3,), "rgb"), (np.uint8, (3,), "bgr"), (np.uint8, (4,), "rgb"),
+    (np.uint16, (), "rgb"), (np.uint16, (3,), "bgr"), (np.uint16, (4,), "bgr"),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Seed:
+    """One package. index: representation of the bank's search index, None for none. images: of the parity record."""
+
+    dims: int = 8
+    rows: int = 12
+    index: str | None = None
+    ranks: tuple[int, int] = (0, 0)
+    images: int = 1
+    calibrated: bool = True
+
+
+SEEDS = {
+    "plain": Seed(),
+    "uncalibrated": Seed(calibrated=False, images=0),
+    "every_pixel_format": Seed(images=len(FORMATS)),
+    "scan": Seed(index="scan"),
+    "rank": Seed(dims=60, rows=30, index="rank", ranks=(64, 64)),
+    "full": Seed(dims=9, rows=40, index="full"),
+}
+
+
+def config_of(seed: Seed) -> _core.Config:
+    return _core.Config(
+        height=HEIGHT, width=WIDTH, mean=(0.5, 0.4, 0.3), std=(0.25, 0.5, 0.2), grid_height=GRID[0],
+        grid_width=GRID[1], embedding_dim=seed.dims, blur_sigma=1.0,
+    )  # fmt: skip
+
+
+def parity_of(seed: Seed) -> bytes:
+    random = np.random.default_rng(2)
+    items = []
+    for kind, channels, color in FORMATS[: seed.images]:
+        image = random.integers(0, np.iinfo(kind).max, (9, 11, *channels), dtype=kind)
+        patch_scores = random.random(GRID, np.float32)
+        anomaly_map = random.random((HEIGHT, WIDTH), np.float32)
+        items.append(_core.ParityItem(image, color, 1.5, 1, patch_scores, anomaly_map))
+    return _core.parity_bytes(items, config_of(seed), 1e-4, 8)
+
+
+def calibration_of(seed: Seed) -> bytes:
+    scores = np.linspace(1, 3, 19, dtype=np.float32) if seed.calibrated else np.zeros(0, np.float32)
+    threshold = 3.0 if seed.calibrated else float("inf")
+    return _core.calibration_bytes(
+        calibrated=seed.calibrated, false_alarm_rate=0.05 if seed.calibrated else 0.0, threshold=threshold,
+        map_threshold=threshold, scores=scores, map_maxima=scores, image_count=len(scores),
+    )  # fmt: skip
+
+
+def seed_bytes(seed: Seed) -> bytes:
+    bank = np.random.default_rng(1).normal(size=(seed.rows, seed.dims)).astype(np.float32)
+    bank[-1] = bank[0]  # a copy, which an index lists
+    writer = _core.PackageWriter()
+    writer.add("config", config_of(seed).to_bytes())
+    writer.add("manifest.json", b'{"name": "seed"}', required=False)
+    writer.add("graph.onnx", b"no graph")
+    writer.add("calibration", calibration_of(seed))
+    writer.add("memory_bank", bank)
+    if seed.index is not None:
+        rank1, rank2 = seed.ranks
+        made = _core.MemoryBank(bank, representation=seed.index, rank1=rank1, rank2=rank2)
+        writer.add("bank_index", np.frombuffer(made.index_bytes(), np.uint8), required=False)
+    writer.add("parity", parity_of(seed))
+    return writer.bytes()
+
+
+def write_seeds(folder: Path) -> list[Path]:
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / name for name in SEEDS]
+    for path, seed in zip(paths, SEEDS.values(), strict=True):
+        path.write_bytes(seed_bytes(seed))
+    return paths
+
+
+if __name__ == "__main__":
+    write_seeds(Path(sys.argv[1]))

@@ -147,7 +147,7 @@ def test_a_mistyped_name_suggests_near_ones(work: Path, capsys: Capture, words: 
         (["evaluate", "tiny.onceover", "plate", "--resolution", "5"], "8 to 8192"),
         (["evaluate", "tiny.onceover", "plate", "--resolution", "²"], "neither 'mask' nor a number"),
         (["evaluate", "tiny.onceover", "plate", "--save", "sheet.gif"], "unknown picture format"),
-        (["export", "bone"], "invalid choice: 'bone'"),
+        (["export", "bone"], "export needs -o FILE"),
         (["demo", "--seed", "x"], "whole number from 0"),
     ],
 )

@@ -42,6 +42,7 @@ DETECTORS: Mapping[str, str] = {
 
 EXPORT_TARGETS: Mapping[str, str] = {
     "onnx": "onceover.export.to_onnx:export_backbone",
+    "plain_onnx": "onceover.export.to_plain_onnx:write_plain_onnx",
 }
 
 # Networks of the user's own, by the suffix of the file.

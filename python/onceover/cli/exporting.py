@@ -44,6 +44,10 @@ def run_export_package(options: argparse.Namespace, output: Output) -> int:
     from onceover.cli.commands import engine_options
     from onceover.export.repackage import ExportOptions, export_package
 
+    if options.to_onnx is not None:
+        return _export_plain(options, output)
+    if options.output is None:
+        raise UsageError("export needs -o FILE for a package, or --to-onnx FILE for a plain graph")
     check_target(options.output)
     settings = ExportOptions(
         engine=engine_options(options),
@@ -62,20 +66,40 @@ def run_export_package(options: argparse.Namespace, output: Output) -> int:
     return 0 if report.package_id else 1
 
 
+def _export_plain(options: argparse.Namespace, output: Output) -> int:
+    """For engines without our scorer: one ONNX file with the memory bank inside, and what to know as JSON."""
+    if options.output is not None or options.precision != "float32" or options.calibration or options.refit:
+        raise UsageError("--to-onnx writes the package as it is: without -o, --precision, --calibration, --refit")
+    write_plain_onnx = registry.load("export target", "plain_onnx", registry.EXPORT_TARGETS)
+    check_target(options.to_onnx)
+    with output.err.status(f"writing {escape(str(options.to_onnx))}"):
+        facts = write_plain_onnx(options.package, options.to_onnx, raw_pixels=options.raw_pixels)
+    size = options.to_onnx.stat().st_size
+    output.say(
+        f"[bold]{escape(str(options.to_onnx))}[/]: {size / 1e6:.1f} MB, memory bank inside, scores as the package's "
+        f"within 1e-3; how to use it: {escape(str(options.to_onnx.with_suffix('.json')))}"
+    )
+    output.object(facts)
+    return 0
+
+
 def show_export(report: ExportReport, output: Output) -> None:
     """What was tried, what it changes, and what became of it."""
     size = f"{report.original_bytes / 1e6:.2f}"
-    rows = [("original", size, number(report.home_milliseconds, 2), *[""] * 6)]
+    rows = [("ref", size, number(report.home_milliseconds, 2), *[""] * 6)]
     if report.engine != "onnxruntime":
         rows.append(("here", size, number(report.float32_milliseconds, 2), *[""] * 6))
-    output.say("original: float32 on onnxruntime" + (f"; here: float32 on {report.engine}" if len(rows) > 1 else ""))
+    output.say("ref: float32 on onnxruntime" + (f"; here: float32 on {report.engine}" if len(rows) > 1 else ""))
     for i, attempt in enumerate(report.attempts, start=1):
         output.say(f"{i}: {escape(attempt.method)}: {'; '.join(attempt.problems) or 'accepted'}")
         rows.append((str(i), f"{attempt.size_bytes / 1e6:.2f}", number(attempt.milliseconds, 2), *_changes(attempt)))
     output.table(
         f"{report.precision} on {report.engine}{', refitted' if report.refitted else ''}: {report.images}",
-        ("", "MB ", "ms p50 ", "score ± ", "Spearman ", "maps ", "flips ", "ΔAUROC ", "ΔAUPRO "),
+        ("", "MB ", "ms p50 ", "score ", "ρ ", "maps ", "flips ", "AUROC ", "AUPRO "),
         rows,
+    )
+    output.say(
+        "score: largest relative difference; ρ: Spearman's, of scores; maps: mean correlation; AUROC, AUPRO: change"
     )
     last = report.attempts[-1]
     if report.precision == "int8" and last.milliseconds >= report.float32_milliseconds:
@@ -92,11 +116,11 @@ def show_export(report: ExportReport, output: Output) -> None:
 def _changes(attempt: Attempt) -> tuple[str, ...]:
     found = attempt.comparison
     return (
-        f"{found.score_difference:.1e}",
-        number(found.spearman, 4),
-        number(found.map_correlation, 4),
+        f"{found.score_difference:.0e}",
+        number(found.spearman, 3),
+        number(found.map_correlation, 3),
         "n/a" if found.flips is None else f"{found.flips}/{found.images}",
-        *("n/a" if change != change else f"{change:+.4f}" for change in (found.image_auroc_change, found.aupro_change)),
+        *("n/a" if change != change else f"{change:+.3f}" for change in (found.image_auroc_change, found.aupro_change)),
     )
 
 

@@ -244,7 +244,11 @@ def _add_export(subparsers: Any) -> None:
         exporting.run_export_package,
     )
     export.add_argument("package", type=Path)
-    export.add_argument("-o", "--output", type=Path, required=True, help="the package to write")
+    export.add_argument("-o", "--output", type=Path, help="the package to write")
+    export.add_argument(
+        "--to-onnx", type=Path, metavar="FILE", help="instead: one plain .onnx with the memory bank inside, and a .json"
+    )
+    export.add_argument("--raw-pixels", action="store_true", help="with --to-onnx: takes uint8 pixels, not normalized")
     export.add_argument("--precision", choices=("float32", "float16", "int8"), default="float32")
     export.add_argument(
         "--calibration", type=Path, metavar="DIR", help="normal images, none of them in the bank: for int8"

@@ -27,6 +27,12 @@ class Detector(ABC):
         """embeddings: float32 (N·P, D), the patches of N images one after another, finite."""
 
     @abstractmethod
+    def refit(
+        self, embeddings: NDArray[np.float32], chosen: NDArray[np.int64], progress: Progress = no_progress
+    ) -> None:
+        """As `fit`, for other embeddings of the same patches, of which an earlier fit had `chosen` some."""
+
+    @abstractmethod
     def state(self) -> dict[str, NDArray[Any]]:
         """Package members by name. Raises NotFittedError before `fit`."""
 

@@ -86,16 +86,26 @@ class PatchCore(Detector):
         self._covering_radius: float | None = None
 
     def fit(self, embeddings: NDArray[np.float32], progress: Progress = no_progress) -> None:
-        if embeddings.ndim != 2 or embeddings.shape[0] == 0:
-            raise InputError(f"patchcore: embeddings must be (patches, dim) and not empty, got {embeddings.shape}")
-        _check_finite(embeddings)
+        _check(embeddings)
         count = self.bank.resolve(*embeddings.shape)
         rng = np.random.Generator(np.random.PCG64(self.seed))
         if self.coreset == "random":
             chosen = np.sort(rng.choice(len(embeddings), size=count, replace=False))
         else:
             chosen = self._greedy(embeddings, count, rng, progress)
-        self._chosen = np.asarray(chosen, dtype=np.int64)
+        self._keep(embeddings, np.asarray(chosen, dtype=np.int64), progress)
+
+    def refit(
+        self, embeddings: NDArray[np.float32], chosen: NDArray[np.int64], progress: Progress = no_progress
+    ) -> None:
+        """The bank of an earlier fit with new embeddings of the same patches; another choice would move scores, too."""
+        _check(embeddings)
+        if len(chosen) == 0 or chosen.min() < 0 or chosen.max() >= len(embeddings):
+            raise InputError(f"patchcore: chosen patches must be 0 to {len(embeddings) - 1}, and some")
+        self._keep(embeddings, chosen, progress)
+
+    def _keep(self, embeddings: NDArray[np.float32], chosen: NDArray[np.int64], progress: Progress) -> None:
+        self._chosen = chosen
         self._rows = np.ascontiguousarray(embeddings[self._chosen])
         self._bank = _core.MemoryBank(
             self._rows,
@@ -169,8 +179,13 @@ def _held_out(embeddings: NDArray[np.float32], chosen: NDArray[np.int64]) -> NDA
     return np.ascontiguousarray(embeddings[left[(starts[:, None] + np.arange(_SAMPLE_RUN)).ravel()]])
 
 
-def _check_finite(embeddings: NDArray[np.float32]) -> None:
-    """In blocks, because a mask of all values would be a quarter of their memory."""
+def _check(embeddings: NDArray[np.float32]) -> None:
+    """InputError unless (patches, dim), not empty and finite.
+
+    In blocks, because a mask of all values would be a quarter of their memory.
+    """
+    if embeddings.ndim != 2 or embeddings.shape[0] == 0:
+        raise InputError(f"patchcore: embeddings must be (patches, dim) and not empty, got {embeddings.shape}")
     for start in range(0, len(embeddings), _ROWS_PER_CHECK):
         finite = np.isfinite(embeddings[start : start + _ROWS_PER_CHECK]).all(axis=1)
         if not finite.all():

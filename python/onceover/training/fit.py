@@ -167,7 +167,10 @@ def fit(
 
 
 class FitJob:
-    """One fit: what its steps share. names: what the manifest calls the images."""
+    """One fit: what its steps share. names: what the manifest calls the images.
+
+    chosen: patches of an earlier fit that make the bank again; None: the detector chooses.
+    """
 
     def __init__(
         self,
@@ -178,7 +181,9 @@ class FitJob:
         names: Mapping[Path, str],
         product: str,
         progress: Progress,
+        chosen: NDArray[np.int64] | None = None,
     ) -> None:
+        self.chosen = chosen
         self.graph, self.spec, self.plan = graph, spec, plan
         self.options, self.names, self.product = options, names, product
         self.progress = progress
@@ -187,7 +192,10 @@ class FitJob:
 
     def run(self) -> PackageParts:
         embeddings, hashes = self._embed_bank_images()
-        self.detector.fit(embeddings, self.progress)
+        if self.chosen is None:
+            self.detector.fit(embeddings, self.progress)
+        else:
+            self.detector.refit(embeddings, self.chosen, self.progress)
         del embeddings
         parts = PackageParts(
             graph=self.graph,

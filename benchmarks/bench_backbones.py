@@ -39,7 +39,7 @@ from onceover.backbones.folding import folded
 from onceover.backbones.patch_embedding import PatchEmbedding
 from onceover.export.to_onnx import INPUT_NAME, OPSET, export_module
 
-ENGINES = ("onnxruntime", "openvino")
+ENGINES = {"onnxruntime": "ORT", "openvino": "OV"}
 GRAPHS = Path(__file__).resolve().parents[1] / "build" / "bench_graphs"
 YARDSTICK = "mobilenetv2_w100"
 SAME_AS_ANOTHER = {"mobilenetv2_050"}  # mobilenetv2_w050 with other normalization
@@ -143,8 +143,9 @@ def table_of_all(names: Sequence[str], size: int, rounds: int) -> list[dict[str,
         row["window"] = best_window(size, size) if has_windows(name) else None
         for engine in ENGINES:
             cpu, wall = times[path, engine]
-            row |= {f"{engine} ms": round(cpu, 1), f"{engine} wall ms": round(wall, 1)}
-            row[f"{engine} / MobileNetV2"] = round(cpu / times[paths[YARDSTICK], engine][0], 2)
+            short = ENGINES[engine]
+            row |= {f"{short} ms": round(cpu, 1), f"{short} wall": round(wall, 1)}
+            row[f"{short} / MNv2"] = round(cpu / times[paths[YARDSTICK], engine][0], 2)
         rows.append(row)
     return rows
 
@@ -160,9 +161,9 @@ def beside_plain(size: int, rounds: int) -> list[dict[str, Any]]:
         for label, path in graphs.items():
             found = {engine: times[path, engine][0] for engine in ENGINES}
             row = {"backbone": name, "graph": label}
-            row |= {f"{engine} ms": round(found[engine], 1) for engine in ENGINES}
-            row |= {f"{engine} times faster": round(start[engine] / found[engine], 2) for engine in ENGINES}
-            row["better engine, times faster"] = round(min(start.values()) / min(found.values()), 2)
+            row |= {f"{short} ms": round(found[engine], 1) for engine, short in ENGINES.items()}
+            row |= {f"{short} ×": round(start[engine] / found[engine], 2) for engine, short in ENGINES.items()}
+            row["better engine ×"] = round(min(start.values()) / min(found.values()), 2)
             rows.append(row)
     return rows
 

@@ -48,7 +48,7 @@ class JudgingImages:
 
 
 def choose_images(
-    package: PackageFile, calibration: Path | None, test: Path | None, folder: Path, seed: int = 0
+    package: PackageFile, calibration: Path | None, test: Path | Dataset | None, folder: Path, seed: int = 0
 ) -> JudgingImages:
     """calibration: a folder of normal images, or a data set, whose normal train and validation images are taken.
 
@@ -68,7 +68,7 @@ def choose_images(
         raise InputError(f"{calibration}: all {len(normal)} images are in the memory bank; give other normal images")
     drawn = False
     if test is not None:
-        judged = _as_dataset(test)
+        judged = test if isinstance(test, Dataset) else _as_dataset(test)
     elif own_test is not None:
         judged = own_test
     else:

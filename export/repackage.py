@@ -24,8 +24,9 @@ from onceover.runtime.graph import read_graph_spec
 from onceover.runtime.inspector import Inspector
 from onceover.runtime.package import PackageFile, open_package
 from onceover.runtime.session import EngineOptions
+from onceover.training.dataset import Dataset
 from onceover.training.refit import refit
-from onceover.types import Calibration
+from onceover.types import Calibration, Image
 
 Precision = Literal["float32", "float16", "int8"]
 PRECISIONS: tuple[Precision, ...] = ("float32", "float16", "int8")
@@ -47,7 +48,7 @@ class ExportOptions:
     engine: str | EngineOptions = HOME
     precision: Precision = "float32"
     calibration: Path | None = None
-    test: Path | None = None
+    test: Path | Dataset | None = None
     refit: Path | None = None
     threads: int = 1
     force: bool = False
@@ -163,22 +164,27 @@ class _Export:
         path.write_bytes(assemble(parts).bytes())
         found = compare(self.original, self._judged(path, self.engine))
         said = problems(found, LIMITS[self.options.precision])
-        return Attempt(method, path.stat().st_size, self._milliseconds([(path, self.engine)])[0], found, tuple(said))
-
-    def _milliseconds(self, runs: Sequence[tuple[Path, str | EngineOptions]]) -> list[float]:
-        """Median ms of a whole run of each package in its engine, all of them in turn."""
-        image = read_image(self.images.test.test[0].path)
-        inspectors = [Inspector.open(path, engine, self.options.threads) for path, engine in runs]
-        times: list[list[float]] = [[] for _ in runs]
-        for _ in range(LATENCY_ROUNDS):
-            for inspector, taken in zip(inspectors, times, strict=True):
-                taken.append(inspector.inspect(image, map_size=image.shape[:2]).timing.total_ms)
-        return [statistics.median(taken) for taken in times]
+        return Attempt(method, path.stat().st_size, self._milliseconds((path, self.engine))[0], found, tuple(said))
 
     def float32_milliseconds(self) -> list[float]:
         """Of the original, on the reference engine and on the target."""
         path = Path(self.package.path)
-        return self._milliseconds([(path, HOME), (path, self.engine)])
+        return self._milliseconds((path, HOME), (path, self.engine))
+
+    def _milliseconds(self, *runs: tuple[Path, str | EngineOptions]) -> list[float]:
+        return median_milliseconds(runs, read_image(self.images.test.test[0].path), self.options.threads)
+
+
+def median_milliseconds(
+    runs: Sequence[tuple[Path, str | EngineOptions]], image: Image, threads: int = 1
+) -> list[float]:
+    """Of a whole run of each package in its engine on one image, all of them in turn, LATENCY_ROUNDS times."""
+    inspectors = [Inspector.open(path, engine, threads) for path, engine in runs]
+    times: list[list[float]] = [[] for _ in runs]
+    for _ in range(LATENCY_ROUNDS):
+        for inspector, taken in zip(inspectors, times, strict=True):
+            taken.append(inspector.inspect(image, map_size=image.shape[:2]).timing.total_ms)
+    return [statistics.median(taken) for taken in times]
 
 
 def export_package(
@@ -267,4 +273,4 @@ def _taken_apart(package: PackageFile, graph: bytes) -> PackageParts:
     )
 
 
-__all__ = ["PRECISIONS", "Attempt", "ExportOptions", "ExportReport", "export_package"]
+__all__ = ["PRECISIONS", "Attempt", "ExportOptions", "ExportReport", "export_package", "median_milliseconds"]

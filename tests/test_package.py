@@ -87,7 +87,7 @@ def test_the_id_is_the_hash_of_everything_before_it(package_bytes: bytes) -> Non
     package = _core.Package.view(package_bytes)
     assert package.id == hashlib.sha256(package_bytes[:directory]).hexdigest()
     assert package_bytes[directory : directory + 32].hex() == package.id
-    assert package.version == (0, 2)
+    assert package.version == (1, 0)
 
 
 def test_describe_names_the_package_and_every_member(tmp_path: Path) -> None:
@@ -184,9 +184,9 @@ def test_an_unknown_required_member_is_refused_by_name(package_bytes: bytes) -> 
 
 
 def test_another_major_version_is_unsupported_and_a_newer_minor_is_not(package_bytes: bytes) -> None:
-    with pytest.raises(UnsupportedPackageError, match=r"package format 1\.2, this version reads 0\.x"):
-        _core.Package.view(forge(package_bytes, 8, b"\1"))
-    assert _core.Package.view(forge(package_bytes, 10, b"\7")).version == (0, 7)
+    with pytest.raises(UnsupportedPackageError, match=r"package format 2\.0, this version reads 1\.x"):
+        _core.Package.view(forge(package_bytes, 8, b"\2"))
+    assert _core.Package.view(forge(package_bytes, 10, b"\7")).version == (1, 7)
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,9 @@
     python benchmarks/bench_export.py --weights mobilenetv2.safetensors
 
 MobileNetV2 with real weights, EMO-1M and TinyViT-5M with random ones (for want of any), their batch norms with the
-statistics of drawn textures: features of little use, but the same arithmetic. Every export is judged against the package in float32 on ONNX Runtime; ms are medians of whole runs
-(prepare, network, score, map) with a memory bank of 1,000 rows, on one thread and on two.
+statistics of drawn textures: features of little use, but the same arithmetic. Every export is judged against the
+package in float32 on ONNX Runtime; ms are medians of whole runs (prepare, network, score, map) with a memory bank of
+1,000 rows, on one thread and on two.
 """
 
 from __future__ import annotations

@@ -121,7 +121,7 @@ class _Export:
         inputs = self._network_inputs()
         for rung in ladder(graph, inputs, self.progress):
             self.progress(f"int8: {rung.name}", 0, 1)
-            quantized = quantize(graph, inputs, self.engine.name, rung.excluded)
+            quantized = quantize(graph, inputs, self.engine.name, rung.excluded, self.folder / "ranges.json")
             yield "int8: {}, {} of {} layers".format(rung.name, *quantized_share(quantized)), quantized
 
     def _network_inputs(self) -> list[NDArray[np.float32]]:

@@ -9,6 +9,7 @@ that anomalies cause.
 from __future__ import annotations
 
 import contextlib
+import inspect
 import io
 import logging
 import os
@@ -16,6 +17,7 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -53,8 +55,13 @@ def named(graph: bytes) -> bytes:
     return content
 
 
-def quantize(graph: bytes, images: Sequence[Tensor], engine: str, excluded: Sequence[str] = ()) -> bytes:
+def quantize(
+    graph: bytes, images: Sequence[Tensor], engine: str, excluded: Sequence[str] = (), ranges: Path | None = None
+) -> bytes:
     """The graph in int8, for an engine; `images` (1, 3, H, W), normalized, calibrate its activations.
+
+    ranges: a file that keeps what ONNX Runtime measured of them, so that another call with the same graph and images
+    need not do it again; made by the first call.
 
     The metadata of the graph is kept; the same images in the same order give the same bytes. Raises MissingExtraError
     without NNCF where it is needed, InputError for no images or a graph that already is in int8, EngineError where a
@@ -66,9 +73,11 @@ def quantize(graph: bytes, images: Sequence[Tensor], engine: str, excluded: Sequ
     if QUANTIZED_TYPES & {node.op_type for node in model.graph.node}:
         raise InputError("the graph already is in int8; quantize the float32 package it was made from")
     metadata = [(entry.key, entry.value) for entry in model.metadata_props]
-    method = _by_nncf if engine == "openvino" else _by_onnxruntime
     with _quietly():
-        quantized = method(model, images, list(excluded))
+        if engine == "openvino":
+            quantized = _by_nncf(model, images, list(excluded))
+        else:
+            quantized = _by_onnxruntime(model, images, list(excluded), None, ranges)
     del quantized.metadata_props[:]
     onnx.helper.set_model_props(quantized, dict(metadata))
     _make_deterministic(quantized)
@@ -76,9 +85,14 @@ def quantize(graph: bytes, images: Sequence[Tensor], engine: str, excluded: Sequ
     return content
 
 
-def _by_onnxruntime(model: Any, images: Sequence[Tensor], excluded: list[str], only: list[str] | None = None) -> Any:
+def _by_onnxruntime(
+    model: Any, images: Sequence[Tensor], excluded: list[str], only: list[str] | None, ranges: Path | None
+) -> Any:
     """Activations uint8, weights int8: what its kernels for x86 and ARM take without conversion."""
     from onnxruntime import quantization
+
+    keeps_ranges = "calibration_cache_path" in inspect.signature(quantization.quantize_static).parameters
+    kept = {"calibration_cache_path": ranges} if ranges is not None and keeps_ranges else {}
 
     class Reader(quantization.CalibrationDataReader):  # type: ignore[misc]
         def __init__(self) -> None:
@@ -102,6 +116,7 @@ def _by_onnxruntime(model: Any, images: Sequence[Tensor], excluded: list[str], o
                 nodes_to_exclude=excluded,
                 nodes_to_quantize=only,
                 calibrate_method=quantization.CalibrationMethod.MinMax,
+                **kept,
             )
         except Exception as error:  # it raises whatever its parts raise
             raise EngineError(f"ONNX Runtime cannot quantize the graph: {error}") from error
@@ -178,12 +193,14 @@ def by_sensitivity(graph: bytes, images: Sequence[Tensor], progress: Callable[[s
     name = onnx.load_from_string(content).graph.input[0].name
     expected = [run_graph(content, {name: image}, [OUTPUT_NAME])[0] for image in images]
     errors = {}
-    for i, layer in enumerate(layers):
-        with _quietly():
-            alone = _by_onnxruntime(onnx.load_from_string(content), images, [], [layer]).SerializeToString()
-        answers = [run_graph(alone, {name: image}, [OUTPUT_NAME])[0] for image in images]
-        errors[layer] = max(_relative(a, e) for a, e in zip(answers, expected, strict=True))
-        progress("sensitivity of layers", i + 1, len(layers))
+    with tempfile.TemporaryDirectory() as folder:
+        for i, layer in enumerate(layers):
+            with _quietly():
+                model = _by_onnxruntime(onnx.load_from_string(content), images, [], [layer], Path(folder, "ranges"))
+            alone = model.SerializeToString()
+            answers = [run_graph(alone, {name: image}, [OUTPUT_NAME])[0] for image in images]
+            errors[layer] = max(_relative(a, e) for a, e in zip(answers, expected, strict=True))
+            progress("sensitivity of layers", i + 1, len(layers))
     return sorted(layers, key=lambda layer: (-errors[layer], layer))
 
 

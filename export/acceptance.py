@@ -24,6 +24,7 @@ from onceover.types import Verdict
 
 MAP_SIDE = 128  # maps are compared on a grid of at most so many rows and columns
 TOP_SHARE = 0.01  # of a map's pixels: where an operator looks
+MIN_ORDERED = 3  # images; two are in order or not, by chance
 
 
 @dataclass(frozen=True)
@@ -140,7 +141,9 @@ def problems(found: Comparison, limits: Limits) -> list[str]:
     said = []
     if limits.score_difference is not None and not found.score_difference < limits.score_difference:
         said.append(f"scores differ by up to {found.score_difference:.1e}, allowed {limits.score_difference:.0e}")
-    if found.images > 2 and not found.spearman >= limits.spearman:  # also true for NaN
+    if found.images < MIN_ORDERED and limits.score_difference is None:
+        said.append(f"{found.images} images are too few to judge by their order, needed {MIN_ORDERED}")
+    if found.images >= MIN_ORDERED and not found.spearman >= limits.spearman:  # also true for NaN
         said.append(f"Spearman correlation of scores {found.spearman:.4f}, needed {limits.spearman}")
     if limits.flips is not None and found.flips is not None and found.flips > limits.flips:
         said.append(f"{found.flips} verdicts differ, allowed {limits.flips}")
@@ -152,7 +155,7 @@ def problems(found: Comparison, limits: Limits) -> list[str]:
 
 def spearman(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
     """Rank correlation, ties with their mean rank; NaN below three values or where one side is constant."""
-    return pearson(_ranks(a), _ranks(b)) if len(a) > 2 else math.nan
+    return pearson(_ranks(a), _ranks(b)) if len(a) >= MIN_ORDERED else math.nan
 
 
 def _ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -166,11 +169,10 @@ def _ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
 def pearson(a: NDArray[Any], b: NDArray[Any]) -> float:
     """1 for two equal constants, NaN where only one is constant."""
     x, y = a.ravel().astype(np.float64), b.ravel().astype(np.float64)
+    if np.ptp(x) == 0 or np.ptp(y) == 0:  # the mean of a constant may differ from it by a rounding
+        return 1.0 if np.array_equal(x, y) else math.nan
     x, y = x - x.mean(), y - y.mean()
-    size = float(np.sqrt((x * x).sum() * (y * y).sum()))
-    if size == 0:
-        return 1.0 if np.array_equal(a, b) else math.nan
-    return float((x * y).sum() / size)
+    return float((x * y).sum() / np.sqrt((x * x).sum() * (y * y).sum()))
 
 
 def top_overlap(a: NDArray[Any], b: NDArray[Any]) -> float:

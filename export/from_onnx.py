@@ -23,6 +23,7 @@ from onceover.backbones.patch_embedding import join_stages
 from onceover.backbones.weights import WeightsCard
 from onceover.errors import EngineError, InputError, UsageError
 from onceover.export.graph_cleaning import clean, inputs_of
+from onceover.export.run_graph import run_graph
 from onceover.export.taps import Tap, check_names, finest_first, last_of_each_stride, read_tap
 from onceover.export.to_onnx import (
     INPUT_NAME,
@@ -31,7 +32,6 @@ from onceover.export.to_onnx import (
     check_parity,
     describe,
     export_module,
-    run_graph,
     with_metadata,
 )
 

@@ -29,14 +29,14 @@ def _drop_empty_pads(body: Any) -> None:
     from onnx import numpy_helper
 
     constants = {tensor.name: tensor for tensor in body.initializer}
-    outputs = {value.name for value in body.output}
+    needed = {value.name for value in body.output} | {name for node in body.node for name in _read_inside(node)}
     renamed: dict[str, str] = {}
     kept = []
     for node in body.node:
         for i, name in enumerate(node.input):
             node.input[i] = renamed.get(name, name)
         pads = constants.get(node.input[1]) if node.op_type == "Pad" and len(node.input) > 1 else None
-        if pads is not None and node.output[0] not in outputs and not np.any(numpy_helper.to_array(pads)):
+        if pads is not None and node.output[0] not in needed and not np.any(numpy_helper.to_array(pads)):
             renamed[node.output[0]] = node.input[0]
         else:
             kept.append(node)
@@ -53,7 +53,11 @@ def _drop_unused_constants(body: Any) -> None:
 
 def inputs_of(node: Any) -> set[str]:
     """Every value a node reads, also inside the branches and loops that are its attributes."""
-    names = set(node.input) - {""}
+    return (set(node.input) - {""}) | _read_inside(node)
+
+
+def _read_inside(node: Any) -> set[str]:
+    names: set[str] = set()
     for attribute in node.attribute:
         for branch in (attribute.g, *attribute.graphs):
             names |= {name for inner in branch.node for name in inputs_of(inner)}

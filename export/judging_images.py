@@ -63,7 +63,8 @@ def choose_images(
         return JudgingImages((), _references(package, folder), drawn=False)
     normal, own_test = ([], None) if calibration is None else _normal_images(calibration)
     hashes = {path: file_hash(path) for path in normal}
-    unused = [path for path in normal if hashes[path] not in bank]
+    originals = {hashes[path]: path for path in reversed(normal)}  # the first of copies stands for all of them
+    unused = [path for path in normal if hashes[path] not in bank and originals[hashes[path]] is path]
     if calibration is not None and not unused:
         raise InputError(f"{calibration}: all {len(normal)} images are in the memory bank; give other normal images")
     drawn = False
@@ -75,7 +76,8 @@ def choose_images(
         calibrating, judging = _halves(unused, calibration)
         unused, judged, drawn = calibrating, with_drawn_defects(judging, folder, seed), True
     _check(judged, bank, {hashes[path] for path in unused}, package)
-    return JudgingImages(tuple(unused[:: max(1, len(unused) // MAX_CALIBRATION)][:MAX_CALIBRATION]), judged, drawn)
+    step = max(1, -(-len(unused) // MAX_CALIBRATION))  # from all of the folder: light changes in the order of names
+    return JudgingImages(tuple(unused[::step]), judged, drawn)
 
 
 def _normal_images(directory: Path) -> tuple[list[Path], Dataset | None]:
@@ -154,17 +156,22 @@ def draw_defect(rng: np.random.Generator, image: Image) -> tuple[Image, NDArray[
     kind = int(rng.integers(3))
     if kind == 0:
         steps = rng.normal(0, size / 2, (6, 2)).cumsum(axis=0) + np.array([x, y])
+        steps[0] = x, y  # at least this is inside
         cv2.polylines(mask, [np.round(steps).astype(np.int32)], False, 1, thickness=max(1, size // 5))
     else:
         axes = (int(rng.integers(size // 2, size + 1)), int(rng.integers(size // 2, size + 1)))
         cv2.ellipse(mask, (x, y), axes, float(rng.uniform(0, 180)), 0, 360, 1, -1)
     inside = mask.astype(np.bool_)
-    damaged = image.copy()
+    damaged, shade = image.copy(), float(rng.uniform(0.3, 0.6))
     if kind == 2:
         damaged[inside] = np.roll(image, (height // 3, width // 3), axis=(0, 1))[::-1][inside]
-    else:
-        damaged[inside] = (image[inside] * float(rng.uniform(0.3, 0.6))).astype(image.dtype)
-    return damaged, inside
+    if np.array_equal(damaged, image):  # also where a patch of one color has been moved within that color
+        full = float(np.iinfo(image.dtype).max)
+        dark = image[inside].mean() < full / 4  # what is black cannot be darkened
+        pixels = image[inside].astype(np.float64)
+        damaged[inside] = np.rint(full - (full - pixels) * shade if dark else pixels * shade).astype(image.dtype)
+    changed = damaged != image
+    return damaged, changed if changed.ndim == 2 else changed.any(axis=2)
 
 
 __all__ = ["JudgingImages", "choose_images", "draw_defect", "with_drawn_defects"]

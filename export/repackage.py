@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from onceover import _core, export
 from onceover.detectors.detector import Progress, no_progress
-from onceover.errors import InputError, UsageError
+from onceover.errors import InputError, UsageError, missing_extra
 from onceover.export.acceptance import LIMITS, Comparison, Judged, compare, judge, problems
 from onceover.export.judging_images import JudgingImages, choose_images
 from onceover.images import read_image
@@ -57,11 +57,15 @@ class ExportOptions:
 
 @dataclass(frozen=True)
 class Attempt:
-    """One candidate. method: how its graph was made. milliseconds: median of whole runs. problems: why not."""
+    """One candidate. method: how its graph was made. problems: why not.
+
+    milliseconds: median of whole runs; float32_milliseconds: of the original in the same engine, in turn with it.
+    """
 
     method: str
     size_bytes: int
     milliseconds: float
+    float32_milliseconds: float
     comparison: Comparison
     problems: tuple[str, ...]
 
@@ -86,6 +90,11 @@ class ExportReport:
     def accepted(self) -> bool:
         """Whether the last attempt keeps what it must."""
         return bool(self.attempts) and not self.attempts[-1].problems
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON: NaN becomes null."""
+        attempts = [{**vars(attempt), "comparison": attempt.comparison.to_dict()} for attempt in self.attempts]
+        return {**vars(self), "attempts": attempts, "accepted": self.accepted}
 
 
 @dataclass
@@ -113,8 +122,10 @@ class _Export:
         if self.options.precision == "float32":
             yield "the same graph", graph
             return
-        from onceover.export.to_int8 import ladder, quantize, quantized_share, store_float16
-
+        try:
+            from onceover.export.to_int8 import ladder, quantize, quantized_share, store_float16
+        except ModuleNotFoundError as error:
+            raise missing_extra(error.name or "onnx", "int8", f"the precision {self.options.precision}") from error
         if self.options.precision == "float16":
             yield "weights stored in float16", store_float16(graph)
             return
@@ -164,7 +175,8 @@ class _Export:
         path.write_bytes(assemble(parts).bytes())
         found = compare(self.original, self._judged(path, self.engine))
         said = problems(found, LIMITS[self.options.precision])
-        return Attempt(method, path.stat().st_size, self._milliseconds((path, self.engine))[0], found, tuple(said))
+        candidate, float32 = self._milliseconds((path, self.engine), (Path(self.package.path), self.engine))
+        return Attempt(method, path.stat().st_size, candidate, float32, found, tuple(said))
 
     def float32_milliseconds(self) -> list[float]:
         """Of the original, on the reference engine and on the target."""
@@ -193,7 +205,7 @@ def export_package(
     options: ExportOptions | None = None,
     progress: Progress = no_progress,
 ) -> ExportReport:
-    """Write `source` for another engine or precision to `output`, if it still inspects as before.
+    """Write `source` for another engine or precision to `output`, another file, if it still inspects as before.
 
     The reference is the package in float32 on ONNX Runtime. int8 climbs down a ladder, from every layer quantized to
     ever fewer, and stops at the first that is accepted (export/acceptance.py). What is refused is not written, unless
@@ -203,8 +215,11 @@ def export_package(
     options = options or ExportOptions()
     if options.precision not in PRECISIONS:
         raise UsageError(f"precision must be one of {', '.join(PRECISIONS)}, got {options.precision!r}")
+    if output.exists() and output.samefile(source):
+        raise UsageError(f"{output}: is the package itself, which the export is compared with; give another name")
     package = open_package(source)
-    if package.manifest.get("export", {}).get("precision", "float32") != "float32":
+    origin = package.manifest.get("export")
+    if isinstance(origin, dict) and origin.get("precision", "float32") != "float32":
         raise InputError(f"{package.path}: is an export in reduced precision itself; give the package it was made from")
     with tempfile.TemporaryDirectory() as scratch:
         images = choose_images(package, options.calibration, options.test, Path(scratch), options.seed)
@@ -244,7 +259,7 @@ def export_package(
 
 def _judged_parts(parts: PackageParts, attempt: Attempt, images: JudgingImages) -> PackageParts:
     """The package says how it was judged, and whether against advice."""
-    judged = {"images": images.describe(), **attempt.comparison.to_dict(), "problems": list(attempt.problems)}
+    judged = {**attempt.comparison.to_dict(), "on": images.describe(), "problems": list(attempt.problems)}
     origin = {**parts.manifest["export"], "accepted": not attempt.problems, "judged": judged}
     return replace(parts, manifest={**parts.manifest, "export": origin})
 

@@ -26,11 +26,14 @@ from numpy.typing import NDArray
 from onnx import numpy_helper, shape_inference
 
 from onceover.errors import EngineError, InputError, missing_extra
-from onceover.export.graph_cleaning import inputs_of
+from onceover.export.run_graph import run_graph
 
 Tensor = NDArray[np.float32]
 PRODUCTS = ("Conv", "MatMul", "Gemm")
+# Where eight bits between the layers cost most; a plain CNN has none of them and is faster with its sums in int8.
+CURVED = {"Softmax", "LayerNormalization", "Gelu", "Erf", "Sigmoid", "Mul"}
 QUANTIZED_TYPES = {"QuantizeLinear", "DequantizeLinear"}
+MOVES = {"Flatten", "Identity", "Reshape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze"}  # compute nothing
 SENSITIVITY_IMAGES = 4
 FLOAT16_MINIMUM = 64  # smaller tensors, biases and shapes among them, are not worth a node of their own
 
@@ -155,50 +158,54 @@ def _make_deterministic(model: Any) -> None:
 
 
 def ladder(graph: bytes, images: Sequence[Tensor], progress: Callable[[str, int, int], None]) -> Iterator[Rung]:
-    """What to try, from all layers in int8 to ever fewer; a rung that would change nothing is left out.
+    """What to try, from all layers in int8 to ever fewer; a rung that changes nothing or leaves none is left out.
 
     The last two need the sensitivity of every layer, which is measured when they are asked for.
     """
     model = onnx.load_from_string(named(graph))
     shapes = _shapes(model)
     nodes = list(model.graph.node)
-    first = next((node.name for node in nodes if node.op_type in PRODUCTS), "")
+    layers = [node.name for node in nodes if node.op_type in PRODUCTS]
     gates = {
         node.name for node in nodes if node.op_type == "Conv" and tuple(shapes.get(node.output[0], ())[2:]) == (1, 1)
     }
     constants = {tensor.name for tensor in model.graph.initializer}
+    constants |= {name for node in nodes if node.op_type == "Constant" for name in node.output}
     attention = {
         node.name
         for node in nodes
         if node.op_type == "Softmax" or (node.op_type == "MatMul" and not constants & set(node.input))
     }
     excluded: set[str] = set()
-    yield Rung("every layer", ())
-    for name, more in (("all but the first layer and gates", {first} | gates), ("and attention", attention)):
-        if more - excluded:
-            excluded |= more
+
+    def without(name: str, more: set[str]) -> Iterator[Rung]:
+        if more - excluded and set(layers) - excluded - more:
+            excluded.update(more)
             yield Rung(name, tuple(sorted(excluded)))
+
+    yield Rung("every layer", ())
+    if CURVED & {node.op_type for node in nodes}:
+        yield from without("nothing between the layers", {node.name for node in nodes} - set(layers) | attention)
+    yield from without("but the first layer and gates", {*layers[:1]} | gates)
     order = by_sensitivity(graph, images[:SENSITIVITY_IMAGES], progress)
-    for share, name in ((4, "and the most fragile quarter"), (2, "and the most fragile half")):
-        excluded |= set(order[: len(order) // share])
-        yield Rung(name, tuple(sorted(excluded)))
+    yield from without("and the most fragile quarter", set(order[: len(order) // 4]))
+    yield from without("and the most fragile half", set(order[: len(order) // 2]))
 
 
 def by_sensitivity(graph: bytes, images: Sequence[Tensor], progress: Callable[[str, int, int], None]) -> list[str]:
     """The layers, most fragile first: the relative error of the embeddings with this layer alone in int8."""
-    from onceover.export.to_onnx import OUTPUT_NAME, run_graph
-
     content = named(graph)
-    layers = [node.name for node in onnx.load_from_string(content).graph.node if node.op_type in PRODUCTS]
-    name = onnx.load_from_string(content).graph.input[0].name
-    expected = [run_graph(content, {name: image}, [OUTPUT_NAME])[0] for image in images]
+    body = onnx.load_from_string(content).graph
+    layers = [node.name for node in body.node if node.op_type in PRODUCTS]
+    name, output = body.input[0].name, body.output[0].name
+    expected = [run_graph(content, {name: image}, [output])[0] for image in images]
     errors = {}
     with tempfile.TemporaryDirectory() as folder:
         for i, layer in enumerate(layers):
             with _quietly():
                 model = _by_onnxruntime(onnx.load_from_string(content), images, [], [layer], Path(folder, "ranges"))
             alone = model.SerializeToString()
-            answers = [run_graph(alone, {name: image}, [OUTPUT_NAME])[0] for image in images]
+            answers = [run_graph(alone, {name: image}, [output])[0] for image in images]
             errors[layer] = max(_relative(a, e) for a, e in zip(answers, expected, strict=True))
             progress("sensitivity of layers", i + 1, len(layers))
     return sorted(layers, key=lambda layer: (-errors[layer], layer))
@@ -242,11 +249,14 @@ def store_float16(graph: bytes) -> bytes:
 
 
 def quantized_share(graph: bytes) -> tuple[int, int]:
-    """Layers whose input comes out of a DequantizeLinear, and all layers."""
-    nodes = onnx.load_from_string(graph).graph.node
-    whole = {name for node in nodes if node.op_type == "DequantizeLinear" for name in node.output}
+    """Layers both of whose factors come out of a DequantizeLinear (moved at most), and all layers."""
+    nodes = onnx.load_from_string(graph).graph.node  # in an order in which they can be run
+    whole: set[str] = set()
+    for node in nodes:
+        if node.op_type == "DequantizeLinear" or (node.op_type in MOVES and node.input[0] in whole):
+            whole.update(node.output)
     layers = [node for node in nodes if node.op_type in PRODUCTS]
-    return sum(bool(node.input[0] in whole and inputs_of(node) & whole) for node in layers), len(layers)
+    return sum(whole.issuperset(node.input[:2]) for node in layers), len(layers)
 
 
 @contextlib.contextmanager

@@ -31,6 +31,7 @@ from onceover.backbones.patch_embedding import PatchEmbedding
 from onceover.backbones.weights import WeightsCard, read_card
 from onceover.errors import EngineError, UsageError, missing_extra
 from onceover.export.graph_cleaning import clean
+from onceover.export.run_graph import run_graph
 
 METADATA_KEY = "onceover.backbone"
 METADATA_FORMAT = 1
@@ -149,23 +150,6 @@ def check_parity(
         )
 
 
-def run_graph(
-    content: bytes, inputs: Mapping[str, NDArray[np.float32]], outputs: Sequence[str]
-) -> list[NDArray[np.float32]]:
-    """The named outputs of a graph in onnxruntime, on one thread; EngineError where it cannot be run."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 4  # what goes wrong is in the exception
-    try:
-        session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-        answers: list[NDArray[np.float32]] = session.run(list(outputs), dict(inputs))
-    except Exception as error:  # onnxruntime has a dozen types of its own
-        raise EngineError(f"onnxruntime cannot run the exported graph: {error}") from error
-    return answers
-
-
 def export_module(
     module: nn.Module, example: tuple[torch.Tensor, ...], inputs: Sequence[str], opset: int = OPSET
 ) -> Any:
@@ -213,7 +197,6 @@ __all__ = [
     "describe",
     "export_backbone",
     "export_module",
-    "run_graph",
     "to_onnx",
     "with_metadata",
 ]

@@ -48,6 +48,8 @@ def run_export_package(options: argparse.Namespace, output: Output) -> int:
         return _export_plain(options, output)
     if options.output is None:
         raise UsageError("export needs -o FILE for a package, or --to-onnx FILE for a plain graph")
+    if options.raw_pixels:
+        raise UsageError("--raw-pixels is for --to-onnx FILE; a package takes images as they are")
     check_target(options.output)
     settings = ExportOptions(
         engine=engine_options(options),
@@ -62,14 +64,16 @@ def run_export_package(options: argparse.Namespace, output: Output) -> int:
     with output.progress() as progress:
         report = export_package(options.package, options.output, settings, progress)
     show_export(report, output)
-    output.object({**asdict(report), "accepted": report.accepted})
+    output.object(report.to_dict())
     return 0 if report.package_id else 1
 
 
 def _export_plain(options: argparse.Namespace, output: Output) -> int:
     """For engines without our scorer: one ONNX file with the memory bank inside, and what to know as JSON."""
-    if options.output is not None or options.precision != "float32" or options.calibration or options.refit:
-        raise UsageError("--to-onnx writes the package as it is: without -o, --precision, --calibration, --refit")
+    judging = options.calibration or options.test or options.refit or options.force
+    if options.output is not None or options.precision != "float32" or judging:
+        others = "-o, --precision, --calibration, --test, --refit, --force"
+        raise UsageError(f"--to-onnx writes the package as it is: without {others}")
     write_plain_onnx = registry.load("export target", "plain_onnx", registry.EXPORT_TARGETS)
     check_target(options.to_onnx)
     with output.err.status(f"writing {escape(str(options.to_onnx))}"):
@@ -102,9 +106,9 @@ def show_export(report: ExportReport, output: Output) -> None:
         "score: largest relative difference; ρ: Spearman's, of scores; maps: mean correlation; AUROC, AUPRO: change"
     )
     last = report.attempts[-1]
-    if report.precision == "int8" and last.milliseconds >= report.float32_milliseconds:
+    if report.precision == "int8" and last.milliseconds >= last.float32_milliseconds:
         output.warn(
-            f"int8 is slower here: {last.milliseconds:.2f} ms instead of {report.float32_milliseconds:.2f} in float32"
+            f"int8 is slower here: {last.milliseconds:.2f} ms instead of {last.float32_milliseconds:.2f} in float32"
         )
     if report.package_id:
         forced = " although it was not accepted (--force)" if report.forced else ""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -64,8 +65,10 @@ def refit(
         engine=engine,
         threads=threads,
     )
+    # Of two copies of an image that are one file here, one name is used; the package keeps what it said.
     names = dict(zip((*bank, *calibration), (*data["bank_images"], *data["calibration_images"]), strict=True))
-    return FitJob(graph, spec, plan, options, names, str(package.manifest["name"]), progress, _chosen(package)).run()
+    parts = FitJob(graph, spec, plan, options, names, str(package.manifest["name"]), progress, _chosen(package)).run()
+    return replace(parts, manifest={**parts.manifest, "data": data})
 
 
 def _chosen(package: PackageFile) -> NDArray[np.int64] | None:
@@ -111,7 +114,8 @@ def find_images(
 
 def used_images(package: PackageFile) -> tuple[set[str], set[str]]:
     """SHA-256 of the images in the bank, and of those that calibrated; empty where the package does not say."""
-    data = package.manifest.get("data", {})
+    data = package.manifest.get("data")
+    data = data if isinstance(data, dict) else {}
     return set(_texts(data.get("bank_sha256"))), set(_texts(data.get("calibration_sha256")))
 
 
@@ -125,12 +129,23 @@ def _section(package: PackageFile, name: str) -> dict[str, Any]:
         "data": {"bank_images", "bank_sha256", "calibration_images", "calibration_sha256", "calibration_groups"},
         "detector": {"name", "coreset", "bank_rows"},
     }[name]
-    section = package.manifest.get(name)
-    if not isinstance(section, dict) or not needed <= set(section):
+    found = package.manifest.get(name)
+    section: dict[str, Any] = found if isinstance(found, dict) else {}
+    complete = needed <= set(section) and {"name", "seed"} <= set(package.manifest)
+    if not complete or (name == "data" and not _one_of_each(section)):
         raise InputError(
             f"{package.path}: its manifest does not say what it was fitted on ({name}); fit it with this version first"
         )
     return section
+
+
+def _one_of_each(data: dict[str, Any]) -> bool:
+    """A name and a hash for every image, and a group where it calibrated."""
+    sizes = [
+        [len(data[f"{role}_{what}"]) if isinstance(data[f"{role}_{what}"], list) else -1 for what in facts]
+        for role, facts in (("bank", ("images", "sha256")), ("calibration", ("images", "sha256", "groups")))
+    ]
+    return all(len(set(counts)) == 1 and counts[0] >= 0 for counts in sizes)
 
 
 __all__ = ["find_images", "refit", "used_images"]

@@ -19,7 +19,7 @@ from onceover.errors import InputError, UsageError, missing_extra
 from onceover.export.acceptance import LIMITS, Comparison, Judged, compare, judge, problems
 from onceover.export.judging_images import JudgingImages, choose_images
 from onceover.images import read_image
-from onceover.runtime.assemble import RELATIVE_TOLERANCE, PackageParts, assemble
+from onceover.runtime.assemble import RELATIVE_TOLERANCE, PackageParts, assemble, parity_item
 from onceover.runtime.graph import read_graph_spec
 from onceover.runtime.inspector import Inspector
 from onceover.runtime.package import PackageFile, open_package
@@ -34,7 +34,6 @@ HOME = "onnxruntime"  # the engine whose float32 answers are the reference
 INT8_TOLERANCE = 0.02  # of the parity replay: integer kernels of other CPUs saturate and round differently
 LATENCY_ROUNDS = 40
 STATE = ("memory_bank", "bank_index", "bank_neighbors")
-VERDICTS = ("uncalibrated", "normal", "anomalous")  # session.h Decision, in its order
 
 
 @dataclass(frozen=True)
@@ -159,15 +158,7 @@ class _Export:
         references = _core.read_parity(self.package.core)["images"]
         view = _core.Package.view(assemble(parts).bytes(), "the package being exported")
         session = _core.Session(view, self.engine.resolve(self.options.threads))
-        items = []
-        for reference in references:
-            image, color = reference["image"], reference["color"]
-            result = session.run(image, color)
-            verdict = VERDICTS.index(result.decision)
-            items.append(
-                _core.ParityItem(image, color, result.score, verdict, session.patch_scores(), session.anomaly_map())
-            )
-        return tuple(items)
+        return tuple(parity_item(session, reference["image"], reference["color"]) for reference in references)
 
     def attempt(self, method: str, parts: PackageParts) -> Attempt:
         """The candidate judged on the target engine."""
@@ -267,21 +258,12 @@ def _judged_parts(parts: PackageParts, attempt: Attempt, images: JudgingImages) 
 def _taken_apart(package: PackageFile, graph: bytes) -> PackageParts:
     """The parts of a package, with another graph."""
     core, names = package.core, {member.name for member in package.members}
-    stored = _core.read_calibration(core)
-    calibrated = stored["calibrated"]
     return PackageParts(
         graph=graph,
         spec=read_graph_spec(graph, package.path),
         blur_sigma=_core.read_config(core).blur_sigma,
         state={name: core.array(name) for name in STATE if name in names},
-        calibration=Calibration(
-            false_alarm_rate=stored["false_alarm_rate"],
-            threshold=stored["threshold"] if calibrated else None,
-            map_threshold=stored["map_threshold"] if calibrated else None,
-            scores=stored["scores"],
-            map_maxima=stored["map_maxima"],
-            image_count=stored["image_count"],
-        ),
+        calibration=Calibration.of_record(_core.read_calibration(core)),
         parity=(),
         manifest=package.manifest,
         bank_source=core.array("bank_source") if "bank_source" in names else None,

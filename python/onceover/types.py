@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 Decision = Literal["uncalibrated", "normal", "anomalous"]
+DECISIONS: tuple[Decision, ...] = get_args(Decision)  # in the order of session.h, whose numbers a parity record keeps
 Image = NDArray[Any]  # uint8 or uint16; (H, W) gray, (H, W, 3) RGB or (H, W, 4) RGBA
 
 
@@ -49,6 +51,19 @@ class Calibration:
     scores: NDArray[np.float32] = field(hash=False)
     map_maxima: NDArray[np.float32] = field(hash=False)
     image_count: int
+
+    @classmethod
+    def of_record(cls, stored: Mapping[str, Any]) -> Calibration:
+        """From what the core reads of a package, where the thresholds of an uncalibrated one are infinite."""
+        calibrated = stored["calibrated"]
+        return cls(
+            false_alarm_rate=stored["false_alarm_rate"],
+            threshold=stored["threshold"] if calibrated else None,
+            map_threshold=stored["map_threshold"] if calibrated else None,
+            scores=stored["scores"],
+            map_maxima=stored["map_maxima"],
+            image_count=stored["image_count"],
+        )
 
     @property
     def calibrated(self) -> bool:

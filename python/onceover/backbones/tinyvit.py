@@ -13,12 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from onceover.backbones.backbone import Backbone, Normalization, StageInfo
+from onceover.backbones.backbone import IMAGENET_NORMALIZATION, Backbone, StageInfo
 from onceover.backbones.folding import fold_norm_behind
 from onceover.backbones.name_map import NameMap
 from onceover.errors import InputError, UsageError
-
-IMAGENET_NORMALIZATION = Normalization(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 
 STRIDES = (4, 8, 16, 32)  # of layers.0 … layers.3; taps are taken before a layer's downsampling
 DEPTHS = (2, 2, 6, 2)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onceover import _core
-from onceover.types import Calibration, GraphSpec
+from onceover.types import DECISIONS, Calibration, GraphSpec, Image
 
 RELATIVE_TOLERANCE = 1e-4  # of the parity replay: engine kernels differ by CPU; see tests/tolerances.py
 OPTIONAL_STATE = {"bank_index", "bank_neighbors"}  # a reader that does not know them scans, and scores the same
@@ -84,3 +84,10 @@ def assemble(parts: PackageParts) -> _core.PackageWriter:
     if parts.bank_source is not None:
         writer.add("bank_source", parts.bank_source, required=False)
     return writer
+
+
+def parity_item(session: _core.Session, image: Image, color: str = "rgb") -> _core.ParityItem:
+    """What this machine answers for a reference image."""
+    result = session.run(image, color)
+    verdict = DECISIONS.index(result.decision)
+    return _core.ParityItem(image, color, result.score, verdict, session.patch_scores(), session.anomaly_map())

@@ -21,7 +21,7 @@ class Inspector:
 
     def __init__(self, package: PackageFile, session: _core.Session) -> None:
         self.package = package
-        self.calibration = _read_calibration(session)
+        self.calibration = Calibration.of_record(session.calibration)
         self._session: _core.Session | None = session
 
     @classmethod
@@ -135,19 +135,6 @@ def _decision(name: str) -> Decision:
 
 def _timing(result: _core.RunResult) -> Timing:
     return Timing(result.prepare_ns / 1e6, result.engine_ns / 1e6, result.score_ns / 1e6, result.map_ns / 1e6)
-
-
-def _read_calibration(session: _core.Session) -> Calibration:
-    stored = session.calibration
-    calibrated = stored["calibrated"]
-    return Calibration(
-        false_alarm_rate=stored["false_alarm_rate"],
-        threshold=stored["threshold"] if calibrated else None,
-        map_threshold=stored["map_threshold"] if calibrated else None,
-        scores=stored["scores"],
-        map_maxima=stored["map_maxima"],
-        image_count=stored["image_count"],
-    )
 
 
 __all__ = ["Inspector", "find_regions"]

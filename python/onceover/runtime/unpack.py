@@ -23,9 +23,7 @@ from onceover import _core
 from onceover.errors import OutputError, PackageError, UsageError
 from onceover.images import write_image
 from onceover.runtime.package import PackageFile
-from onceover.types import Image
-
-VERDICTS = ("uncalibrated", "normal", "anomalous")  # session.h Decision, in its order
+from onceover.types import DECISIONS, Image
 
 
 def unpack(package: PackageFile, folder: str | os.PathLike[str]) -> Path:
@@ -107,7 +105,7 @@ def _write_parity(core: _core.Package, folder: Path) -> None:
             {
                 "image": picture.as_posix(),
                 "score": reference["score"],
-                "verdict": VERDICTS[reference["verdict"]],
+                "verdict": DECISIONS[reference["verdict"]],
                 "patch_scores": reference["patch_scores"].tolist(),
             }
         )

@@ -20,7 +20,7 @@ from onceover.detectors import BankSize, create_detector
 from onceover.detectors.detector import Progress, no_progress
 from onceover.errors import InputError, UsageError
 from onceover.images import list_images, read_image
-from onceover.runtime.assemble import PackageParts, assemble, config_of, uncalibrated
+from onceover.runtime.assemble import PackageParts, assemble, config_of, parity_item, uncalibrated
 from onceover.runtime.graph import DEFAULT_BACKBONE, load_graph
 from onceover.runtime.session import EngineOptions
 from onceover.training.calibrate import DEFAULT_FALSE_ALARM_RATE, calibrate, check_validation, plan_holdout
@@ -35,8 +35,6 @@ from onceover.training.dataset import (
 )
 from onceover.training.references import choose_references
 from onceover.types import GraphSpec, Image
-
-DECISIONS = ("uncalibrated", "normal", "anomalous")  # session.h Decision, in its order
 
 
 @dataclass(frozen=True)
@@ -210,7 +208,8 @@ class FitJob:
         scores, map_maxima = self._score_held_out(self._session(parts))
         groups, rate = list(self.plan.calibration_groups), self.plan.false_alarm_rate
         parts = replace(parts, calibration=calibrate(scores, map_maxima, groups, rate))
-        parity = self._parity(self._session(parts), self._reference_images(scores))
+        session = self._session(parts)
+        parity = tuple(parity_item(session, image) for image in self._reference_images(scores))
         return replace(parts, parity=parity, manifest=self._manifest(parts, hashes))
 
     def _session(self, parts: PackageParts) -> _core.Session:
@@ -255,17 +254,6 @@ class FitJob:
         plan = self.plan
         paths: Sequence[Path] = plan.calibration_images or plan.bank_images
         return choose_references(paths, scores, self.spec.preprocessing)
-
-    def _parity(self, session: _core.Session, references: list[Image]) -> tuple[_core.ParityItem, ...]:
-        """What this machine answers for the reference images."""
-        items = []
-        for image in references:
-            result = session.run(image)
-            verdict = DECISIONS.index(result.decision)
-            items.append(
-                _core.ParityItem(image, "rgb", result.score, verdict, session.patch_scores(), session.anomaly_map())
-            )
-        return tuple(items)
 
     def _manifest(self, parts: PackageParts, hashes: list[str]) -> dict[str, Any]:
         """Provenance for people and Python. No time and no absolute path: the same input gives the same bytes."""

@@ -114,6 +114,21 @@ def test_a_process_ends_quietly_with_sessions_open(package_path: Path, openvino:
     assert (done.returncode, done.stdout, done.stderr) == (0, "[3, 3]\n", "")
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+def test_signals_still_arrive_after_a_session_ended_in_another_thread(package_path: Path) -> None:
+    pytest.importorskip("openvino")
+    program = (
+        "import os, signal, threading, onceover\n"
+        f"inspector = onceover.Inspector.open({str(package_path)!r}, 'openvino')\n"
+        "thread = threading.Thread(target=inspector.close)\n"
+        "thread.start(), thread.join()\n"
+        "signal.signal(signal.SIGUSR1, lambda *_: print('arrived'))\n"
+        "os.kill(os.getpid(), signal.SIGUSR1)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "arrived\n", "")
+
+
 REFUSALS: list[tuple[EngineOptions, type[errors.OnceoverError], str]] = [
     (EngineOptions("openvino", "ABACUS"), errors.EngineError, r"device ABACUS.*Devices found here: .*CPU.*name one"),
     (EngineOptions("openvino", options={"ABACUS": "1"}), errors.EngineError, "ABACUS.*check the options"),

@@ -1,4 +1,6 @@
 // Engine "openvino": the C API of libopenvino_c, opened at run time; nothing is linked and no header is needed.
+#include <signal.h>
+
 #include <algorithm>
 #include <array>
 #include <cstring>
@@ -247,9 +249,28 @@ class OpenVino final : public Engine {
   bool open_output_ = false;  // whether the graph leaves its shape open even for our input
 };
 
+// The CPU device gives the thread that loads it an alternate signal stack, and frees it with the last core, in
+// whichever thread that happens: the first thread's next signal handler would run on memory that is gone. So that
+// thread gets its own stack back at once. (Where AMX is in use, the kernel refuses an old stack that is too small for
+// it: then OpenVINO's must stay.)
+class OwnSignalStack {
+ public:
+  OwnSignalStack() noexcept { known_ = sigaltstack(nullptr, &own_) == 0; }
+  ~OwnSignalStack() {
+    if (known_) sigaltstack(&own_, nullptr);
+  }
+  OwnSignalStack(const OwnSignalStack&) = delete;
+  OwnSignalStack& operator=(const OwnSignalStack&) = delete;
+
+ private:
+  stack_t own_{};
+  bool known_ = false;
+};
+
 }  // namespace
 
 std::unique_ptr<Engine> create_openvino(const EngineOptions& options, GraphView graph, const GraphShapes& shapes) {
+  const OwnSignalStack own_stack;
   return std::make_unique<OpenVino>(options, graph, shapes);
 }
 

@@ -39,7 +39,13 @@ PYTHON_ROOMS: dict[str, set[str]] = {
 
 TORCH_FAMILY = {"torch", "onnx", "onnxscript", "safetensors"}
 TORCH_ROOMS = {"backbones", "export"}
-TORCH_MODULES = {"onceover.training.distil", "onceover.training.procedural"}
+TORCH_MODULES = {
+    "onceover.training.distil",
+    *(
+        f"onceover.training.pretrain.{module}"
+        for module in ("checking", "checkpoint", "loading", "recording", "student", "teacher", "train")
+    ),
+}
 
 # C++: room of csrc → the rooms it may include besides its own; "include" is the public headers.
 CORE = {"base", "include"}

@@ -20,10 +20,12 @@ def create_backbone(
     strides: tuple[int, ...] = (8, 16),
     random_init_seed: int | None = None,
     window: int | None = None,
+    classes: int = 0,
 ) -> Backbone:
     """The backbone `name` in eval mode, filled from the weights file (.safetensors, or .pth of torch.save).
 
     `window` replaces the published size of attention windows, in cells; one that divides the maps saves padding.
+    With `classes` it is built whole, and `classify` answers that many logits.
 
     Raises UnknownNameError for a name that is not registered, UsageError for a window where the architecture has none,
     and InputError without weights: random features are only for tests, which ask for them by `random_init_seed`.
@@ -39,7 +41,8 @@ def create_backbone(
 
     with torch.random.fork_rng(devices=[]):  # the caller's random state stays as it was
         torch.manual_seed(random_init_seed or 0)
-        backbone: Backbone = factory(strides) if window is None else factory(strides, window=window)
+        options = {"window": window, "classes": classes or None}
+        backbone: Backbone = factory(strides, **{key: value for key, value in options.items() if value is not None})
     if weights is not None:
         load_into(backbone, weights)
     return backbone.eval()

@@ -73,8 +73,8 @@ def check_strides(strides: tuple[int, ...], available: Collection[int]) -> None:
 
 def normalize(pixels: Tensor, normalization: Normalization) -> Tensor:
     """(B, 3, H, W) uint8, RGB → float32, normalized; for training and tests, a device does this in `csrc/image`."""
-    mean = torch.tensor(normalization.mean).view(1, 3, 1, 1)
-    std = torch.tensor(normalization.std).view(1, 3, 1, 1)
+    mean = torch.tensor(normalization.mean, device=pixels.device).view(1, 3, 1, 1)
+    std = torch.tensor(normalization.std, device=pixels.device).view(1, 3, 1, 1)
     return (pixels.float() / 255.0 - mean) / std
 
 

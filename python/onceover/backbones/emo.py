@@ -361,24 +361,24 @@ EMO_5M = Variant((3, 3, 9, 3), (48, 72, 160, 288), (2, 3, 4, 4), (32, 32))
 EMO_6M = Variant((3, 3, 9, 3), (48, 72, 160, 320), (2, 3, 4, 5), (20, 32))
 
 
-def emo_1m(strides: tuple[int, ...] = (8, 16), window: int | None = None) -> EMO:
+def emo_1m(strides: tuple[int, ...] = (8, 16), window: int | None = None, classes: int = 0) -> EMO:
     """1.4 M parameters with head; 71.5 % top-1 on ImageNet (official)."""
-    return EMO(EMO_1M, strides, window)
+    return EMO(EMO_1M, strides, window, classes)
 
 
-def emo_2m(strides: tuple[int, ...] = (8, 16), window: int | None = None) -> EMO:
+def emo_2m(strides: tuple[int, ...] = (8, 16), window: int | None = None, classes: int = 0) -> EMO:
     """2.4 M parameters with head; 75.1 % top-1 on ImageNet (official)."""
-    return EMO(EMO_2M, strides, window)
+    return EMO(EMO_2M, strides, window, classes)
 
 
-def emo_5m(strides: tuple[int, ...] = (8, 16), window: int | None = None) -> EMO:
+def emo_5m(strides: tuple[int, ...] = (8, 16), window: int | None = None, classes: int = 0) -> EMO:
     """5.1 M parameters with head; 78.4 % top-1 on ImageNet (official)."""
-    return EMO(EMO_5M, strides, window)
+    return EMO(EMO_5M, strides, window, classes)
 
 
-def emo_6m(strides: tuple[int, ...] = (8, 16), window: int | None = None) -> EMO:
+def emo_6m(strides: tuple[int, ...] = (8, 16), window: int | None = None, classes: int = 0) -> EMO:
     """6.2 M parameters with head; 79.0 % top-1 on ImageNet (official)."""
-    return EMO(EMO_6M, strides, window)
+    return EMO(EMO_6M, strides, window, classes)
 
 
 __all__ = ["EMO", "StridedWindows", "Variant", "emo_1m", "emo_2m", "emo_5m", "emo_6m"]

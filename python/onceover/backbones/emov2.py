@@ -136,19 +136,19 @@ EMOV2_2M = Variant((3, 3, 9, 3), (32, 48, 120, 200), (2, 2.5, 3, 3.5), (20, 20))
 EMOV2_5M = Variant((3, 3, 9, 3), (48, 72, 160, 288), (2, 3, 4, 4), (32, 32))
 
 
-def emov2_1m(strides: tuple[int, ...] = (8, 16), window: int | None = None) -> EMOv2:
+def emov2_1m(strides: tuple[int, ...] = (8, 16), window: int | None = None, classes: int = 0) -> EMOv2:
     """1.5 M parameters with head; 72.3 % top-1 on ImageNet, 73.5 % distilled (official)."""
-    return EMOv2(EMOV2_1M, strides, window)
+    return EMOv2(EMOV2_1M, strides, window, classes)
 
 
-def emov2_2m(strides: tuple[int, ...] = (8, 16), window: int | None = None) -> EMOv2:
+def emov2_2m(strides: tuple[int, ...] = (8, 16), window: int | None = None, classes: int = 0) -> EMOv2:
     """2.4 M parameters with head; 75.8 % top-1 on ImageNet, 76.7 % distilled (official)."""
-    return EMOv2(EMOV2_2M, strides, window)
+    return EMOv2(EMOV2_2M, strides, window, classes)
 
 
-def emov2_5m(strides: tuple[int, ...] = (8, 16), window: int | None = None) -> EMOv2:
+def emov2_5m(strides: tuple[int, ...] = (8, 16), window: int | None = None, classes: int = 0) -> EMOv2:
     """5.1 M parameters with head; 79.4 % top-1 on ImageNet, 80.9 % distilled (official)."""
-    return EMOv2(EMOV2_5M, strides, window)
+    return EMOv2(EMOV2_5M, strides, window, classes)
 
 
 __all__ = ["ContiguousWindows", "EMOv2", "emov2_1m", "emov2_2m", "emov2_5m"]

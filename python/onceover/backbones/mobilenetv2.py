@@ -265,42 +265,42 @@ class TorchvisionMobileNetV2(MobileNetV2):
         self.normalization = IMAGENET_NORMALIZATION
 
 
-def mobilenetv2(strides: tuple[int, ...] = (8, 16)) -> MobileNetV2:
+def mobilenetv2(strides: tuple[int, ...] = (8, 16), classes: int = 0) -> MobileNetV2:
     """Width 1.0 in the layout of the folded TensorFlow weights (SAME padding, no batch norm)."""
-    return MobileNetV2(1.0, "same", batch_norm=False, strides=strides)
+    return MobileNetV2(1.0, "same", batch_norm=False, strides=strides, classes=classes)
 
 
-def mobilenetv2_050(strides: tuple[int, ...] = (8, 16)) -> MobileNetV2:
+def mobilenetv2_050(strides: tuple[int, ...] = (8, 16), classes: int = 0) -> MobileNetV2:
     """Width 0.5, symmetric padding, batch norm: the student that `training/distil.py` teaches.
 
     Its projections have the widths of the teacher's taps, features.6 (32) and features.13 (96).
     """
-    return MobileNetV2(0.5, "symmetric", batch_norm=True, strides=strides, projections={8: 32, 16: 96})
+    return MobileNetV2(0.5, "symmetric", batch_norm=True, strides=strides, projections={8: 32, 16: 96}, classes=classes)
 
 
-def mobilenetv2_w035(strides: tuple[int, ...] = (8, 16)) -> TorchvisionMobileNetV2:
+def mobilenetv2_w035(strides: tuple[int, ...] = (8, 16), classes: int = 0) -> TorchvisionMobileNetV2:
     """Width 0.35, for weights of torchvision's, timm's or d-li14's code."""
-    return TorchvisionMobileNetV2(0.35, strides)
+    return TorchvisionMobileNetV2(0.35, strides, classes)
 
 
-def mobilenetv2_w050(strides: tuple[int, ...] = (8, 16)) -> TorchvisionMobileNetV2:
+def mobilenetv2_w050(strides: tuple[int, ...] = (8, 16), classes: int = 0) -> TorchvisionMobileNetV2:
     """Width 0.5, for weights of torchvision's, timm's or d-li14's code."""
-    return TorchvisionMobileNetV2(0.5, strides)
+    return TorchvisionMobileNetV2(0.5, strides, classes)
 
 
-def mobilenetv2_w075(strides: tuple[int, ...] = (8, 16)) -> TorchvisionMobileNetV2:
+def mobilenetv2_w075(strides: tuple[int, ...] = (8, 16), classes: int = 0) -> TorchvisionMobileNetV2:
     """Width 0.75, for weights of torchvision's, timm's or d-li14's code."""
-    return TorchvisionMobileNetV2(0.75, strides)
+    return TorchvisionMobileNetV2(0.75, strides, classes)
 
 
-def mobilenetv2_w100(strides: tuple[int, ...] = (8, 16)) -> TorchvisionMobileNetV2:
+def mobilenetv2_w100(strides: tuple[int, ...] = (8, 16), classes: int = 0) -> TorchvisionMobileNetV2:
     """Width 1.0, for weights of torchvision's, timm's or d-li14's code."""
-    return TorchvisionMobileNetV2(1.0, strides)
+    return TorchvisionMobileNetV2(1.0, strides, classes)
 
 
-def mobilenetv2_w140(strides: tuple[int, ...] = (8, 16)) -> TorchvisionMobileNetV2:
+def mobilenetv2_w140(strides: tuple[int, ...] = (8, 16), classes: int = 0) -> TorchvisionMobileNetV2:
     """Width 1.4, for weights of torchvision's, timm's or d-li14's code."""
-    return TorchvisionMobileNetV2(1.4, strides)
+    return TorchvisionMobileNetV2(1.4, strides, classes)
 
 
 __all__ = [

@@ -391,19 +391,19 @@ def _check(strides: tuple[int, ...], window: int | None) -> None:
         raise UsageError(f"window must be at least 1 cell, or None for the published one; got {window}")
 
 
-def tinyvit_5m(strides: tuple[int, ...] = (8, 16), window: int | None = None) -> TinyViT:
+def tinyvit_5m(strides: tuple[int, ...] = (8, 16), window: int | None = None, classes: int = 0) -> TinyViT:
     """80.7 % top-1 on ImageNet-1k, distilled on ImageNet-22k."""
-    return TinyViT((64, 128, 160, 320), strides, window)
+    return TinyViT((64, 128, 160, 320), strides, window, classes)
 
 
-def tinyvit_11m(strides: tuple[int, ...] = (8, 16), window: int | None = None) -> TinyViT:
+def tinyvit_11m(strides: tuple[int, ...] = (8, 16), window: int | None = None, classes: int = 0) -> TinyViT:
     """83.2 %."""
-    return TinyViT((64, 128, 256, 448), strides, window)
+    return TinyViT((64, 128, 256, 448), strides, window, classes)
 
 
-def tinyvit_21m(strides: tuple[int, ...] = (8, 16), window: int | None = None) -> TinyViT:
+def tinyvit_21m(strides: tuple[int, ...] = (8, 16), window: int | None = None, classes: int = 0) -> TinyViT:
     """84.8 %."""
-    return TinyViT((96, 192, 384, 576), strides, window)
+    return TinyViT((96, 192, 384, 576), strides, window, classes)
 
 
 __all__ = ["TinyViT", "resize_bias", "tinyvit_5m", "tinyvit_11m", "tinyvit_21m", "windows_of"]

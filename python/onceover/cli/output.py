@@ -105,16 +105,16 @@ def _prepare_streams() -> None:
 
 
 class StageProgress:
-    """Turns progress(stage, done, total) into bars."""
+    """Turns progress(stage, done, total, note) into bars."""
 
     def __init__(self, bars: Progress) -> None:
         self._bars = bars
         self._tasks: dict[str, TaskID] = {}
 
-    def __call__(self, stage: str, done: int, total: int) -> None:
+    def __call__(self, stage: str, done: int, total: int, note: str = "") -> None:
         if stage not in self._tasks:
             self._tasks[stage] = self._bars.add_task(stage, total=total)
-        self._bars.update(self._tasks[stage], completed=done, total=total)
+        self._bars.update(self._tasks[stage], completed=done, total=total, description=f"{stage} {note}".rstrip())
 
 
 def number(value: float | None, digits: int = 3) -> str:

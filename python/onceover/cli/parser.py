@@ -11,6 +11,7 @@ from onceover.cli import commands, exporting
 from onceover.cli.demo import run_demo
 from onceover.cli.listing import LISTINGS, run_list
 from onceover.cli.packages import add_package_commands
+from onceover.cli.pretraining import add_pretrain_commands
 from onceover.errors import UsageError, unknown_name
 
 EXAMPLES = """\
@@ -46,6 +47,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_package_commands(subparsers, _command)
     _add_export(subparsers)
     _add_convert(subparsers)
+    add_pretrain_commands(subparsers, _command)
     listing = _command(
         subparsers, "list", "what is here: backbones, detectors, layouts, engines, instruction sets", run_list
     )
@@ -70,7 +72,20 @@ def check_command(words: Sequence[str]) -> None:
         raise unknown_name("command", words[0], COMMANDS)
 
 
-COMMANDS = ("convert", "demo", "evaluate", "export", "fit", "inspect", "keygen", "list", "sign", "unpack", "verify")
+COMMANDS = (
+    "convert",
+    "demo",
+    "evaluate",
+    "export",
+    "fit",
+    "inspect",
+    "keygen",
+    "list",
+    "pretrain",
+    "sign",
+    "unpack",
+    "verify",
+)
 
 
 def _command(subparsers: Any, name: str, summary: str, run: Callable[..., int]) -> argparse.ArgumentParser:

@@ -1,4 +1,4 @@
-"""Procedural textures: images without a source, for training where no photographs may be used or too few exist.
+"""The textures that the embedded network learned from: what a seed draws here never changes.
 
 Noise with a 1/f spectrum, gratings, and clutter of boxes and discs, alone or meeting along a soft border. numpy only.
 """
@@ -6,12 +6,12 @@ Noise with a 1/f spectrum, gratings, and clutter of boxes and discs, alone or me
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-Float = NDArray[np.floating[Any]]
+from onceover.training.procedural.fields import Float, pixel_grid, random_color, spectrum_noise, tint
+
 Texture = Callable[[np.random.Generator, int], Float]
 
 
@@ -20,7 +20,7 @@ def draw(rng: np.random.Generator, size: int) -> NDArray[np.uint8]:
     texture = TEXTURES[int(rng.integers(len(TEXTURES)))](rng, size)
     if rng.random() < 0.3:  # two textures meet along a soft border, as parts and background do
         other = TEXTURES[int(rng.integers(len(TEXTURES)))](rng, size)
-        blend = np.clip(8 * _spectrum_noise(rng, size, 2.0) / 3 + 0.5, 0, 1)[..., None]
+        blend = np.clip(8 * spectrum_noise(rng, size, 2.0) / 3 + 0.5, 0, 1)[..., None]
         texture = blend * texture + (1 - blend) * other
     texture = texture + np.float32(rng.uniform(0, 0.04)) * rng.standard_normal((size, size, 1), dtype=np.float32)
     return np.asarray(np.clip(texture, 0, 1) * 255).astype(np.uint8)
@@ -30,14 +30,14 @@ def noise(rng: np.random.Generator, size: int) -> Float:
     """Noise with a 1/f^a spectrum, a in 0.5 … 2.5; one channel tinted, or three of their own."""
     exponent = float(rng.uniform(0.5, 2.5))
     if rng.random() < 0.5:
-        return _tint(rng, 0.5 + 0.2 * _spectrum_noise(rng, size, exponent))
-    return np.stack([0.5 + 0.2 * _spectrum_noise(rng, size, exponent) for _ in range(3)], axis=-1)
+        return tint(rng, 0.5 + 0.2 * spectrum_noise(rng, size, exponent))
+    return np.stack([0.5 + 0.2 * spectrum_noise(rng, size, exponent) for _ in range(3)], axis=-1)
 
 
 def grating(rng: np.random.Generator, size: int) -> Float:
     """One to three sine gratings (hardened into stripes half of the time), bent a little by smooth noise."""
-    y, x = _grid(size)
-    bend = np.float32(rng.uniform(0, 0.6)) * _spectrum_noise(rng, size, 2.0)
+    y, x = pixel_grid(size)
+    bend = np.float32(rng.uniform(0, 0.6)) * spectrum_noise(rng, size, 2.0)
     value = np.zeros((size, size), np.float32)
     for _ in range(int(rng.integers(1, 4))):
         angle, period = rng.uniform(0, np.pi), np.exp(rng.uniform(np.log(3), np.log(size / 2)))
@@ -45,13 +45,13 @@ def grating(rng: np.random.Generator, size: int) -> Float:
         value += np.sin(along * np.float32(2 * np.pi / period) + np.float32(rng.uniform(0, 6.3)) + bend)
     if rng.random() < 0.5:
         value = np.tanh(np.float32(rng.uniform(1, 8)) * value)
-    return _tint(rng, 0.5 + 0.35 * value / max(1e-3, float(np.abs(value).max())))
+    return tint(rng, 0.5 + 0.35 * value / max(1e-3, float(np.abs(value).max())))
 
 
 def clutter(rng: np.random.Generator, size: int) -> Float:
     """Boxes and discs of random colors over a plain ground, each with its own grain of noise."""
-    y, x = _grid(size)
-    image: Float = np.broadcast_to(_color(rng), (size, size, 3)).copy()
+    y, x = pixel_grid(size)
+    image: Float = np.broadcast_to(random_color(rng), (size, size, 3)).copy()
     for _ in range(int(rng.integers(2, 25))):
         cy, cx = rng.uniform(0, size, 2)
         ry, rx = np.exp(rng.uniform(np.log(2), np.log(size / 3), 2))
@@ -60,40 +60,11 @@ def clutter(rng: np.random.Generator, size: int) -> Float:
         else:
             inside = (y - cy) ** 2 + (x - cx) ** 2 < rx * rx
         grain = np.float32(rng.uniform(0, 0.15)) * rng.standard_normal((int(inside.sum()), 1), dtype=np.float32)
-        image[inside] = _color(rng) + grain
+        image[inside] = random_color(rng) + grain
     return image
 
 
 TEXTURES: tuple[Texture, ...] = (noise, grating, clutter)
 
 
-def _grid(size: int) -> tuple[Float, Float]:
-    """Row and column of every pixel, shapes (size, 1) and (1, size)."""
-    axis = np.arange(size, dtype=np.float32)
-    return axis[:, None], axis[None, :]
-
-
-def _spectrum_noise(rng: np.random.Generator, size: int, exponent: float) -> Float:
-    """(size, size) noise of mean 0 and standard deviation 1 whose amplitude falls as 1 / frequency^exponent."""
-    fy, fx = np.fft.fftfreq(size)[:, None], np.fft.rfftfreq(size)[None, :]
-    radius = np.hypot(fy, fx)
-    radius[0, 0] = 1.0  # the mean is removed below
-    spectrum = np.fft.rfft2(rng.standard_normal((size, size), dtype=np.float32)) / radius**exponent
-    spectrum[0, 0] = 0.0
-    field = np.fft.irfft2(spectrum, (size, size)).astype(np.float32)
-    return np.asarray(field / (field.std() + np.float32(1e-6)))
-
-
-def _color(rng: np.random.Generator) -> Float:
-    """A random color, gray half of the time; (3,) in 0 … 1."""
-    channels = rng.random(1 if rng.random() < 0.5 else 3, dtype=np.float32)
-    return np.asarray(channels * np.ones(3, np.float32))
-
-
-def _tint(rng: np.random.Generator, value: Float) -> Float:
-    """(size, size) in about 0 … 1 → (size, size, 3) on the line between two random colors."""
-    dark, bright = _color(rng), _color(rng)
-    return np.asarray(dark + value[..., None] * (bright - dark))
-
-
-__all__ = ["draw"]
+__all__ = ["TEXTURES", "Texture", "clutter", "draw", "grating", "noise"]

@@ -1,0 +1,98 @@
+"""The student while it learns: its backbone and what only the training needs, which is dropped in the end.
+
+That is a 1x1 convolution per tap where channels differ, and a classifier where soft labels are learned.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from onceover.backbones.backbone import Backbone, normalize
+from onceover.errors import UsageError
+from onceover.training.pretrain.loading import TrainingBatch
+from onceover.training.pretrain.records import RecordHeader
+from onceover.training.pretrain.shards import Records
+
+
+class Student(nn.Module):
+    """Answers the teacher's taps, normalized, and logits where the records hold probabilities."""
+
+    def __init__(self, backbone: Backbone, header: RecordHeader, with_classes: bool, seed: int) -> None:
+        """UsageError when the backbone's maps have another size than the recorded ones."""
+        super().__init__()
+        self.backbone = backbone
+        _check_grids(backbone, header)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            pairs = zip(backbone.stages, header.taps, strict=True)
+            self.projections = nn.ModuleList(
+                nn.Identity() if stage.channels == tap.channels else nn.Conv2d(stage.channels, tap.channels, 1)
+                for stage, tap in pairs
+            )
+            self.classifier = nn.Linear(backbone.stages[-1].channels, header.classes) if with_classes else None
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # a fifth faster on CPUs
+
+    def forward(self, pixels: Tensor) -> tuple[list[Tensor], Tensor | None]:
+        """(B, 3, H, W) uint8 → features (B, C, h, w) per tap, logits (B, classes)."""
+        x = normalize(pixels, self.backbone.normalization).contiguous(memory_format=torch.channels_last)
+        stages = self.backbone(x)
+        features = [project(stage) for project, stage in zip(self.projections, stages, strict=True)]
+        if self.classifier is None:
+            return features, None
+        return features, self.classifier(stages[-1].mean(dim=(2, 3)))  # (B, C, h, w) → (B, C)
+
+    def freeze_norms(self) -> None:
+        """Batch norms keep their statistics: for small batches, and for losses that do not depend on their split."""
+        for module in self.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.eval()
+
+
+def _check_grids(backbone: Backbone, header: RecordHeader) -> None:
+    side = header.view_size
+    with torch.inference_mode():
+        maps = [tuple(stage.shape[2:]) for stage in backbone.eval()(torch.zeros(1, 3, side, side))]
+    recorded = [(tap.height, tap.width) for tap in header.taps]
+    if maps != recorded:
+        raise UsageError(f"the student's maps are {maps} cells, the recorded ones {recorded}; choose another student")
+
+
+class Targets(nn.Module):
+    """Stored answers → what the student should say: every channel with mean 0 and variance 1 over all records."""
+
+    def __init__(self, records: Records) -> None:
+        super().__init__()
+        self.classes = records.header.classes
+        for index, (mean, std) in enumerate(records.statistics()):
+            self.register_buffer(f"mean{index}", torch.from_numpy(mean).view(1, -1, 1, 1), persistent=False)
+            self.register_buffer(f"std{index}", torch.from_numpy(std).view(1, -1, 1, 1), persistent=False)
+
+    def features(self, taps: list[Tensor]) -> list[Tensor]:
+        """(B, C, h, w) float16 → the same, float32 and normalized."""
+        return [
+            (tap.float() - self.get_buffer(f"mean{index}")) / self.get_buffer(f"std{index}")
+            for index, tap in enumerate(taps)
+        ]
+
+    def probabilities(self, classes: Tensor, values: Tensor) -> Tensor:
+        """The K stored probabilities (B, K) and the rest of the mass spread evenly: (B, classes), TinyViT's eq. 2."""
+        kept = values.shape[1]
+        rest = (1 - values.sum(dim=1, keepdim=True)).clamp_min(0)  # float16 may round the sum to above 1
+        evenly = rest / max(1, self.classes - kept)
+        return evenly.expand(-1, self.classes).scatter(1, classes, values)
+
+
+def distillation_loss(student: Student, targets: Targets, batch: TrainingBatch, logit_weight: float) -> Tensor:
+    """Mean squared error of each tap (each has variance 1), summed, and the cross-entropy with the soft labels."""
+    features, logits = student(batch.pixels)
+    pairs = zip(features, targets.features(batch.taps), strict=True)
+    loss = torch.stack([F.mse_loss(feature.float(), target) for feature, target in pairs]).sum()
+    if logits is not None:
+        wanted = targets.probabilities(batch.classes, batch.probabilities)
+        loss = loss - logit_weight * (wanted * F.log_softmax(logits.float(), dim=1)).sum(dim=1).mean()
+    return loss
+
+
+__all__ = ["Student", "Targets", "distillation_loss"]

@@ -47,7 +47,7 @@ def teacher_weights(path: Path, seed: int = 1) -> Path:
 
 
 def options_in(folder: Path, **changes: Any) -> RecordingOptions:
-    """Three images and two drawn ones, three views each of 32 pixels, best three classes."""
+    """Three images, three views each, and two drawn ones, of 32 pixels, best three classes: 11 records."""
     images = folder / "images"
     weights = folder / "teacher.safetensors"
     if not images.exists():
@@ -80,6 +80,8 @@ def made_up_header(top_k: int, classes: int, views: int = 4, taps: tuple[Tap, ..
     return RecordHeader(
         backbone=TEACHER,
         card=CARD.to_json(),
+        enlarge=1,
+        mirrors=1,
         taps=taps or (Tap("a", 8, 3, 4, 5), Tap("b", 16, 2, 2, 3)),
         top_k=top_k,
         classes=classes,

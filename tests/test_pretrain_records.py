@@ -55,12 +55,16 @@ def test_records_come_back_as_they_were_written(top_k: int, classes: int, tmp_pa
         assert rows["classes"].max() < classes
 
 
+def all_channels(records: Records) -> Targets:
+    return Targets(records, [tap.channels for tap in records.header.taps])
+
+
 @pytest.mark.parametrize(("top_k", "classes"), [(1, 5), (5, 50), (7, 7), (10, 40_000)])
 def test_soft_labels_are_restored_to_probabilities(top_k: int, classes: int, tmp_path: Path) -> None:
     header = made_up_header(top_k, classes)
     rows = written(tmp_path, header)
     kept, values = rows["classes"].astype(np.int64), rows["probabilities"].astype(np.float32)
-    targets = Targets(Records(tmp_path)).probabilities(torch.from_numpy(kept), torch.from_numpy(values)).numpy()
+    targets = all_channels(Records(tmp_path)).probabilities(torch.from_numpy(kept), torch.from_numpy(values)).numpy()
     np.testing.assert_allclose(targets.sum(axis=1), 1, atol=top_k * 1e-3)
     assert (targets >= 0).all()
     np.testing.assert_array_equal(np.take_along_axis(targets, kept, axis=1), values)
@@ -90,10 +94,28 @@ def test_a_channel_that_never_changes_gives_finite_targets(tmp_path: Path) -> No
     write_shard(tmp_path, header, 0, rows)
     records = Records(tmp_path)
     taps = [torch.from_numpy(np.ascontiguousarray(rows[f"tap{index}"])) for index in range(2)]
-    first, _ = Targets(records).features(taps)
+    first, _ = all_channels(records).features(taps)
     assert first.isfinite().all()
     assert first[:, 1].abs().max() == 0
     assert first[:, 0].std().item() == pytest.approx(1, abs=0.02)
+
+
+def test_a_narrow_student_learns_the_principal_components(tmp_path: Path) -> None:
+    header = made_up_header(0, 0, views=40, taps=(Tap("a", 8, 6, 4, 4),))
+    write_header(tmp_path, header)
+    rows = random_rows(header, len(header))
+    rows["tap0"][:, 3:] = 4 * rows["tap0"][:, :3] + 0.01 * rows["tap0"][:, 3:] + 7  # three directions carry nearly all
+    write_shard(tmp_path, header, 0, rows)
+    records = Records(tmp_path)
+    taps = [torch.from_numpy(np.ascontiguousarray(rows["tap0"]))]
+    whole, narrow = all_channels(records).features(taps)[0], Targets(records, [3]).features(taps)[0]
+    cells = narrow.transpose(0, 1).flatten(1)  # (B, K, h, w) → (K, B·h·w)
+    covariance = torch.cov(cells)
+    assert covariance.diagonal().mean().item() == pytest.approx(1, abs=0.02)
+    assert (covariance - covariance.diag().diag()).abs().max() < 0.02
+    distances = [torch.pdist(part.permute(0, 2, 3, 1).flatten(0, 2)[:50]) for part in (whole, narrow)]
+    ratio = distances[1] / distances[0]
+    assert ratio.std() / ratio.mean() < 0.01  # the same distances up to one factor
 
 
 def test_a_shard_with_any_byte_changed_is_refused_by_name(tmp_path: Path) -> None:
@@ -228,13 +250,13 @@ def test_a_damaged_shard_is_told_before_a_recording_goes_on(tmp_path: Path) -> N
 
 def test_stored_features_are_those_of_the_teacher_rounded_to_float16(tmp_path: Path) -> None:
     from onceover.training.pretrain.loading import view_of
-    from onceover.training.pretrain.teacher import load_teacher
+    from onceover.training.pretrain.teacher import PLAIN_LOOK, load_teacher
 
     records = Records(recorded(tmp_path))
     header, options = records.header, options_in(tmp_path)
-    teacher, classes = load_teacher(options.teacher, options.weights, (8, 16), 3, torch.device("cpu"))
+    teacher, classes = load_teacher(options.teacher, options.weights, (8, 16), PLAIN_LOOK, 3, torch.device("cpu"))
     assert classes == count_classes(options.weights) == CLASSES
-    for index in (0, 4, 14):
+    for index in (0, 4, 10):
         pixels, _ = view_of(header, header.sources(), index)
         answers = teacher(torch.from_numpy(pixels).permute(2, 0, 1)[None])  # (H, W, 3) → (1, 3, H, W)
         row = records.row(index)

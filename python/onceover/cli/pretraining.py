@@ -44,13 +44,25 @@ def _add_record(steps: Any, command: AddCommand) -> None:
         "--teacher", default="mobilenetv2", help="a name of `onceover list backbones` (default: %(default)s)"
     )
     record.add_argument("--weights", type=Path, required=True, help="its weights (.safetensors, .pth)")
-    record.add_argument("--views", type=_count, default=4, help="stored augmentations per image (default: 4)")
-    record.add_argument("--procedural", type=_count, default=0, metavar="N", help="and N drawn images (default: none)")
+    record.add_argument("--views", type=_count, default=4, help="stored views per image (default: 4)")
+    record.add_argument(
+        "--procedural", type=_count, default=0, metavar="N", help="and N drawn images, one view each (default: 0)"
+    )
     record.add_argument(
         "--logits-top-k", type=_count, default=0, metavar="K", help="also the K best classes (default: 0)"
     )
     record.add_argument("--size", type=_count, default=128, help="side of a view in pixels (default: 128)")
     record.add_argument("--strides", type=_numbers, default=(8, 16), help="stages to store (default: 8,16)")
+    record.add_argument(
+        "--enlarge", type=_count, default=1, metavar="N", help="the teacher sees a view N times as large (default: 1)"
+    )
+    record.add_argument(
+        "--mirrors",
+        type=_count,
+        default=1,
+        metavar="N",
+        help="and mirrored: the mean over 1, 2 or 4 views (default: 1)",
+    )
     record.add_argument("--batch", type=_count, default=16, help="views at a time (default: 16)")
     record.add_argument("--seed", type=_count, default=0, help="of all views")
     _add_machine(record)
@@ -113,6 +125,7 @@ def _require_torch() -> None:
 def run_record(options: argparse.Namespace, output: Output) -> int:
     _require_torch()
     from onceover.training.pretrain.recording import RecordingOptions, record
+    from onceover.training.pretrain.teacher import Look
 
     settings = RecordingOptions(
         teacher=options.teacher,
@@ -122,6 +135,7 @@ def run_record(options: argparse.Namespace, output: Output) -> int:
         views=options.views,
         view_size=options.size,
         strides=options.strides,
+        look=Look(options.enlarge, options.mirrors),
         top_k=options.logits_top_k,
         seed=options.seed,
         batch=options.batch,
@@ -133,8 +147,9 @@ def run_record(options: argparse.Namespace, output: Output) -> int:
     header = recording.header
     size = len(header) * header.dtype.itemsize
     output.say(
-        f"[bold]{escape(str(options.output))}[/]: {len(header)} views of {len(header) // header.views} images, "
-        f"{header.dtype.itemsize} bytes each, {size / 1e6:.1f} MB; {recording.written} of {header.shards} files are new"
+        f"[bold]{escape(str(options.output))}[/]: {len(header)} views of {len(header.images)} images "
+        f"and {header.procedural} drawn ones, {header.dtype.itemsize} bytes each, {size / 1e6:.1f} MB; "
+        f"{recording.written} of {header.shards} files are new"
     )
     output.object(
         {

@@ -84,11 +84,11 @@ class _Differences:
         return self._changed / max(1, self._classes)
 
     def _where(self, record: int) -> str:
-        image, view = divmod(record, self._header.views)
+        image, view = self._header.place(record)
         return f"{self._sources.name(image)}, view {view} (record {record})"
 
     def _compare_pixels(self, record: int, row: np.void, checksum: int) -> None:
-        image, view = divmod(record, self._header.views)
+        image, view = self._header.place(record)
         if int(row["image"]) != image or int(row["seed"]) != self._sources.view_seed(image, view):
             raise VerificationError(f"{self._where(record)}: the record is of another view; record again")
         if int(row["pixels_crc32"]) != checksum:

@@ -26,7 +26,7 @@ from onceover.training.pretrain.sources import Sources
 
 def view_of(header: RecordHeader, sources: Sources, record: int) -> tuple[Pixels, int]:
     """The pixels of a record, (size, size, 3), and their CRC-32."""
-    image, view = divmod(record, header.views)
+    image, view = header.place(record)
     pixels = draw_view(sources.read(image), sources.view_seed(image, view), header.view_size)
     return pixels, zlib.crc32(pixels.data)
 

@@ -16,12 +16,12 @@ from onceover.training.pretrain.loading import view_batches
 from onceover.training.pretrain.records import HEADER_NAME, RecordHeader, read_header, write_header
 from onceover.training.pretrain.shards import missing_shards, write_shard
 from onceover.training.pretrain.sources import Progress, find_images
-from onceover.training.pretrain.teacher import Answers, Teacher, choose_device, load_teacher
+from onceover.training.pretrain.teacher import PLAIN_LOOK, Answers, Look, Teacher, choose_device, load_teacher
 
 
 @dataclass(frozen=True)
 class RecordingOptions:
-    """What to record. views: stored augmentations per image. procedural: number of drawn images."""
+    """What to record. views: stored augmentations per image. procedural: number of drawn images, one view each."""
 
     teacher: str
     weights: Path
@@ -30,6 +30,7 @@ class RecordingOptions:
     views: int = 4
     view_size: int = 128
     strides: tuple[int, ...] = (8, 16)
+    look: Look = PLAIN_LOOK
     top_k: int = 0
     seed: int = 0
     batch: int = 16
@@ -80,13 +81,17 @@ def _parts(ids: range, size: int) -> list[range]:
 def _prepare(options: RecordingOptions, progress: Progress) -> tuple[Teacher, RecordHeader]:
     card = read_card(options.weights)
     device = choose_device(options.device)
-    teacher, classes = load_teacher(options.teacher, options.weights, options.strides, options.top_k, device)
+    teacher, classes = load_teacher(
+        options.teacher, options.weights, options.strides, options.look, options.top_k, device
+    )
     locations = {"weights": str(options.weights.resolve())}
     if options.images is not None:
         locations["images"] = str(options.images.resolve())
     header = RecordHeader(
         backbone=options.teacher,
         card=card.to_json(),
+        enlarge=options.look.enlarge,
+        mirrors=options.look.mirrors,
         taps=teacher.taps(options.view_size),
         top_k=options.top_k,
         classes=classes,
@@ -133,8 +138,9 @@ class _Rows:
         """Records of the shard that is being collected, in order; its number is told by them."""
         self.shard = records[0] // self._header.shard_records
         rows = np.zeros(len(records), self._header.dtype)
-        rows["image"] = [record // self._header.views for record in records]
-        rows["seed"] = [self._sources.view_seed(*divmod(record, self._header.views)) for record in records]
+        places = [self._header.place(record) for record in records]
+        rows["image"] = [image for image, _ in places]
+        rows["seed"] = [self._sources.view_seed(image, view) for image, view in places]
         rows["pixels_crc32"] = checksums
         if self._header.top_k:
             rows["classes"], rows["probabilities"] = answers.classes, answers.probabilities

@@ -39,12 +39,15 @@ class Tap:
 class RecordHeader:
     """Everything that all records share.
 
-    teacher: name of the backbone, its weights card as JSON, whose hash says which file. top_k 0: no probabilities.
+    backbone: the teacher, with its weights card as JSON, whose hash says which file, and how it looks at a view
+    (`teacher.Look`). top_k 0: no probabilities.
     locations: where images and weights were, a hint that is not part of the digest.
     """
 
     backbone: str
     card: dict[str, Any]
+    enlarge: int
+    mirrors: int
     taps: tuple[Tap, ...]
     top_k: int
     classes: int
@@ -62,8 +65,13 @@ class RecordHeader:
             object.__setattr__(self, "shard_records", max(1, min(4096, SHARD_BYTES // self.dtype.itemsize)))
 
     def __len__(self) -> int:
-        """Records: every view of every image, the views of an image in a row."""
-        return (len(self.images) + self.procedural) * self.views
+        """Records: every view of every image, those of an image in a row, then one view of every drawn image."""
+        return len(self.images) * self.views + self.procedural
+
+    def place(self, record: int) -> tuple[int, int]:
+        """The record's image (drawn ones behind the files) and which view of it."""
+        drawn = record - len(self.images) * self.views
+        return (len(self.images) + drawn, 0) if drawn >= 0 else divmod(record, self.views)
 
     @property
     def dtype(self) -> np.dtype[np.void]:
@@ -94,7 +102,12 @@ class RecordHeader:
         return {
             "format": FORMAT,
             "version": RECORD_VERSION,
-            "teacher": {"backbone": self.backbone, "card": self.card},
+            "teacher": {
+                "backbone": self.backbone,
+                "card": self.card,
+                "enlarge": self.enlarge,
+                "mirrors": self.mirrors,
+            },
             "taps": [[tap.name, tap.stride, tap.channels, tap.height, tap.width] for tap in self.taps],
             "top_k": self.top_k,
             "classes": self.classes,
@@ -155,6 +168,8 @@ def _from_facts(facts: dict[str, Any]) -> RecordHeader:
     return RecordHeader(
         backbone=str(facts["teacher"]["backbone"]),
         card=dict(facts["teacher"]["card"]),
+        enlarge=int(facts["teacher"]["enlarge"]),
+        mirrors=int(facts["teacher"]["mirrors"]),
         taps=tuple(Tap(str(tap[0]), *(int(number) for number in tap[1:])) for tap in facts["taps"]),
         top_k=int(facts["top_k"]),
         classes=int(facts["classes"]),

@@ -26,6 +26,7 @@ HEAD = struct.Struct("<8sIIQQ32s")
 HASH_BYTES = 32
 # A channel that hardly varies would turn rounding of float16 into a target: at least this share of the tap's largest.
 STD_FLOOR = 1e-3
+CORRELATED_RECORDS = 2000  # at most; more change no direction that matters
 
 Statistics = list[tuple[NDArray[np.float64], NDArray[np.float64]]]  # per tap: mean and variance, (C,) each
 
@@ -132,6 +133,21 @@ class Records:
             std = np.sqrt(variance)
             floored = np.maximum(std, max(1e-6, STD_FLOOR * float(std.max())))
             answer.append((mean.astype(np.float32), floored.astype(np.float32)))
+        return answer
+
+    def correlations(self) -> list[NDArray[np.float64]]:
+        """Per tap (C, C): of its channels, over CORRELATED_RECORDS records, evenly spaced."""
+        chosen = range(0, len(self), -(-len(self) // CORRELATED_RECORDS))
+        answer = []
+        for index, (mean, std) in enumerate(self.statistics()):
+            total = np.zeros((len(mean), len(mean)))
+            cells = 0
+            for record in chosen:
+                tap = self.row(record)[f"tap{index}"].astype(np.float64).reshape(len(mean), -1)  # (C, h·w)
+                scaled = (tap - mean[:, None]) / std[:, None]
+                total += scaled @ scaled.T
+                cells += scaled.shape[1]
+            answer.append(total / cells)
         return answer
 
     def _shard_statistics(self, shard: int) -> Statistics:

@@ -15,7 +15,7 @@ from onceover.images import list_images, read_image, to_rgb8
 from onceover.training.pretrain.augmentation import Pixels
 from onceover.training.procedural import draw_material
 
-CACHE_BYTES = 256 << 20  # of decoded images, per process: a few dozen photographs are decoded once
+CACHE_BYTES = 1 << 30  # of decoded and drawn images, per process
 Progress = Callable[[str, int, int], None]
 
 

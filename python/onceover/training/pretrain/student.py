@@ -1,12 +1,18 @@
 """The student while it learns: its backbone and what only the training needs, which is dropped in the end.
 
-That is a 1x1 convolution per tap where channels differ, and a classifier where soft labels are learned.
+A stage with fewer channels than the teacher's tap learns the tap's leading principal components themselves, so that
+distances between its features are the teacher's. Only one with more channels gets a 1x1 convolution to the tap behind
+it, and a classifier is added where soft labels are learned.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from onceover.backbones.backbone import Backbone, normalize
@@ -28,14 +34,14 @@ class Student(nn.Module):
             torch.manual_seed(seed)
             pairs = zip(backbone.stages, header.taps, strict=True)
             self.projections = nn.ModuleList(
-                nn.Identity() if stage.channels == tap.channels else nn.Conv2d(stage.channels, tap.channels, 1)
+                nn.Identity() if stage.channels <= tap.channels else nn.Conv2d(stage.channels, tap.channels, 1)
                 for stage, tap in pairs
             )
             self.classifier = nn.Linear(backbone.stages[-1].channels, header.classes) if with_classes else None
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # a fifth faster on CPUs
 
     def forward(self, pixels: Tensor) -> tuple[list[Tensor], Tensor | None]:
-        """(B, 3, H, W) uint8 → features (B, C, h, w) per tap, logits (B, classes)."""
+        """(B, 3, H, W) uint8 → features (B, K, h, w) per tap, as `Targets` gives them, logits (B, classes)."""
         x = normalize(pixels, self.backbone.normalization).contiguous(memory_format=torch.channels_last)
         stages = self.backbone(x)
         features = [project(stage) for project, stage in zip(self.projections, stages, strict=True)]
@@ -60,19 +66,24 @@ def _check_grids(backbone: Backbone, header: RecordHeader) -> None:
 
 
 class Targets(nn.Module):
-    """Stored answers → what the student should say: every channel with mean 0 and variance 1 over all records."""
+    """Stored answers → what the student should say: channels with mean 0 and variance 1 over all records, then the
+    leading components of their covariance, as many as the student's stage has channels, with a mean variance of 1.
+    """
 
-    def __init__(self, records: Records) -> None:
+    def __init__(self, records: Records, channels: Sequence[int]) -> None:
+        """channels: of the student's stages."""
         super().__init__()
         self.classes = records.header.classes
-        for index, (mean, std) in enumerate(records.statistics()):
-            self.register_buffer(f"mean{index}", torch.from_numpy(mean).view(1, -1, 1, 1), persistent=False)
-            self.register_buffer(f"std{index}", torch.from_numpy(std).view(1, -1, 1, 1), persistent=False)
+        statistics, correlations = records.statistics(), records.correlations()
+        for index, ((mean, std), correlation, count) in enumerate(zip(statistics, correlations, channels, strict=True)):
+            rows = _components(correlation, count) / std  # (K, C): centered channels → components
+            self.register_buffer(f"rows{index}", torch.from_numpy(rows).float()[..., None, None], persistent=False)
+            self.register_buffer(f"mean{index}", torch.from_numpy(mean)[:, None, None], persistent=False)
 
     def features(self, taps: list[Tensor]) -> list[Tensor]:
-        """(B, C, h, w) float16 → the same, float32 and normalized."""
+        """(B, C, h, w) float16 → (B, K, h, w) float32."""
         return [
-            (tap.float() - self.get_buffer(f"mean{index}")) / self.get_buffer(f"std{index}")
+            F.conv2d(tap.float() - self.get_buffer(f"mean{index}"), self.get_buffer(f"rows{index}"))
             for index, tap in enumerate(taps)
         ]
 
@@ -82,6 +93,18 @@ class Targets(nn.Module):
         rest = (1 - values.sum(dim=1, keepdim=True)).clamp_min(0)  # float16 may round the sum to above 1
         evenly = rest / max(1, self.classes - kept)
         return evenly.expand(-1, self.classes).scatter(1, classes, values)
+
+
+def _components(correlation: NDArray[np.float64], count: int) -> NDArray[np.float64]:
+    """(C, C) → the leading `count` eigenvectors as rows, scaled to a mean variance of 1; all channels as they are where
+    none has to go. The sign of each is fixed by its largest entry.
+    """
+    if count >= len(correlation):
+        return np.eye(len(correlation))
+    values, vectors = np.linalg.eigh(correlation)  # rising
+    rows = vectors[:, ::-1][:, :count].T
+    largest = np.take_along_axis(rows, np.abs(rows).argmax(axis=1)[:, None], axis=1)
+    return np.asarray(rows * np.sign(largest) / np.sqrt(values[::-1][:count].mean()))
 
 
 def distillation_loss(student: Student, targets: Targets, batch: TrainingBatch, logit_weight: float) -> Tensor:

@@ -1,6 +1,7 @@
 """A patch embedding in torch → one ONNX file with everything a device must know about it in its metadata.
 
-The graph has a static shape: engines run it faster, and one that was specialized by accident cannot happen. Paddings
+The graph has a static shape: engines run it faster, and one that was specialized by accident cannot happen. One that is
+resizable has nodes that work at any size, so that only its ends must be changed for another one. Paddings
 that differ at both ends end up inside the convolutions (the exporter's FuseConvPad): MobileNetV2 at 256 takes 6.4 ms
 instead of 10.1 ms with separate Pad nodes (onnxruntime 1.31, one thread, Xeon with AVX-512).
 """
@@ -31,7 +32,9 @@ from onceover.backbones.patch_embedding import PatchEmbedding
 from onceover.backbones.weights import WeightsCard, read_card
 from onceover.errors import EngineError, UsageError, missing_extra
 from onceover.export.graph_cleaning import clean
+from onceover.export.resizable import make_resizable
 from onceover.export.run_graph import run_graph
+from onceover.runtime.graph import read_graph_spec, resize
 
 METADATA_KEY = "onceover.backbone"
 METADATA_FORMAT = 1
@@ -44,8 +47,12 @@ OPSET = 20  # the first with GELU as one node: with 18, engines compute it in fi
 RELATIVE_TOLERANCE = 2e-5
 
 
-def to_onnx(model: PatchEmbedding, height: int, width: int, card: WeightsCard, name: str) -> bytes:
+def to_onnx(
+    model: PatchEmbedding, height: int, width: int, card: WeightsCard, name: str, resizable: bool = False
+) -> bytes:
     """The ONNX file: "image" (1, 3, height, width) → "patch_embedding" (1, P, D), float32, metadata included.
+
+    resizable: `runtime.graph.resize` can make one for another size of it; only without attention windows.
 
     Norms are folded into the layers beside them first. The same model and torch give the same bytes. Raises UsageError
     for a size smaller than a patch of the coarsest stage, EngineError when onnxruntime does not reproduce torch within
@@ -57,7 +64,8 @@ def to_onnx(model: PatchEmbedding, height: int, width: int, card: WeightsCard, n
             f"height and width must be at least {coarsest}, one cell of the last stage; got {height}x{width}"
         )
     model.eval()  # a module left in train mode would be exported with its batch statistics
-    graph = clean(export_module(folded(model), (torch.zeros(1, 3, height, width),), [INPUT_NAME]))
+    graph = export_module(folded(model), (torch.zeros(1, 3, height, width),), [INPUT_NAME])
+    multiple = make_resizable(graph, [stage.stride for stage in model.backbone.stages]) if resizable else 0
     facts = describe(
         stages=model.backbone.stages,
         grid=model.patch_grid(height, width),
@@ -67,10 +75,19 @@ def to_onnx(model: PatchEmbedding, height: int, width: int, card: WeightsCard, n
         card=card,
         name=name,
     )
-    content = with_metadata(graph, facts)
+    if multiple:
+        facts["resizable"] = multiple
+    content = with_metadata(clean(graph), facts)
+    _check_against_torch(content, model, height, width)
+    if multiple:
+        other, spec = resize(content, read_graph_spec(content, name), height + 2 * multiple, width + multiple)
+        _check_against_torch(other, model, spec.preprocessing.height, spec.preprocessing.width)
+    return content
+
+
+def _check_against_torch(content: bytes, model: PatchEmbedding, height: int, width: int) -> None:
     with torch.inference_mode():
         check_parity(content, height, width, lambda image: model(torch.from_numpy(image)).numpy(), "torch")
-    return content
 
 
 def export_backbone(
@@ -81,6 +98,7 @@ def export_backbone(
     width: int = 256,
     strides: tuple[int, ...] = (8, 16),
     window: int | None = None,
+    resizable: bool = False,
 ) -> Path:
     """Export the registered backbone `name` with the weights of a file to `output`, and answer `output`.
 
@@ -93,7 +111,7 @@ def export_backbone(
         window = best_window(height, width)
     model = PatchEmbedding(create_backbone(name, weights, strides, window=window))
     card = replace(read_card(weights), normalization=model.backbone.normalization)
-    _core.save_atomically(str(output), to_onnx(model, height, width, card, name))
+    _core.save_atomically(str(output), to_onnx(model, height, width, card, name, resizable))
     return Path(output)
 
 

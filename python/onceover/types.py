@@ -35,6 +35,7 @@ class GraphSpec:
     embedding_dim: int
     strides: tuple[int, ...]
     weights: dict[str, Any] = field(hash=False)  # the weights card: source, license, training data, sha256
+    resizable: int = 0  # the graph can be made for sides that are a multiple of this; 0: only for its own
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,12 @@ import importlib.resources
 import json
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from onceover.errors import InputError, MissingExtraError, unknown_name
+from onceover.errors import InputError, MissingExtraError, UsageError, unknown_name
+from onceover.runtime.resizing import resized_graph
 from onceover.runtime.self_contained import check_self_contained
 from onceover.types import GraphSpec, Preprocessing
 
@@ -79,6 +81,38 @@ def read_graph_spec(graph: bytes, label: str) -> GraphSpec:
     return _Fields(fields, label).spec()
 
 
+def resize(graph: bytes, spec: GraphSpec, height: int, width: int) -> tuple[bytes, GraphSpec]:
+    """The graph and its description for images of another size; the very ones for their own.
+
+    UsageError where the graph is not resizable, or not to that size.
+    """
+    own = spec.preprocessing
+    if (height, width) == (own.height, own.width):
+        return graph, spec
+    size = f"{width}x{height}" if width != height else str(width)
+    if not spec.resizable:
+        raise UsageError(
+            f"backbone {spec.name} was exported for images of {own.width}x{own.height}; for {size} export it again: "
+            f"onceover export backbone {spec.name} --weights FILE --size {size}"
+        )
+    fits = all(side % spec.resizable == 0 and spec.resizable <= side <= _MAX_SIDE for side in (height, width))
+    if not fits:
+        raise UsageError(
+            f"backbone {spec.name}: the input size must be a multiple of {spec.resizable} up to {_MAX_SIDE}, got {size}"
+        )
+    changed = replace(
+        spec,
+        preprocessing=replace(own, height=height, width=width),
+        grid_height=height // spec.strides[0],
+        grid_width=width // spec.strides[0],
+    )
+    facts = json.loads(_read_metadata(graph, spec.name)[METADATA_KEY])
+    facts |= {"height": height, "width": width, "grid_height": changed.grid_height, "grid_width": changed.grid_width}
+    text = json.dumps(facts, sort_keys=True, separators=(",", ":"))
+    answer = (1, changed.grid_height * changed.grid_width, spec.embedding_dim)
+    return resized_graph(graph, (1, 3, height, width), answer, METADATA_KEY, text), changed
+
+
 def _read_metadata(graph: bytes, label: str) -> dict[str, str]:
     try:
         import onnxruntime
@@ -129,6 +163,7 @@ class _Fields:
             embedding_dim=self.integer("embedding_dim", 1, _MAX_EMBEDDING_DIM),
             strides=tuple(strides or ()),
             weights=dict(weights or {}),
+            resizable=self.integer("resizable", 0, _MAX_SIDE) if "resizable" in self.fields else 0,
         )
 
     def refuse(self, field: str, expected: str, got: Any) -> None:
@@ -163,4 +198,4 @@ def _is_number(value: Any, smallest: float) -> bool:
     return isinstance(value, (int, float)) and math.isfinite(value) and smallest <= value <= 1e3
 
 
-__all__ = ["DEFAULT_BACKBONE", "EMBEDDED", "METADATA_KEY", "load_graph", "read_graph_spec"]
+__all__ = ["DEFAULT_BACKBONE", "EMBEDDED", "METADATA_KEY", "load_graph", "read_graph_spec", "resize"]

@@ -1,15 +1,15 @@
 """Whether an ONNX graph is complete in itself: no weights in other files, no operators that only some engine has.
 
-Reads the protobuf wire format directly, because devices have an engine but no module `onnx`. Field numbers are those of
-onnx.proto, which promises not to change them.
+Field numbers are those of onnx.proto, which promises not to change them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from onceover.errors import InputError
+from onceover.runtime.protobuf import Malformed, fields_of
 
 STANDARD_DOMAINS = frozenset({b"", b"ai.onnx"})
 DEEPEST = 64  # nested messages; graphs within graphs of real networks stay below 20
@@ -46,7 +46,7 @@ def check_self_contained(graph: bytes, label: str) -> None:
     found = _Found()
     try:
         _walk(memoryview(graph), "model", found, 0)
-    except _Malformed as error:
+    except Malformed as error:
         raise InputError(f"{label}: not an ONNX graph ({error}); export it with `onceover export backbone`") from error
     if found.external:
         raise InputError(
@@ -62,16 +62,12 @@ def check_self_contained(graph: bytes, label: str) -> None:
         )
 
 
-class _Malformed(ValueError):
-    pass
-
-
 def _walk(message: memoryview, kind: str, found: _Found, depth: int) -> None:
     if depth > DEEPEST:
-        raise _Malformed(f"messages nested more than {DEEPEST} deep")
+        raise Malformed(f"messages nested more than {DEEPEST} deep")
     values: dict[int, int | bytes] = {}  # of the last occurrence, as protobuf reads a repeated scalar
     children = MESSAGES[kind]
-    for number, value in _fields(message):
+    for number, value in fields_of(message):
         if number in children and isinstance(value, memoryview):
             _walk(value, children[number], found, depth + 1)
         elif isinstance(value, memoryview):
@@ -112,37 +108,6 @@ _NOTES: dict[str, Callable[[dict[int, int | bytes], _Found], None]] = {
 def _text(values: dict[int, int | bytes], number: int) -> bytes:
     value = values.get(number, b"")
     return value if isinstance(value, bytes) else b""
-
-
-def _fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
-    """(field number, whole number or bytes) of one message; fixed-size numbers are given as bytes."""
-    at = 0
-    while at < len(message):
-        key, at = _varint(message, at)
-        number, wire = key >> 3, key & 7
-        if wire == 0:
-            value, at = _varint(message, at)
-            yield number, value
-            continue
-        if wire == 2:
-            size, at = _varint(message, at)
-        elif wire in (1, 5):
-            size = 8 if wire == 1 else 4
-        else:
-            raise _Malformed(f"wire type {wire} at byte {at}")
-        if number == 0 or size > len(message) - at:
-            raise _Malformed(f"field {number} of {size} bytes at byte {at} of {len(message)}")
-        yield number, message[at : at + size]
-        at += size
-
-
-def _varint(message: memoryview, at: int) -> tuple[int, int]:
-    value = 0
-    for i, byte in enumerate(message[at : at + 10]):
-        value |= (byte & 0x7F) << (7 * i)
-        if byte < 0x80:
-            return value, at + i + 1
-    raise _Malformed(f"a number that does not end at byte {at}")
 
 
 def _list(names: list[bytes], shown: int = 3) -> str:

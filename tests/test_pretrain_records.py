@@ -22,6 +22,7 @@ from pretrain_samples import (
     teacher_weights,
 )
 
+from onceover.backbones.backbone import StageInfo
 from onceover.errors import InputError, UsageError
 from onceover.training.pretrain.recording import record
 from onceover.training.pretrain.records import HEADER_NAME, RecordHeader, Tap, read_header, write_header
@@ -56,7 +57,7 @@ def test_records_come_back_as_they_were_written(top_k: int, classes: int, tmp_pa
 
 
 def all_channels(records: Records) -> Targets:
-    return Targets(records, [tap.channels for tap in records.header.taps])
+    return Targets(records, [StageInfo(tap.name, tap.channels, tap.stride) for tap in records.header.taps])
 
 
 @pytest.mark.parametrize(("top_k", "classes"), [(1, 5), (5, 50), (7, 7), (10, 40_000)])
@@ -108,7 +109,7 @@ def test_a_narrow_student_learns_the_principal_components(tmp_path: Path) -> Non
     write_shard(tmp_path, header, 0, rows)
     records = Records(tmp_path)
     taps = [torch.from_numpy(np.ascontiguousarray(rows["tap0"]))]
-    whole, narrow = all_channels(records).features(taps)[0], Targets(records, [3]).features(taps)[0]
+    whole, narrow = all_channels(records).features(taps)[0], Targets(records, [StageInfo("a", 3, 8)]).features(taps)[0]
     cells = narrow.transpose(0, 1).flatten(1)  # (B, K, h, w) → (K, B·h·w)
     covariance = torch.cov(cells)
     assert covariance.diagonal().mean().item() == pytest.approx(1, abs=0.02)

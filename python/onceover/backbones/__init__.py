@@ -25,7 +25,8 @@ def create_backbone(
     """The backbone `name` in eval mode, filled from the weights file (.safetensors, or .pth of torch.save).
 
     `window` replaces the published size of attention windows, in cells; one that divides the maps saves padding.
-    With `classes` it is built whole, and `classify` answers that many logits.
+    With `classes` it is built whole, and `classify` answers that many logits. Weights that `pretrain` taught come with
+    projections of their own (`projected.Projected`).
 
     Raises UnknownNameError for a name that is not registered, UsageError for a window where the architecture has none,
     and InputError without weights: random features are only for tests, which ask for them by `random_init_seed`.
@@ -37,14 +38,17 @@ def create_backbone(
         raise InputError(f"the backbone {name!r} needs a weights file; pass the path of a .safetensors or .pth file")
     import torch
 
-    from onceover.backbones.weights import load_into
+    from onceover.backbones.projected import with_projections
+    from onceover.backbones.weights import load_into, load_weights
 
     with torch.random.fork_rng(devices=[]):  # the caller's random state stays as it was
         torch.manual_seed(random_init_seed or 0)
         options = {"window": window, "classes": classes or None}
         backbone: Backbone = factory(strides, **{key: value for key, value in options.items() if value is not None})
     if weights is not None:
-        load_into(backbone, weights)
+        tensors = load_weights(weights)
+        backbone = with_projections(backbone, tensors)
+        load_into(backbone, weights, tensors)
     return backbone.eval()
 
 

@@ -124,14 +124,15 @@ def load_weights(weights: AnyWeights) -> dict[str, Tensor]:
     return read_checkpoint(WeightsFile.of(weights))
 
 
-def load_into(backbone: Backbone, weights: AnyWeights) -> None:
-    """Fill `backbone` from the file, whose card may also bring another normalization.
+def load_into(backbone: Backbone, weights: AnyWeights, tensors: Mapping[str, Tensor] | None = None) -> None:
+    """Fill `backbone` from the file, whose card may also bring another normalization. tensors: the file's, if read.
 
     Raises InputError that lists missing, unexpected and mis-shaped tensors; then the backbone is as it was.
     """
     file = WeightsFile.of(weights)
     card = read_card(file)
-    tensors = to_float32(match_keys(backbone, load_weights(file), str(file.path)).used, str(file.path))
+    found = load_weights(file) if tensors is None else tensors
+    tensors = to_float32(match_keys(backbone, found, str(file.path)).used, str(file.path))
     with torch.no_grad():
         for key, target in backbone.state_dict().items():
             if key in tensors:  # all but counters of batch norms

@@ -1,8 +1,7 @@
-"""The student while it learns: its backbone and what only the training needs, which is dropped in the end.
+"""The student while it learns: a projected backbone and, for soft labels, a classifier that is dropped in the end.
 
-A stage with fewer channels than the teacher's tap learns the tap's leading principal components themselves, so that
-distances between its features are the teacher's. Only one with more channels gets a 1x1 convolution to the tap behind
-it, and a classifier is added where soft labels are learned.
+Behind every stage a 1x1 convolution answers the leading principal components of the teacher's tap, as many as the stage
+has channels, so that distances between its features are the teacher's.
 """
 
 from __future__ import annotations
@@ -15,7 +14,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from onceover.backbones.backbone import Backbone, normalize
+from onceover.backbones.backbone import Backbone, StageInfo, normalize
+from onceover.backbones.projected import Projected
 from onceover.errors import UsageError
 from onceover.training.pretrain.loading import TrainingBatch
 from onceover.training.pretrain.records import RecordHeader
@@ -26,25 +26,25 @@ class Student(nn.Module):
     """Answers the teacher's taps, normalized, and logits where the records hold probabilities."""
 
     def __init__(self, backbone: Backbone, header: RecordHeader, with_classes: bool, seed: int) -> None:
-        """UsageError when the backbone's maps have another size than the recorded ones."""
+        """backbone: one that was taught before goes on with its projections, another gets new ones.
+
+        UsageError when its maps have another size than the recorded ones, or more channels.
+        """
         super().__init__()
-        self.backbone = backbone
         _check_grids(backbone, header)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            pairs = zip(backbone.stages, header.taps, strict=True)
-            self.projections = nn.ModuleList(
-                nn.Identity() if stage.channels <= tap.channels else nn.Conv2d(stage.channels, tap.channels, 1)
-                for stage, tap in pairs
-            )
-            self.classifier = nn.Linear(backbone.stages[-1].channels, header.classes) if with_classes else None
+            channels = [min(s.channels, tap.channels) for s, tap in zip(backbone.stages, header.taps, strict=True)]
+            self.backbone = backbone if isinstance(backbone, Projected) else Projected(backbone, channels)
+            last = self.backbone.trunk.stages[-1].channels
+            self.classifier = nn.Linear(last, header.classes) if with_classes else None
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # a fifth faster on CPUs
 
     def forward(self, pixels: Tensor) -> tuple[list[Tensor], Tensor | None]:
         """(B, 3, H, W) uint8 → features (B, K, h, w) per tap, as `Targets` gives them, logits (B, classes)."""
         x = normalize(pixels, self.backbone.normalization).contiguous(memory_format=torch.channels_last)
-        stages = self.backbone(x)
-        features = [project(stage) for project, stage in zip(self.projections, stages, strict=True)]
+        stages = self.backbone.trunk(x)
+        features = self.backbone.project(stages)
         if self.classifier is None:
             return features, None
         return features, self.classifier(stages[-1].mean(dim=(2, 3)))  # (B, C, h, w) → (B, C)
@@ -61,6 +61,10 @@ def _check_grids(backbone: Backbone, header: RecordHeader) -> None:
     with torch.inference_mode():
         maps = [tuple(stage.shape[2:]) for stage in backbone.eval()(torch.zeros(1, 3, side, side))]
     recorded = [(tap.height, tap.width) for tap in header.taps]
+    pairs = zip(backbone.stages, header.taps, strict=True)
+    wide = [tap.name for stage, tap in pairs if stage.channels > tap.channels]
+    if wide and isinstance(backbone, Projected):
+        raise UsageError(f"the student has more channels than the teacher's {', '.join(wide)}; leave out --init")
     if maps != recorded:
         raise UsageError(f"the student's maps are {maps} cells, the recorded ones {recorded}; choose another student")
 
@@ -70,13 +74,13 @@ class Targets(nn.Module):
     leading components of their covariance, as many as the student's stage has channels, with a mean variance of 1.
     """
 
-    def __init__(self, records: Records, channels: Sequence[int]) -> None:
-        """channels: of the student's stages."""
+    def __init__(self, records: Records, stages: Sequence[StageInfo]) -> None:
+        """stages: of the student."""
         super().__init__()
         self.classes = records.header.classes
         statistics, correlations = records.statistics(), records.correlations()
-        for index, ((mean, std), correlation, count) in enumerate(zip(statistics, correlations, channels, strict=True)):
-            rows = _components(correlation, count) / std  # (K, C): centered channels → components
+        for index, ((mean, std), correlation, stage) in enumerate(zip(statistics, correlations, stages, strict=True)):
+            rows = _components(correlation, stage.channels) / std  # (K, C): centered channels → components
             self.register_buffer(f"rows{index}", torch.from_numpy(rows).float()[..., None, None], persistent=False)
             self.register_buffer(f"mean{index}", torch.from_numpy(mean)[:, None, None], persistent=False)
 

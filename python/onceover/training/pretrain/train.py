@@ -114,7 +114,7 @@ class _Run:
         backbone = create_backbone(options.student, options.init, strides, random_init_seed=options.seed)
         with_classes = header.top_k > 0 and options.logit_weight > 0
         self.student = Student(backbone, header, with_classes, options.seed).to(device)
-        self.targets = Targets(records, [stage.channels for stage in backbone.stages]).to(device)
+        self.targets = Targets(records, self.student.backbone.stages).to(device)
         self.parameters = [parameter for parameter in self.student.parameters() if parameter.requires_grad]
         self.optimizer = torch.optim.AdamW(self.parameters, options.learning_rate, weight_decay=options.weight_decay)
         # Half precision where a GPU has it: bfloat16 needs no scaling, float16 on older ones does.

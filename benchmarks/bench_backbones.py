@@ -30,11 +30,11 @@ from rich.console import Console
 from rich.table import Table
 from straightforward import straightforward
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from onceover import registry
 from onceover.backbones import best_window, create_backbone, has_windows
 from onceover.backbones.backbone import Backbone
+from onceover.backbones.cost import count_cost
 from onceover.backbones.folding import folded
 from onceover.backbones.patch_embedding import PatchEmbedding
 from onceover.export.to_onnx import INPUT_NAME, OPSET, export_module
@@ -122,15 +122,6 @@ def measured(paths: Sequence[Path], size: int, rounds: int) -> dict[tuple[Path, 
     }
 
 
-def cost(name: str, size: int) -> tuple[float, float]:
-    """Million parameters and multiply-accumulates of the folded stages, padding of windows included."""
-    window = best_window(size, size) if has_windows(name) else None
-    model = folded(network(name, window)).to("meta")
-    with FlopCounterMode(display=False) as counter:
-        model(torch.zeros(1, 3, size, size, device="meta"))
-    return sum(part.numel() for part in model.parameters()) / 1e6, counter.get_total_flops() / 2e6
-
-
 def table_of_all(names: Sequence[str], size: int, rounds: int) -> list[dict[str, Any]]:
     """One row per backbone."""
     names = [*names, *([] if YARDSTICK in names else [YARDSTICK])]
@@ -138,8 +129,9 @@ def table_of_all(names: Sequence[str], size: int, rounds: int) -> list[dict[str,
     times = measured(list(paths.values()), size, rounds)
     rows = []
     for name, path in paths.items():
-        parameters, products = cost(name, size)
-        row: dict[str, Any] = {"backbone": name, "params M": round(parameters, 2), "MACs M": round(products)}
+        cost = count_cost(name, size, size)
+        row: dict[str, Any] = {"backbone": name, "params M": round(cost.parameters / 1e6, 2)}
+        row["MACs M"] = round(cost.macs / 1e6)
         row["window"] = best_window(size, size) if has_windows(name) else None
         for engine in ENGINES:
             cpu, wall = times[path, engine]
@@ -185,7 +177,7 @@ def profile(name: str, size: int, runs: int = 20) -> list[dict[str, Any]]:
         run(image)
         for node in request.profiling_info:
             kinds["openvino", node.node_type] += node.real_time.total_seconds() * 1e3 / runs
-    bound = cost(name, size)[1] / product_rate()
+    bound = count_cost(name, size, size).macs / 1e6 / product_rate()
     kinds["bound", "multiply-accumulates at the rate of a large matrix product"] = bound
     return [
         {"engine": engine, "node": node, "ms": round(ms, 2)} for (engine, node), ms in kinds.most_common() if ms > 0.05

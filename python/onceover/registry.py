@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from onceover.errors import missing_extra, unknown_name
 
@@ -34,6 +34,41 @@ BACKBONES: Mapping[str, str] = {
     "tinyvit_5m": "onceover.backbones.tinyvit:tinyvit_5m",
     "tinyvit_11m": "onceover.backbones.tinyvit:tinyvit_11m",
     "tinyvit_21m": "onceover.backbones.tinyvit:tinyvit_21m",
+}
+
+
+class Cost(NamedTuple):
+    """Parameters and multiply-accumulates of one image."""
+
+    parameters: int
+    macs: int
+
+
+# Of the stages of stride 8 and 16 at 256 x 256, norms folded: what an exported graph holds, told where torch is not
+# installed. `onceover.backbones.cost.count_cost` counts them, and a test compares.
+COSTS: Mapping[str, Cost] = {
+    "emo_1m": Cost(492_056, 282_563_712),
+    "emo_2m": Cost(1_118_416, 482_518_144),
+    "emo_5m": Cost(2_476_576, 983_270_528),
+    "emo_6m": Cost(2_476_576, 983_270_528),
+    "emov2_1m": Cost(494_104, 314_281_984),
+    "emov2_2m": Cost(1_123_408, 559_718_400),
+    "emov2_5m": Cost(2_491_504, 1_181_712_384),
+    "mobilenetv2": Cost(534_464, 274_104_320),
+    "mobilenetv2_050": Cost(152_504, 90_578_944),
+    "mobilenetv2_w035": Cost(82_360, 55_205_888),
+    "mobilenetv2_w050": Cost(147_256, 88_875_008),
+    "mobilenetv2_w075": Cost(316_768, 200_257_536),
+    "mobilenetv2_w100": Cost(534_464, 274_104_320),
+    "mobilenetv2_w140": Cost(1_031_600, 528_924_672),
+    "mobilenetv4_conv_small": Cost(314_272, 169_484_288),
+    "repvit_m0_9": Cost(2_601_256, 907_948_032),
+    "repvit_m1_0": Cost(3_532_304, 1_230_872_832),
+    "resnet18": Cost(2_780_544, 1_831_862_272),
+    "wide_resnet50": Cost(24_842_752, 11_998_855_168),
+    "tinyvit_5m": Cost(2_432_512, 1_494_835_200),
+    "tinyvit_11m": Cost(5_376_832, 2_330_787_840),
+    "tinyvit_21m": Cost(12_054_240, 5_037_588_480),
 }
 
 DETECTORS: Mapping[str, str] = {
@@ -78,4 +113,4 @@ def load(kind: str, name: str, table: Mapping[str, str]) -> Any:
     return getattr(module, attribute)
 
 
-__all__ = ["BACKBONES", "DETECTORS", "EXPORT_TARGETS", "LAYOUTS", "OWN_NETWORKS", "load"]
+__all__ = ["BACKBONES", "COSTS", "DETECTORS", "EXPORT_TARGETS", "LAYOUTS", "OWN_NETWORKS", "Cost", "load"]

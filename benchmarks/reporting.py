@@ -21,16 +21,15 @@ from rich.table import Table
 from threadpoolctl import threadpool_info
 
 from onceover import _core
+from onceover.runtime.latency_cache import cpu_model
 
 
 def machine(distributions: Sequence[str] = ("faiss-cpu", "torch", "numpy")) -> str:
     """What a number needs beside it: CPU, instruction set, peers and their BLAS, command, date."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    cpu = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
     libraries = [library for library in threadpool_info() if library["user_api"] == "blas"]
     blas = ", ".join(f"{Path(lib['filepath']).parent.name} {lib.get('architecture')}" for lib in libraries)
     return (
-        f"{cpu}, {os.cpu_count()} CPUs, load {os.getloadavg()[0]:.1f}; ISA {_core.isa()} of "
+        f"{cpu_model()}, {os.cpu_count()} CPUs, load {os.getloadavg()[0]:.1f}; ISA {_core.isa()} of "
         f"{', '.join(_core.available_isas())}\nPython {platform.python_version()}, "
         f"{', '.join(f'{name} {version(name)}' for name in distributions)}; OpenBLAS kernels {blas}\n"
         f"{datetime.date.today()}  python {shlex.join(sys.argv)}"

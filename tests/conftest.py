@@ -57,6 +57,14 @@ def require_tool() -> Callable[[str], str]:
     return find
 
 
+@pytest.fixture(autouse=True)
+def cache_folder(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Each test has measured nothing yet, and leaves the cache of whoever runs it alone."""
+    folder = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("ONCEOVER_CACHE_DIR", str(folder))
+    return folder
+
+
 @pytest.fixture(scope="session")
 def built_sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The source distribution of this tree."""

@@ -103,6 +103,15 @@ class Timing:
 
 
 @dataclass(frozen=True)
+class Latency:
+    """Milliseconds per image, of `runs` timed runs."""
+
+    median_ms: float
+    p90_ms: float
+    runs: int
+
+
+@dataclass(frozen=True)
 class Verdict:
     """What the session says of one image.
 

@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import onnxruntime
 import openvino
 import torch
@@ -35,9 +34,8 @@ from onceover import registry
 from onceover.backbones import best_window, create_backbone, has_windows
 from onceover.backbones.backbone import Backbone
 from onceover.backbones.cost import count_cost
-from onceover.backbones.folding import folded
 from onceover.backbones.patch_embedding import PatchEmbedding
-from onceover.export.to_onnx import INPUT_NAME, OPSET, export_module
+from onceover.export.to_onnx import INPUT_NAME, OPSET, export_module, untrained
 
 ENGINES = {"onnxruntime": "ORT", "openvino": "OV"}
 GRAPHS = Path(__file__).resolve().parents[1] / "build" / "bench_graphs"
@@ -52,25 +50,24 @@ def network(name: str, window: int | None) -> Backbone:
     return create_backbone(name, None, random_init_seed=0, window=window)
 
 
-def exported(label: str, size: int, make: Callable[[], nn.Module]) -> Path:
+def kept(label: str, size: int, make: Callable[[], bytes]) -> Path:
     """The graph of this label; made once and kept in build/, as an export takes seconds."""
     path = GRAPHS / f"{label.replace(' ', '_')}_{size}_opset{OPSET}.onnx"
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        model = export_module(make().eval(), (torch.zeros(1, 3, size, size),), [INPUT_NAME])
-        path.write_bytes(model.SerializeToString())
+        path.write_bytes(make())
     return path
+
+
+def exported(module: nn.Module, size: int) -> bytes:
+    """As torch exports it, not cleaned."""
+    model = export_module(module.eval(), (torch.zeros(1, 3, size, size),), [INPUT_NAME])
+    return bytes(model.SerializeToString())
 
 
 def ours(name: str, size: int, window: int | None = None) -> Path:
-    """As `onceover export backbone` writes it (`to_onnx` without metadata)."""
-    from onceover.export.graph_cleaning import clean
-
-    if window is None and has_windows(name):
-        window = best_window(size, size)
-    path = exported(f"{name} w{window}", size, lambda: folded(PatchEmbedding(network(name, window))))
-    path.write_bytes(clean(onnx.load(path)).SerializeToString(deterministic=True))
-    return path
+    """As `onceover export backbone` writes it."""
+    return kept(f"{name} w{window}", size, lambda: untrained(name, size, size, window))
 
 
 def plain(name: str, size: int, window: int) -> Path:
@@ -81,7 +78,7 @@ def plain(name: str, size: int, window: int) -> Path:
     with torch.inference_mode():
         pairs = list(zip(backbone(image), other(image), strict=True))
     assert all((a - b).abs().max() < 1e-5 * a.abs().max() for a, b in pairs)
-    return exported(f"{name} plain w{window}", size, lambda: PatchEmbedding(other))
+    return kept(f"{name} plain w{window}", size, lambda: exported(PatchEmbedding(other), size))
 
 
 def in_onnxruntime(path: Path, profile: bool = False) -> tuple[Run, Any]:

@@ -63,6 +63,18 @@ def to_onnx(
         raise UsageError(
             f"height and width must be at least {coarsest}, one cell of the last stage; got {height}x{width}"
         )
+    content = _write(model, height, width, card, name, resizable)
+    _check_against_torch(content, model, height, width)
+    if resizable:
+        spec = read_graph_spec(content, name)
+        other, changed = resize(content, spec, height + 2 * spec.resizable, width + spec.resizable)
+        _check_against_torch(other, model, changed.preprocessing.height, changed.preprocessing.width)
+    return content
+
+
+def _write(
+    model: PatchEmbedding, height: int, width: int, card: WeightsCard, name: str, resizable: bool = False
+) -> bytes:
     model.eval()  # a module left in train mode would be exported with its batch statistics
     graph = export_module(folded(model), (torch.zeros(1, 3, height, width),), [INPUT_NAME])
     multiple = make_resizable(graph, [stage.stride for stage in model.backbone.stages]) if resizable else 0
@@ -77,17 +89,23 @@ def to_onnx(
     )
     if multiple:
         facts["resizable"] = multiple
-    content = with_metadata(clean(graph), facts)
-    _check_against_torch(content, model, height, width)
-    if multiple:
-        other, spec = resize(content, read_graph_spec(content, name), height + 2 * multiple, width + multiple)
-        _check_against_torch(other, model, spec.preprocessing.height, spec.preprocessing.width)
-    return content
+    return with_metadata(clean(graph), facts)
 
 
 def _check_against_torch(content: bytes, model: PatchEmbedding, height: int, width: int) -> None:
     with torch.inference_mode():
         check_parity(content, height, width, lambda image: model(torch.from_numpy(image)).numpy(), "torch")
+
+
+def untrained(name: str, height: int = 256, width: int = 256, window: int | None = None) -> bytes:
+    """The registered backbone `name` as `export_backbone` writes it, but with seeded random weights.
+
+    For measuring: the time does not depend on weights. Raises what `create_backbone` raises.
+    """
+    if window is None and has_windows(name):
+        window = best_window(height, width)
+    model = PatchEmbedding(create_backbone(name, None, random_init_seed=0, window=window))
+    return _write(model, height, width, WeightsCard(name, "random numbers", "none", "none", ""), name)
 
 
 def export_backbone(
@@ -216,5 +234,6 @@ __all__ = [
     "export_backbone",
     "export_module",
     "to_onnx",
+    "untrained",
     "with_metadata",
 ]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ from onceover.backbones.patch_embedding import PatchEmbedding  # noqa: E402
 from onceover.backbones.weights import WeightsCard, read_card  # noqa: E402
 from onceover.errors import EngineError, OutputError, UsageError  # noqa: E402
 from onceover.export import to_onnx as exporter  # noqa: E402
+from onceover.runtime.graph import read_graph_spec  # noqa: E402
+from onceover.types import GraphSpec  # noqa: E402
 
 torch.set_num_threads(1)  # small networks: more threads only get in the way of each other
 CARD = WeightsCard("tiny", "a test", "CC0-1.0", "none", "0" * 64)
@@ -197,3 +200,20 @@ def test_the_embedded_backbone_is_small_and_says_where_it_comes_from() -> None:
     answer = session.run(None, {"image": np.zeros((1, 3, 256, 256), np.float32)})[0]
     assert answer.shape == (1, 32 * 32, 128)
     assert np.isfinite(answer).all()
+
+
+def test_an_untrained_graph_is_an_export_but_for_the_numbers(tmp_path: Path) -> None:
+    from onceover.backbones import create_backbone
+    from onceover.backbones.weights import save_weights
+
+    name, file = "mobilenetv2_w035", tmp_path / "other.safetensors"
+    save_weights(file, create_backbone(name, None, random_init_seed=1).state_dict(), CARD)
+    trained = read_graph(exporter.export_backbone(name, file, tmp_path / "trained.onnx", 64, 96).read_bytes())
+    graph, spec = read_graph(exporter.untrained(name, 64, 96))
+    assert spec == replace(trained[1], weights=spec.weights)
+    assert spec.weights["source"] == "random numbers"
+    assert [node.op_type for node in graph.node] == [node.op_type for node in trained[0].node]
+
+
+def read_graph(content: bytes) -> tuple[Any, GraphSpec]:
+    return onnx.load_from_string(content).graph, read_graph_spec(content, "graph")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from onceover.cli import commands, exporting
+from onceover.cli.backbones import add_measuring
 from onceover.cli.demo import run_demo
 from onceover.cli.listing import LISTINGS, run_list
 from onceover.cli.packages import add_package_commands
@@ -52,6 +53,7 @@ def build_parser() -> argparse.ArgumentParser:
         subparsers, "list", "what is here: backbones, detectors, layouts, engines, instruction sets", run_list
     )
     listing.add_argument("what", nargs="?", help=f"only this table: {', '.join(LISTINGS)}")
+    add_measuring(listing, _add_engine)
     demo = _command(subparsers, "demo", "draw an inspection data set, fit, evaluate and show the results", run_demo)
     demo.add_argument("-o", "--output", type=Path, default=Path("demo"), help="folder for everything (default: demo)")
     _add_seed(demo)

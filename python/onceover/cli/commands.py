@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import argparse
 import os
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
 
-from onceover import _core, registry
-from onceover.cli.exporting import check_target, weights_file
+from onceover import _core
+from onceover.cli.exporting import check_target
 from onceover.cli.output import Output, number, percent
 from onceover.errors import OutputError, UsageError
 from onceover.types import Verdict
@@ -23,76 +22,6 @@ if TYPE_CHECKING:
 
 def version() -> str:
     return _core.__version__
-
-
-def run_fit(options: argparse.Namespace, output: Output) -> int:
-    from onceover import export
-    from onceover.detectors import BankSize
-    from onceover.training.calibrate import realised_rate_interval
-    from onceover.training.fit import FitOptions, FitPlan, fit
-
-    def show_plan(plan: FitPlan) -> None:
-        if plan.copies:
-            output.warn(f"{plan.copies} images are copies of others byte for byte; each counts as the same part")
-        if plan.layout:
-            output.say(f"a data set (layout {plan.layout}): learning from the normal images of its train split only")
-        rate = percent(plan.false_alarm_rate)
-        output.say(
-            f"{len(plan.bank_images)} images for the memory bank, {len(plan.calibration_images)} held out "
-            f"({len(set(plan.calibration_groups))} parts) for a false-alarm rate of {rate}"
-        )
-        output.say(
-            f"memory bank: {plan.bank_rows:,} of {plan.patch_count:,} patches, {plan.bank_mb:.1f} MB in the package; "
-            f"needs {plan.embeddings_mb:.0f} MB of memory while it is chosen"
-        )
-
-    check_target(options.output)
-    with output.progress() as progress:
-        settings = FitOptions(
-            backbone=_backbone(options),
-            detector=options.detector,
-            coreset=options.coreset,
-            bank=BankSize(options.bank_rows, options.bank_mb, options.bank_ratio),
-            false_alarm_rate=options.false_alarm,
-            holdout=options.holdout,
-            groups=options.groups,
-            layout=options.layout,
-            category=options.category,
-            seed=options.seed,
-            engine=engine_options(options),
-            threads=options.threads,
-            name=options.name,
-        )
-        parts = fit(options.directory, settings, progress, show_plan)
-        package_id = export.package(parts, options.output, settings.engine)
-    calibration = parts.calibration
-    size_mb = options.output.stat().st_size / 1e6
-    output.say(f"[bold]{escape(str(options.output))}[/] written and verified: {size_mb:.1f} MB, id {package_id[:16]}")
-    if calibration.calibrated:
-        low, high = realised_rate_interval(calibration.n, calibration.false_alarm_rate)
-        output.say(
-            f"threshold {calibration.threshold:.4f} from {calibration.n} held-out parts: at most "
-            f"{percent(calibration.false_alarm_rate)} false alarms on average; this one threshold may well give "
-            f"{percent(low)} to {percent(high)} (90 % interval, narrower with more parts)"
-        )
-    else:
-        output.warn(
-            f"uncalibrated: {calibration.n} held-out parts cannot support a false-alarm rate of "
-            f"{percent(settings.false_alarm_rate or 0.05)}; scores and maps work, verdicts will say 'uncalibrated'"
-        )
-    manifest = parts.manifest
-    output.object(
-        {
-            "package": str(options.output),
-            "id": package_id,
-            "size_bytes": options.output.stat().st_size,
-            "calibrated": calibration.calibrated,
-            "false_alarm_rate": calibration.false_alarm_rate if calibration.calibrated else None,
-            "threshold": calibration.threshold,
-            "detector": manifest["detector"],
-        }
-    )
-    return 0
 
 
 def _open_inspector(options: argparse.Namespace) -> Inspector:
@@ -113,26 +42,6 @@ def engine_options(options: argparse.Namespace) -> EngineOptions:
         cache_dir=options.engine_cache,
         library=options.engine_library,
     )
-
-
-def _backbone(options: argparse.Namespace) -> str | bytes:
-    """The file or embedded name given, or a fresh export of a named backbone when weights are given."""
-    from onceover.runtime.graph import DEFAULT_BACKBONE
-
-    if options.weights is None:
-        if options.size is not None:
-            raise UsageError("--size is for a backbone exported now; give --backbone NAME --weights FILE with it")
-        if options.ema or options.trust_pickle:
-            raise UsageError("--ema and --trust-pickle say how to read a weights file; give --weights FILE with them")
-        return DEFAULT_BACKBONE if options.backbone is None else str(options.backbone)
-    if options.backbone is None:
-        raise UsageError(f"--weights {options.weights}: of which backbone? Name it with --backbone, e.g. mobilenetv2")
-    export_backbone = registry.load("export target", "onnx", registry.EXPORT_TARGETS)
-    side = 256 if options.size is None else options.size
-    with tempfile.TemporaryDirectory() as scratch:
-        graph = Path(scratch, "graph.onnx")
-        exported: Path = export_backbone(options.backbone, weights_file(options.weights, options), graph, side, side)
-        return exported.read_bytes()
 
 
 def run_evaluate(options: argparse.Namespace, output: Output) -> int:

@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 from onceover.cli import commands, exporting
 from onceover.cli.backbones import add_measuring
 from onceover.cli.demo import run_demo
+from onceover.cli.fitting import run_fit
 from onceover.cli.listing import LISTINGS, run_list
 from onceover.cli.packages import add_package_commands
 from onceover.cli.pretraining import add_pretrain_commands
@@ -158,9 +159,7 @@ def _add_layout(parser: argparse.ArgumentParser, layout_help: str) -> None:
 
 
 def _add_fit(subparsers: Any) -> None:
-    fit = _command(
-        subparsers, "fit", "learn from a folder of images of good parts and write one package", commands.run_fit
-    )
+    fit = _command(subparsers, "fit", "learn from a folder of images of good parts and write one package", run_fit)
     fit.add_argument("directory", type=Path, help="folder of images of good parts only, or a data set")
     fit.add_argument("-o", "--output", type=Path, required=True, help="the package to write, e.g. part.onceover")
     fit.add_argument(

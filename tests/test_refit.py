@@ -229,6 +229,13 @@ def embeddings(seed: int = 1) -> NDArray[np.float32]:
     return np.random.default_rng(seed).normal(size=(500, 8)).astype(np.float32)
 
 
+def test_a_refit_keeps_the_record_of_a_chosen_backbone(fitted: Fitted, tmp_path: Path) -> None:
+    choice = {"backbone": "tiny", "budget_ms": 10}
+    package = rewritten(fitted, tmp_path / "chosen.onceover", lambda manifest: manifest.update(choice=choice))
+    assert refit(package, GRAPH, fitted.folder).manifest["choice"] == choice
+    assert "choice" not in refit(fitted.package, GRAPH, fitted.folder).manifest
+
+
 def test_patchcore_refits_the_patches_it_is_told() -> None:
     first, again = PatchCore(BankSize(rows=30)), PatchCore(BankSize(rows=30))
     first.fit(embeddings())

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import tempfile
+from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.markup import escape
 
@@ -14,29 +16,23 @@ from onceover.cli.exporting import check_target, weights_file
 from onceover.cli.output import Output, percent
 from onceover.errors import UsageError
 
+if TYPE_CHECKING:
+    from onceover.training.choosing import Choice
+    from onceover.training.fit import FitPlan
+
 
 def run_fit(options: argparse.Namespace, output: Output) -> int:
     from onceover import export
     from onceover.detectors import BankSize
     from onceover.training.calibrate import realised_rate_interval
-    from onceover.training.fit import FitOptions, FitPlan, fit
+    from onceover.training.fit import FitOptions, fit
 
-    def show_plan(plan: FitPlan) -> None:
-        if plan.copies:
-            output.warn(f"{plan.copies} images are copies of others byte for byte; each counts as the same part")
-        if plan.layout:
-            output.say(f"a data set (layout {plan.layout}): learning from the normal images of its train split only")
-        rate = percent(plan.false_alarm_rate)
-        output.say(
-            f"{len(plan.bank_images)} images for the memory bank, {len(plan.calibration_images)} held out "
-            f"({len(set(plan.calibration_groups))} parts) for a false-alarm rate of {rate}"
-        )
-        output.say(
-            f"memory bank: {plan.bank_rows:,} of {plan.patch_count:,} patches, {plan.bank_mb:.1f} MB in the package; "
-            f"needs {plan.embeddings_mb:.0f} MB of memory while it is chosen"
-        )
+    def keep(plan: FitPlan) -> None:
+        plans.append(plan)
+        show_plan(plan, output)
 
     check_target(options.output)
+    plans: list[FitPlan] = []
     with output.progress() as progress:
         settings = FitOptions(
             backbone=_backbone(options),
@@ -52,8 +48,9 @@ def run_fit(options: argparse.Namespace, output: Output) -> int:
             engine=engine_options(options),
             threads=options.threads,
             name=options.name,
+            budget_ms=options.budget_ms,
         )
-        parts = fit(options.directory, settings, progress, show_plan)
+        parts = fit(options.directory, settings, progress, keep)
         package_id = export.package(parts, options.output, settings.engine)
     calibration = parts.calibration
     size_mb = options.output.stat().st_size / 1e6
@@ -70,7 +67,7 @@ def run_fit(options: argparse.Namespace, output: Output) -> int:
             f"uncalibrated: {calibration.n} held-out parts cannot support a false-alarm rate of "
             f"{percent(settings.false_alarm_rate or 0.05)}; scores and maps work, verdicts will say 'uncalibrated'"
         )
-    manifest = parts.manifest
+    manifest, choice = parts.manifest, plans[0].choice
     output.object(
         {
             "package": str(options.output),
@@ -80,15 +77,54 @@ def run_fit(options: argparse.Namespace, output: Output) -> int:
             "false_alarm_rate": calibration.false_alarm_rate if calibration.calibrated else None,
             "threshold": calibration.threshold,
             "detector": manifest["detector"],
+            "backbone": manifest["backbone"]["name"],
+            **({} if choice is None else {"choice": asdict(choice)}),
         }
     )
     return 0
 
 
+def show_plan(plan: FitPlan, output: Output) -> None:
+    """What fit will do, before it does it."""
+    if plan.choice is not None:
+        show_choice(plan.choice, output)
+    if plan.copies:
+        output.warn(f"{plan.copies} images are copies of others byte for byte; each counts as the same part")
+    if plan.layout:
+        output.say(f"a data set (layout {plan.layout}): learning from the normal images of its train split only")
+    rate = percent(plan.false_alarm_rate)
+    output.say(
+        f"{len(plan.bank_images)} images for the memory bank, {len(plan.calibration_images)} held out "
+        f"({len(set(plan.calibration_groups))} parts) for a false-alarm rate of {rate}"
+    )
+    output.say(
+        f"memory bank: {plan.bank_rows:,} of {plan.patch_count:,} patches, {plan.bank_mb:.1f} MB in the package; "
+        f"needs {plan.embeddings_mb:.0f} MB of memory while it is chosen"
+    )
+
+
+def show_choice(choice: Choice, output: Output) -> None:
+    """Which backbone was taken for a budget, and what all of them take."""
+    height, width = choice.image_size
+    output.say(
+        f"backbone [bold]{escape(choice.name)}[/]: the best within {choice.budget_ms:g} ms for network and preparation "
+        f"of a {height} × {width} image; scoring comes on top"
+    )
+    times = [f"{name} {latency.median_ms:.1f} ms" for name, latency in choice.latencies.items()]
+    earlier = f"; measured earlier: {', '.join(choice.remembered)}" if choice.remembered else ""
+    output.say(escape(f"here they take, best first: {', '.join(times)} (median{earlier})"))
+    for problem in choice.problems:
+        output.warn(problem)
+
+
 def _backbone(options: argparse.Namespace) -> str | bytes:
     """The file or embedded name given, or a fresh export of a named backbone when weights are given."""
     from onceover.runtime.graph import DEFAULT_BACKBONE
+    from onceover.training.choosing import wants_choice
 
+    automatic = wants_choice(options.backbone or DEFAULT_BACKBONE, options.budget_ms)
+    if automatic and (options.weights is not None or options.size is not None):
+        raise UsageError("--backbone auto chooses among embedded networks: leave out --weights and --size")
     if options.weights is None:
         if options.size is not None:
             raise UsageError("--size is for a backbone exported now; give --backbone NAME --weights FILE with it")

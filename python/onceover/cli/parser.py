@@ -163,7 +163,16 @@ def _add_fit(subparsers: Any) -> None:
     fit.add_argument("directory", type=Path, help="folder of images of good parts only, or a data set")
     fit.add_argument("-o", "--output", type=Path, required=True, help="the package to write, e.g. part.onceover")
     fit.add_argument(
-        "--backbone", default=None, help="an exported .onnx, or a name of `onceover list` (default: embedded)"
+        "--backbone",
+        default=None,
+        help="an exported .onnx, a name of `onceover list` (default: embedded), or auto with --budget-ms",
+    )
+    fit.add_argument(
+        "--budget-ms",
+        type=float,
+        metavar="MS",
+        help="with --backbone auto: the best embedded one whose network and preparation of an image take at most this "
+        "long here",
     )
     fit.add_argument(
         "--weights", type=Path, help="weights of a named backbone (.safetensors, .pth); exports it first (torch)"

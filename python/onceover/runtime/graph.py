@@ -18,7 +18,8 @@ from onceover.types import GraphSpec, Preprocessing
 METADATA_KEY = "onceover.backbone"
 METADATA_FORMAT = 1
 
-# Backbones that ship inside onceover, as files of onceover/embedded.
+# Backbones that ship inside onceover, as files of onceover/embedded: best first, by accuracy as measured here
+# (benchmarks/README.md). `fit --backbone auto` takes the first that is fast enough; "auto" itself is no name.
 EMBEDDED: Mapping[str, str] = {"mobilenetv2_050": "mobilenetv2_050.onnx"}
 DEFAULT_BACKBONE = "mobilenetv2_050"
 

@@ -66,6 +66,10 @@ class LatencyMeter:
         """What was measured earlier for this network with an input of (H, W), under the same conditions."""
         return self.cache.get(self._key(identity, input_size))
 
+    def known_network(self, network: Network) -> Latency | None:
+        """The same for a graph at hand."""
+        return self.known(network.identity, _input_size(network.spec))
+
     def measure(self, networks: Sequence[Network], progress: Progress) -> dict[str, Latency]:
         """name → wall time, measured now and remembered; the networks take turns."""
         engine = self.engine.resolve(self.threads)

@@ -24,6 +24,7 @@ from onceover.runtime.assemble import PackageParts, assemble, config_of, parity_
 from onceover.runtime.graph import DEFAULT_BACKBONE, load_graph
 from onceover.runtime.session import EngineOptions
 from onceover.training.calibrate import DEFAULT_FALSE_ALARM_RATE, calibrate, check_validation, plan_holdout
+from onceover.training.choosing import Choice, choose_backbone, wants_choice
 from onceover.training.dataset import (
     dataset_folders,
     fitting_layouts,
@@ -45,7 +46,8 @@ class FitOptions:
     the data cannot support is refused. holdout: share (float) or number (int) of parts held out for calibration.
     groups: CSV (file, group) of images that show the same part. layout, category: as for `read_dataset`; of a data set
     only the normal images of train are learned from, of any other folder all images. A data set's own validation split
-    calibrates, unless holdout is given.
+    calibrates, unless holdout is given. backbone "auto": the best embedded one whose network and preparation of an
+    image, of the size of the first, take at most budget_ms on this machine (`training.choosing`).
     """
 
     backbone: str | Path | bytes = DEFAULT_BACKBONE
@@ -62,6 +64,7 @@ class FitOptions:
     engine: str | EngineOptions = "onnxruntime"
     threads: int = 1
     name: str | None = None
+    budget_ms: float | None = None
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,7 @@ class FitPlan:
     bank_rows: int
     copies: int  # images that are byte for byte like an earlier one
     layout: str = ""  # of the data set they are the train images of; empty for an ordinary folder
+    choice: Choice | None = None  # of backbone "auto"
 
     @property
     def embeddings_mb(self) -> float:
@@ -151,17 +155,28 @@ def fit(
 
     on_plan is told what will happen before anything expensive does; it may raise to stop.
     Returns the parts of a package; `onceover.export.package` writes and verifies it. Raises InputError (nothing or
-    nothing usable in the folder), UsageError (an impossible rate or size), UnknownNameError, EngineError.
+    nothing usable in the folder), UsageError (an impossible rate, size or budget), UnknownNameError, EngineError.
     """
     options, folder = options or FitOptions(), Path(directory)
-    graph, spec = load_graph(options.backbone)
-    plan = plan_fit(folder, spec, options)
+    choice = _choose_backbone(folder, options, progress)
+    graph, spec = load_graph(options.backbone if choice is None else choice.name)
+    plan = replace(plan_fit(folder, spec, options), choice=choice)
     if on_plan is not None:
         on_plan(plan)
     images = (*plan.bank_images, *plan.calibration_images)
     names = {path: relative_path(path, _folder(folder)) for path in images}
     product = options.name or options.category or product_name(folder)
     return FitJob(graph, spec, plan, options, names, product, progress).run()
+
+
+def _choose_backbone(directory: Path, options: FitOptions, progress: Progress) -> Choice | None:
+    """None where the options name a backbone."""
+    if not wants_choice(options.backbone, options.budget_ms):
+        return None
+    assert options.budget_ms is not None
+    images, _, _ = _find_images(directory, options)
+    height, width = read_image(images[0]).shape[:2]
+    return choose_backbone(options.budget_ms, (height, width), options.engine, options.threads, progress)
 
 
 class FitJob:
@@ -278,6 +293,7 @@ class FitJob:
             },
             "seed": self.options.seed,
             "engine": EngineOptions.of(self.options.engine).name,
+            **({} if plan.choice is None else {"choice": plan.choice.record()}),
         }
 
 

@@ -68,7 +68,8 @@ def refit(
     # Of two copies of an image that are one file here, one name is used; the package keeps what it said.
     names = dict(zip((*bank, *calibration), (*data["bank_images"], *data["calibration_images"]), strict=True))
     parts = FitJob(graph, spec, plan, options, names, str(package.manifest["name"]), progress, _chosen(package)).run()
-    return replace(parts, manifest={**parts.manifest, "data": data})
+    kept = {"choice": package.manifest["choice"]} if "choice" in package.manifest else {}
+    return replace(parts, manifest={**parts.manifest, "data": data, **kept})
 
 
 def _chosen(package: PackageFile) -> NDArray[np.int64] | None:

@@ -256,6 +256,7 @@ def test_without_a_home_nothing_is_kept_and_that_is_told(monkeypatch: pytest.Mon
     ("lines", "says"),
     [
         ("processor: 0\nmodel name\t: First CPU\n\nmodel name\t: Second CPU\n", "First CPU"),
+        ("model name\t: ARMv7 Processor rev 3 (v7l)\n\nModel\t: Raspberry Pi 4\n", "ARMv7 Processor rev 3 (v7l), Rasp"),
         ("CPU part\t: 0xd0b\n\nHardware\t: BCM2835\nModel\t\t: Raspberry Pi 4 Model B Rev 1.4\n", "Raspberry Pi 4"),
     ],
 )

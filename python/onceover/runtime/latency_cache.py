@@ -43,11 +43,11 @@ def cache_folder() -> Path | None:
 
 
 def cpu_model() -> str:
-    """What the CPU calls itself, or the board, or else only the architecture."""
+    """What CPU and board call themselves, or else only the architecture."""
     fields = _cpuinfo()
-    for name in ("model name", "Model", "Hardware", "cpu model"):
-        if name in fields:
-            return fields[name]
+    names = ("model name", "cpu model", "Model", "Hardware")  # on a Raspberry Pi the first says only "ARMv7 Processor"
+    if told := [fields[name] for name in names if name in fields]:
+        return ", ".join(told)
     try:
         return Path("/proc/device-tree/model").read_text(encoding="utf-8", errors="replace").strip("\0\n ")
     except OSError:

@@ -59,12 +59,24 @@ def file(cache_folder: Path) -> Path:
 
 def test_a_measurement_is_median_and_p90_of_at_least_20_runs(ticks: list[float]) -> None:
     runs = latency.ROUNDS * latency.TIMED_RUNS
+    ticks.append(0.0)  # the rounds begin
     for i in range(runs):
         ticks += [i, i + (i + 1) / 1e3]  # runs of 1, 2, 3 … ms
     found = LatencyMeter().measure([tiny_network()], no_progress)["tiny"]
     assert (found.runs, found.median_ms) == (runs, (1 + runs) / 2)
     assert found.p90_ms == pytest.approx(1 + 0.9 * (runs - 1))
     assert runs >= 20
+
+
+@pytest.mark.parametrize(("share", "device", "told"), [(0.5, "", True), (1.0, "", False), (0.5, "GPU", False)])
+def test_a_busy_machine_is_told(
+    ticks: list[float], monkeypatch: pytest.MonkeyPatch, share: float, device: str, told: bool
+) -> None:
+    monkeypatch.setattr(LatencyMeter, "_open", lambda self, network, engine: lambda: None)
+    monkeypatch.setattr(latency, "process_time", lambda: share * latency.perf_counter())
+    meter = LatencyMeter(EngineOptions(device=device))
+    meter.measure([tiny_network()], no_progress)
+    assert any("busy with other work: a CPU was ours for 5" in problem for problem in meter.problems) == told
 
 
 def test_networks_take_turns_after_a_warm_up(monkeypatch: pytest.MonkeyPatch, ticks: list[float]) -> None:

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from time import perf_counter
+from time import perf_counter, process_time
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,8 @@ from onceover.types import GraphSpec, Image, Latency
 WARM_UP = 3  # runs of each network before any is timed: engines allocate, and choose kernels, in the first ones
 ROUNDS = 12  # in which every network has its turn, so that a busy moment of the machine hits all alike
 TIMED_RUNS = 2  # in a turn, after one that brings the network back into the caches of the CPU
+
+BUSY = 0.8  # of the wall time, in which a CPU that nobody else uses has worked for us
 
 Progress = Callable[[str, int, int], None]
 
@@ -71,7 +73,10 @@ class LatencyMeter:
         return self.known(network.identity, _input_size(network.spec))
 
     def measure(self, networks: Sequence[Network], progress: Progress) -> dict[str, Latency]:
-        """name → wall time, measured now and remembered; the networks take turns."""
+        """name → wall time, measured now and remembered; the networks take turns.
+
+        Other work on the machine makes it longer, and is told in `problems`.
+        """
         engine = self.engine.resolve(self.threads)
         turns = {network.name: self._open(network, engine) for network in networks}
         times: dict[str, list[float]] = {name: [] for name in turns}
@@ -79,16 +84,26 @@ class LatencyMeter:
         for run in turns.values():
             for _ in range(WARM_UP):
                 run()
+        wall, cpu = perf_counter(), process_time()
         for done in range(ROUNDS):
             for name, run in turns.items():
                 run()
                 times[name] += [_timed(run) for _ in range(TIMED_RUNS)]
             progress("measuring", done + 1, ROUNDS)
+        self._check_quiet(perf_counter() - wall, process_time() - cpu)
         found = {name: _summary(each) for name, each in times.items()}
         for network in networks:
             self.cache.put(self._key(network.identity, _input_size(network.spec)), found[network.name])
         self.cache.save()
         return found
+
+    def _check_quiet(self, wall_s: float, cpu_s: float) -> None:
+        """Only of the CPU: whoever computes on another device waits for it."""
+        if not self.engine.device and cpu_s < BUSY * wall_s:
+            self.problems.append(
+                f"this machine was busy with other work: a CPU was ours for {cpu_s / wall_s:.0%} of the time only, so "
+                "these times are too long; measure again when it is quiet"
+            )
 
     def _open(self, network: Network, engine: _core.EngineOptions) -> Callable[[], object]:
         embedder = _core.Embedder(config_of(network.spec, blur_sigma=0.0), network.graph, engine)

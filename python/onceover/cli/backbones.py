@@ -119,10 +119,14 @@ class BackboneTable:
         return {name: latency for name, latency in known.items() if latency is not None}
 
     def _measured(self) -> dict[str, Latency]:
+        from onceover.runtime.latency import Network
+
         wanted = dict.fromkeys(self.measure or self.names)
         for name in wanted:
             if name not in self.names:
                 raise unknown_name("backbone", name, self.names)
+        first = next(iter(self.embedded))
+        self.meter.check(Network.of_graph(first, *self.embedded[first]))
         with self.output.progress() as progress:
             networks = []
             for done, name in enumerate(wanted):

@@ -72,6 +72,11 @@ class LatencyMeter:
         """The same for a graph at hand."""
         return self.known(network.identity, _input_size(network.spec))
 
+    def check(self, network: Network) -> None:
+        """Raise now what `measure` would raise after minutes of exporting."""
+        assert self.conditions
+        self._open(network, self.engine.resolve(self.threads))
+
     def measure(self, networks: Sequence[Network], progress: Progress) -> dict[str, Latency]:
         """name → wall time, measured now and remembered; the networks take turns.
 

@@ -193,8 +193,7 @@ def test_the_command_says_what_it_took_and_what_the_others_take(
         (["--budget-ms", "10"], "give --backbone auto"),
         (["--backbone", "auto", "--budget-ms", "much"], "--budget-ms"),
         (["--backbone", "auto", "--budget-ms", "0.001"], "the fastest, 'small', takes 5.0 ms"),
-        (["--backbone", "auto", "--budget-ms", "10", "--size", "128"], "leave out --weights and --size"),
-        (["--backbone", "auto", "--budget-ms", "10", "--weights", "w.pth"], "leave out --weights and --size"),
+        (["--backbone", "auto", "--budget-ms", "10", "--weights", "w.pth"], "leave out --weights"),
         (["--backbone", "mobilenetv2", "--weights", "w.pth", "--budget-ms", "10"], "give --backbone auto"),
     ],
 )

@@ -138,7 +138,6 @@ def test_a_mistyped_name_suggests_near_ones(work: Path, capsys: Capture, words: 
         (["fit", "train/good", "-o", "x", "--false-alarm", "0.001"], "takes 999"),
         (["fit", "train/good", "-o", "x", "--false-alarm", "2"], "between 0 and 1"),
         (["fit", "train/good", "-o", "x", "--weights", "w.safetensors"], "of which backbone?"),
-        (["fit", "train/good", "-o", "x", "--size", "64"], "--backbone NAME --weights FILE"),
         (["fit", "train/good", "-o", "x", "--ema"], "give --weights FILE with them"),
         (["convert", "weights", "n", "c.pth", "-o", "x.safetensors", "--mean", "0,0,0"], "--mean and --std belong"),
         (["convert", "weights", "n", "c.pth", "-o", "x.safetensors", "--mean", "0,0"], "is not three numbers"),

@@ -49,6 +49,7 @@ def run_fit(options: argparse.Namespace, output: Output) -> int:
             threads=options.threads,
             name=options.name,
             budget_ms=options.budget_ms,
+            size=options.size if options.weights is None else None,
         )
         parts = fit(options.directory, settings, progress, keep)
         package_id = export.package(parts, options.output, settings.engine)
@@ -88,6 +89,9 @@ def show_plan(plan: FitPlan, output: Output) -> None:
     """What fit will do, before it does it."""
     if plan.choice is not None:
         show_choice(plan.choice, output)
+    if plan.input_size is not None:
+        side = plan.input_size.side
+        output.say(f"input {side} × {side}: {escape(plan.input_size.reason)}")
     if plan.copies:
         output.warn(f"{plan.copies} images are copies of others byte for byte; each counts as the same part")
     if plan.layout:
@@ -123,19 +127,21 @@ def _backbone(options: argparse.Namespace) -> str | bytes:
     from onceover.training.choosing import wants_choice
 
     automatic = wants_choice(options.backbone or DEFAULT_BACKBONE, options.budget_ms)
-    if automatic and (options.weights is not None or options.size is not None):
-        raise UsageError("--backbone auto chooses among embedded networks: leave out --weights and --size")
+    if automatic and options.weights is not None:
+        raise UsageError("--backbone auto chooses among embedded networks: leave out --weights")
     if options.weights is None:
-        if options.size is not None:
-            raise UsageError("--size is for a backbone exported now; give --backbone NAME --weights FILE with it")
         if options.ema or options.trust_pickle:
             raise UsageError("--ema and --trust-pickle say how to read a weights file; give --weights FILE with them")
         return DEFAULT_BACKBONE if options.backbone is None else str(options.backbone)
+    from onceover.backbones import has_windows
+
     if options.backbone is None:
         raise UsageError(f"--weights {options.weights}: of which backbone? Name it with --backbone, e.g. mobilenetv2")
     export_backbone = registry.load("export target", "onnx", registry.EXPORT_TARGETS)
-    side = 256 if options.size is None else options.size
+    side, resizable = options.size or 256, options.size is None and not has_windows(options.backbone)
     with tempfile.TemporaryDirectory() as scratch:
         graph = Path(scratch, "graph.onnx")
-        exported: Path = export_backbone(options.backbone, weights_file(options.weights, options), graph, side, side)
+        exported: Path = export_backbone(
+            options.backbone, weights_file(options.weights, options), graph, side, side, resizable=resizable
+        )
         return exported.read_bytes()

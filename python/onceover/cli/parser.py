@@ -178,7 +178,7 @@ def _add_fit(subparsers: Any) -> None:
         "--weights", type=Path, help="weights of a named backbone (.safetensors, .pth); exports it first (torch)"
     )
     _add_reading(fit)
-    fit.add_argument("--size", type=int, help="input side when exporting a named backbone (default: 256)")
+    fit.add_argument("--size", type=int, help="side of the network's input in pixels (default: what the images need)")
     fit.add_argument("--detector", default="patchcore")
     fit.add_argument("--coreset", choices=("greedy", "random"), default="greedy")
     size = fit.add_mutually_exclusive_group()

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from onceover.detectors.detector import Progress, no_progress
 from onceover.errors import UsageError
-from onceover.runtime.graph import EMBEDDED, load_graph
+from onceover.images import read_image
+from onceover.runtime.graph import EMBEDDED, load_graph, resize
 from onceover.runtime.latency import LatencyMeter, Network
 from onceover.runtime.session import EngineOptions
-from onceover.types import Latency
+from onceover.training.input_size import InputSize, choose_size
+from onceover.types import GraphSpec, Latency
 
 AUTO = "auto"
 
@@ -38,6 +40,47 @@ class Choice:
         return {"backbone": self.name, "budget_ms": self.budget_ms}
 
 
+@dataclass(frozen=True)
+class ChosenNetwork:
+    """The graph that a fit will use; choice and input_size are None where they were given."""
+
+    graph: bytes
+    spec: GraphSpec
+    choice: Choice | None
+    input_size: InputSize | None
+
+
+def choose_network(
+    images: Sequence[Path],
+    backbone: str | Path | bytes,
+    budget_ms: float | None,
+    size: int | None,
+    engine: str | EngineOptions,
+    threads: int,
+    progress: Progress,
+) -> ChosenNetwork:
+    """The backbone, or the best one within the budget, at `size` or, where it is resizable, at what the images need.
+
+    Raises UsageError for a size that it cannot have, and what `load_graph` and `choose_backbone` raise.
+    """
+    automatic = wants_choice(backbone, budget_ms)
+    candidates = [load_graph(name) for name in (EMBEDDED if automatic else (backbone,))]
+    multiple = math.lcm(*(spec.resizable for _, spec in candidates if spec.resizable))
+    resizable = any(spec.resizable for _, spec in candidates)
+    input_size = choose_size(images, multiple, progress) if size is None and resizable else None
+    side = size if input_size is None else input_size.side
+    graph, spec = candidates[0]
+    choice = None
+    if automatic:
+        assert budget_ms is not None
+        height, width = read_image(images[0]).shape[:2]
+        choice = choose_backbone(budget_ms, (height, width), engine, threads, progress, side)
+        graph, spec = load_graph(choice.name)
+    if size is not None or (side is not None and spec.resizable):
+        graph, spec = resize(graph, spec, side or 0, side or 0)
+    return ChosenNetwork(graph, spec, choice, input_size if spec.resizable else None)
+
+
 def wants_choice(backbone: str | Path | bytes, budget_ms: float | None) -> bool:
     """Whether a backbone is to be chosen; UsageError where the name and the budget do not belong together."""
     automatic = isinstance(backbone, str) and backbone == AUTO
@@ -56,14 +99,17 @@ def choose_backbone(
     engine: str | EngineOptions = "onnxruntime",
     threads: int = 1,
     progress: Progress = no_progress,
+    side: int | None = None,
 ) -> Choice:
     """The first of the embedded backbones, which are listed best first, whose median time is at most `budget_ms`.
 
     The time is that of preparing an image of `image_size` (H, W) and of running the network; scoring comes on top and
-    depends on the memory bank. Raises UsageError when none is fast enough, and what `LatencyMeter` raises.
+    depends on the memory bank. side: of the input of those that are resizable.
+
+    Raises UsageError when none is fast enough, and what `LatencyMeter` raises.
     """
     meter = LatencyMeter(engine, threads, image_size)
-    networks = [Network.of_graph(name, *load_graph(name)) for name in EMBEDDED]
+    networks = [Network.of_graph(name, *_at_size(name, side)) for name in EMBEDDED]
     remembered = {network.name: meter.known_network(network) for network in networks}
     missing = [network for network in networks if remembered[network.name] is None]
     measured = meter.measure(missing, progress) if missing else {}
@@ -75,6 +121,11 @@ def choose_backbone(
         raise UsageError(_nothing_fits(budget_ms, meter, latencies))
     earlier = tuple(name for name in latencies if name not in measured)
     return Choice(fitting[0], budget_ms, image_size, latencies, earlier, tuple(meter.problems))
+
+
+def _at_size(name: str, side: int | None) -> tuple[bytes, GraphSpec]:
+    graph, spec = load_graph(name)
+    return resize(graph, spec, side, side) if spec.resizable and side is not None else (graph, spec)
 
 
 def _within(budget_ms: float, latencies: Mapping[str, Latency]) -> list[str]:

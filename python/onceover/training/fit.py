@@ -21,10 +21,10 @@ from onceover.detectors.detector import Progress, no_progress
 from onceover.errors import InputError, UsageError
 from onceover.images import list_images, read_image
 from onceover.runtime.assemble import PackageParts, assemble, config_of, parity_item, uncalibrated
-from onceover.runtime.graph import DEFAULT_BACKBONE, load_graph
+from onceover.runtime.graph import DEFAULT_BACKBONE
 from onceover.runtime.session import EngineOptions
 from onceover.training.calibrate import DEFAULT_FALSE_ALARM_RATE, calibrate, check_validation, plan_holdout
-from onceover.training.choosing import Choice, choose_backbone, wants_choice
+from onceover.training.choosing import Choice, choose_network
 from onceover.training.dataset import (
     dataset_folders,
     fitting_layouts,
@@ -34,6 +34,7 @@ from onceover.training.dataset import (
     relative_path,
     split_holdout,
 )
+from onceover.training.input_size import InputSize
 from onceover.training.references import choose_references
 from onceover.types import GraphSpec, Image
 
@@ -47,7 +48,8 @@ class FitOptions:
     groups: CSV (file, group) of images that show the same part. layout, category: as for `read_dataset`; of a data set
     only the normal images of train are learned from, of any other folder all images. A data set's own validation split
     calibrates, unless holdout is given. backbone "auto": the best embedded one whose network and preparation of an
-    image, of the size of the first, take at most budget_ms on this machine (`training.choosing`).
+    image, of the size of the first, take at most budget_ms on this machine (`training.choosing`). size: side of the
+    square input of a backbone that is resizable; None: chosen from what the images show (`training.input_size`).
     """
 
     backbone: str | Path | bytes = DEFAULT_BACKBONE
@@ -65,6 +67,7 @@ class FitOptions:
     threads: int = 1
     name: str | None = None
     budget_ms: float | None = None
+    size: int | None = None
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,7 @@ class FitPlan:
     copies: int  # images that are byte for byte like an earlier one
     layout: str = ""  # of the data set they are the train images of; empty for an ordinary folder
     choice: Choice | None = None  # of backbone "auto"
+    input_size: InputSize | None = None  # where it was chosen
 
     @property
     def embeddings_mb(self) -> float:
@@ -158,25 +162,18 @@ def fit(
     nothing usable in the folder), UsageError (an impossible rate, size or budget), UnknownNameError, EngineError.
     """
     options, folder = options or FitOptions(), Path(directory)
-    choice = _choose_backbone(folder, options, progress)
-    graph, spec = load_graph(options.backbone if choice is None else choice.name)
-    plan = replace(plan_fit(folder, spec, options), choice=choice)
+    found, _, _ = _find_images(folder, options)
+    network = choose_network(
+        found, options.backbone, options.budget_ms, options.size, options.engine, options.threads, progress
+    )
+    graph, spec = network.graph, network.spec
+    plan = replace(plan_fit(folder, spec, options), choice=network.choice, input_size=network.input_size)
     if on_plan is not None:
         on_plan(plan)
     images = (*plan.bank_images, *plan.calibration_images)
     names = {path: relative_path(path, _folder(folder)) for path in images}
     product = options.name or options.category or product_name(folder)
     return FitJob(graph, spec, plan, options, names, product, progress).run()
-
-
-def _choose_backbone(directory: Path, options: FitOptions, progress: Progress) -> Choice | None:
-    """None where the options name a backbone."""
-    if not wants_choice(options.backbone, options.budget_ms):
-        return None
-    assert options.budget_ms is not None
-    images, _, _ = _find_images(directory, options)
-    height, width = read_image(images[0]).shape[:2]
-    return choose_backbone(options.budget_ms, (height, width), options.engine, options.threads, progress)
 
 
 class FitJob:

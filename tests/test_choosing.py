@@ -108,6 +108,9 @@ def test_only_what_is_not_remembered_is_measured(times: Times) -> None:
 def test_what_is_wrong_with_the_memory_is_told_with_the_choice(times: Times, cache_folder: Path) -> None:
     (cache_folder / "latencies.json").write_text("{")
     assert "is damaged" in choose_backbone(15, SIZE).problems[0]
+    (cache_folder / "latencies.json").write_text("{")
+    with pytest.raises(UsageError, match="is damaged"):
+        choose_backbone(1, SIZE)
 
 
 def test_fit_takes_the_backbone_within_the_budget_and_records_both(times: Times, folder: Path) -> None:

@@ -140,6 +140,7 @@ def _nothing_fits(budget_ms: float, meter: LatencyMeter, latencies: Mapping[str,
         f"{meter.threads}: the fastest, {fastest!r}, takes {latencies[fastest].median_ms:.1f} ms for network and "
         "preparation; allow more, try another --engine or more --threads, take smaller images, or give --backbone a "
         "network exported for a smaller input: `onceover export backbone NAME --weights FILE --height 192 --width 192`"
+        + "".join(f" ({problem})" for problem in meter.problems)
     )
 
 

@@ -40,7 +40,11 @@ def run(dataset: Path, options: FitOptions, resolution: str | int) -> Evaluation
 
 def reproduction(dataset: Path, backbone: str | Path, seeds: range) -> list[EvaluationReport]:
     return [
-        run(dataset, FitOptions(backbone, coreset="random", bank=BankSize(ratio=0.1), holdout=0, seed=seed), 256)
+        run(
+            dataset,
+            FitOptions(backbone, coreset="random", bank=BankSize(ratio=0.1), holdout=0, seed=seed, size=256),
+            256,
+        )
         for seed in seeds
     ]
 

@@ -53,6 +53,7 @@ Samples samples_of(PixelFormat format) {
     case PixelFormat::kRgba16:
       return {4, true, true};
     case PixelFormat::kBgra16:
+    case PixelFormat::kNv12:  // never in a record
       break;
   }
   return {4, true, false};

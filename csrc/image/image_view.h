@@ -17,7 +17,11 @@ enum class PixelFormat : uint32_t {
   kBgr16 = 8,
   kRgba16 = 9,
   kBgra16 = 10,
+  kNv12 = 11,
 };
+
+// How YUV was made from RGB: which luma, and whether black and white are 16 and 235 or 0 and 255.
+enum class YuvMatrix : uint32_t { kBt601Limited = 0, kBt601Full = 1, kBt709Limited = 2, kBt709Full = 3 };
 
 struct ImageView {
   const uint8_t* data = nullptr;  // first row
@@ -25,13 +29,17 @@ struct ImageView {
   size_t width = 0;
   ptrdiff_t stride_bytes = 0;  // from one row to the next; negative for bottom-up frames
   PixelFormat format = PixelFormat::kRgb8;
+  // Of kNv12, whose luma is `data`: (height / 2, width) bytes, U and V in turn; stride as above.
+  const uint8_t* chroma = nullptr;
+  ptrdiff_t chroma_stride_bytes = 0;
+  YuvMatrix matrix = YuvMatrix::kBt601Limited;
 };
 
-// Bytes of one pixel; throws Error(kInput) for an unknown format.
+// Bytes of one pixel, of kNv12 once it is RGB; throws Error(kInput) for an unknown format.
 size_t pixel_bytes(PixelFormat format);
 
 // Throws Error(kInput) unless the view can be inspected: data, 8 ≤ side ≤ kMaxImageSide, pixels ≤ kMaxImagePixels,
-// |stride| ≥ one row.
+// |stride| ≥ one row; for kNv12 also chroma, and even sides.
 void check_image(const ImageView& image);
 
 inline constexpr size_t kMinImageSide = 8;           // below this an upsampled image holds no texture at all

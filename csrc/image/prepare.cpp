@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "base/error.h"
+#include "image/nv12.h"
 
 namespace onceover {
 namespace {
@@ -25,6 +26,7 @@ Layout layout_of(PixelFormat format) {
     case PixelFormat::kGray8:
       return {1, 1, 1, {0, 0, 0}};
     case PixelFormat::kRgb8:
+    case PixelFormat::kNv12:
       return {3, 1, 3, {0, 1, 2}};
     case PixelFormat::kBgr8:
       return {3, 1, 3, {2, 1, 0}};
@@ -93,6 +95,11 @@ void blend_rows(const RowTaps& taps, float* __restrict sum_row, size_t samples) 
   }
 }
 
+// One row more of what blend_rows sums up, in the same order of additions.
+void add_row(const uint8_t* row, float weight, bool first, float* sum, size_t samples) {
+  for (size_t i = 0; i < samples; ++i) sum[i] = (first ? 0.0f : sum[i]) + weight * static_cast<float>(row[i]);
+}
+
 // Half up; a resized value is within [0, 255] but for rounding, and the clamp makes that no assumption.
 uint8_t round_u8(float value) { return static_cast<uint8_t>(std::clamp(value + 0.5f, 0.0f, 255.0f)); }
 
@@ -122,8 +129,33 @@ size_t pixel_bytes(PixelFormat format) {
   return layout.channels * layout.sample_bytes;
 }
 
+namespace {
+
+void check_stride(const char* what, ptrdiff_t stride_bytes, size_t width, size_t pixel) {
+  const auto row_bytes = static_cast<ptrdiff_t>(width * pixel);
+  if (stride_bytes < row_bytes && stride_bytes > -row_bytes) {
+    fail(Status::kInput, "%s rows are %td bytes apart, but a row of %zu pixels takes %td", what, stride_bytes, width,
+         row_bytes);
+  }
+}
+
+void check_nv12(const ImageView& image) {
+  if (image.chroma == nullptr) fail(Status::kInput, "NV12 image has no chroma plane (null pointer)");
+  if (image.height % 2 != 0 || image.width % 2 != 0) {
+    fail(Status::kInput, "NV12 image is %zu x %zu pixels (height x width); expected even sides", image.height,
+         image.width);
+  }
+  if (image.matrix > YuvMatrix::kBt709Full) {
+    fail(Status::kInput, "NV12 image has color matrix %u; expected 0 to 3", static_cast<unsigned>(image.matrix));
+  }
+  check_stride("chroma", image.chroma_stride_bytes, image.width, 1);
+}
+
+}  // namespace
+
 void check_image(const ImageView& image) {
-  const size_t pixel = pixel_bytes(image.format);
+  const bool nv12 = image.format == PixelFormat::kNv12;
+  const size_t pixel = nv12 ? 1 : pixel_bytes(image.format);
   if (image.data == nullptr) fail(Status::kInput, "image has no data (null pointer)");
   if (std::min(image.height, image.width) < kMinImageSide || std::max(image.height, image.width) > kMaxImageSide) {
     fail(Status::kInput, "image is %zu x %zu pixels (height x width); expected sides of %zu to %zu", image.height,
@@ -133,11 +165,8 @@ void check_image(const ImageView& image) {
     fail(Status::kInput, "image is %zu x %zu pixels, %zu in all; at most %zu are accepted: crop it or scale it down",
          image.height, image.width, image.height * image.width, kMaxImagePixels);
   }
-  const auto row_bytes = static_cast<ptrdiff_t>(image.width * pixel);
-  if (image.stride_bytes < row_bytes && image.stride_bytes > -row_bytes) {
-    fail(Status::kInput, "image rows are %td bytes apart, but a row of %zu pixels takes %td", image.stride_bytes,
-         image.width, row_bytes);
-  }
+  check_stride("image", image.stride_bytes, image.width, pixel);
+  if (nv12) check_nv12(image);
 }
 
 void Preparer::Axis::allocate(size_t output_size, Memory& memory) {
@@ -178,12 +207,28 @@ Preparer::Preparer(const Preprocessing& preprocessing, Memory& memory) : preproc
   horizontal_.allocate(preprocessing.width, memory);
   input_row_ = Buffer<float>(memory, kMaxImageSide * kMaxChannels, "resize input row");
   output_row_ = Buffer<float>(memory, size_t{3} * preprocessing.width, "resize output row");
+  rgb_row_ = Buffer<uint8_t>(memory, kMaxImageSide * 3, "NV12 row");
   normalized_ = Buffer<float>(memory, size_t{3} * 256, "normalization table");
   for (size_t c = 0; c < 3; ++c) {
     for (size_t value = 0; value < 256; ++value) {
       normalized_[c * 256 + value] =
           (static_cast<float>(value) / 255.0f - preprocessing.mean[c]) / preprocessing.std[c];
     }
+  }
+}
+
+template <typename Sample>
+void Preparer::blend(const ImageView& image, size_t y) {
+  const size_t samples = image.width * layout_of(image.format).channels;
+  const uint32_t first = vertical_.first[y];
+  const float* weight = &vertical_.weight[vertical_.offset[y]];
+  if (image.format != PixelFormat::kNv12) {
+    const uint8_t* first_row = image.data + static_cast<ptrdiff_t>(first) * image.stride_bytes;
+    return blend_rows<Sample>({first_row, image.stride_bytes, weight, vertical_.count[y]}, input_row_.data(), samples);
+  }
+  for (uint32_t i = 0; i < vertical_.count[y]; ++i) {
+    nv12_row_to_rgb(image, first + i, rgb_row_.data());
+    add_row(rgb_row_.data(), weight[i], i == 0, input_row_.data(), samples);
   }
 }
 
@@ -194,9 +239,7 @@ void Preparer::resize(const ImageView& image, Emit&& emit) {
   horizontal_.plan(image.width);
   const size_t width = preprocessing_.width;
   for (size_t y = 0; y < preprocessing_.height; ++y) {
-    const uint8_t* first_row = image.data + static_cast<ptrdiff_t>(vertical_.first[y]) * image.stride_bytes;
-    blend_rows<Sample>({first_row, image.stride_bytes, &vertical_.weight[vertical_.offset[y]], vertical_.count[y]},
-                       input_row_.data(), image.width * layout.channels);
+    blend<Sample>(image, y);
     for (size_t c = 0; c < layout.colors; ++c) {
       const float* plane = input_row_.data() + layout.channel[c];
       for (size_t x = 0; x < width; ++x) {

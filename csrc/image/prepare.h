@@ -29,10 +29,11 @@ class Preparer {
 
   // image → out (3, height, width) float32, RGB. 8-bit images are rounded half up to uint8 after the resize (as
   // Pillow does), then (value / 255 − mean) / std in float32, one rounding per operation; 16-bit ones stay real:
-  // (value / 65535 − mean) / std. Gray is replicated, alpha is ignored. Allocates nothing. Throws Error(kInput).
+  // (value / 65535 − mean) / std. Gray is replicated, alpha is ignored, NV12 becomes RGB
+  // before the resize (nv12.h). Allocates nothing. Throws Error(kInput).
   void run(const ImageView& image, float* out);
 
-  // The resize alone, before normalization: out (height, width, 3) uint8 RGB; 8-bit formats only.
+  // The resize alone, before normalization: out (height, width, 3) uint8 RGB; formats of 8 bits only.
   void resize_u8(const ImageView& image, uint8_t* out);
 
   const Preprocessing& preprocessing() const noexcept { return preprocessing_; }
@@ -45,6 +46,9 @@ class Preparer {
     void allocate(size_t output_size, Memory& memory);
     void plan(size_t new_input_size);  // does nothing when the size did not change
   };
+  // Blends the input rows that make output row y into input_row_.
+  template <typename Sample>
+  void blend(const ImageView& image, size_t y);
   // Calls emit(y, row) for each output row: row (colors, width) float32, RGB planes, in units of the samples.
   template <typename Sample, typename Emit>
   void resize(const ImageView& image, Emit&& emit);
@@ -55,6 +59,7 @@ class Preparer {
   Axis horizontal_, vertical_;
   Buffer<float> input_row_;   // (input width, channels): input rows already filtered vertically
   Buffer<float> output_row_;  // (colors, width)
+  Buffer<uint8_t> rgb_row_;   // (input width, 3): one row of an NV12 frame
   Buffer<float> normalized_;  // (3, 256): color, 8-bit value → network input
 };
 

@@ -1,4 +1,4 @@
-// Python doors of csrc/image: resize, prepare, draw_anomaly_map, resize_map (python/onceover/_core.pyi).
+// Python doors of csrc/image: resize, prepare, draw_anomaly_map, resize_map, find_regions (python/onceover/_core.pyi).
 #include <pybind11/stl.h>
 
 #include <array>
@@ -7,6 +7,7 @@
 #include "bindings/arrays.h"
 #include "bindings/bind.h"
 #include "image/anomaly_map.h"
+#include "image/map_regions.h"
 #include "image/prepare.h"
 
 namespace py = pybind11;
@@ -92,6 +93,33 @@ py::array_t<float> resize_map(const py::array& anomaly_map, int64_t height, int6
   return out;
 }
 
+// As many as there are: found once to count them, and once more to write them where there are more than a few.
+std::vector<MapRegion> find_all(MatrixView<const float> map, float threshold) {
+  Memory memory;
+  MapRegions finder(map.columns, memory);
+  std::vector<MapRegion> regions(64);
+  const size_t count = finder.find(map, threshold, regions.data(), regions.size());
+  const bool too_many = count > regions.size();
+  regions.resize(count);
+  if (too_many) finder.find(map, threshold, regions.data(), count);
+  return regions;
+}
+
+py::list find_regions(const py::array& anomaly_map, float threshold) {
+  const MatrixView<const float> map = view_scores(anomaly_map, "anomaly_map");
+  std::vector<MapRegion> regions;
+  {
+    const py::gil_scoped_release release;
+    regions = find_all(map, threshold);
+  }
+  py::list rows;
+  for (const MapRegion& r : regions) {
+    rows.append(py::make_tuple(py::make_tuple(r.top, r.left, r.bottom, r.right), r.area,
+                               py::make_tuple(r.peak_row, r.peak_column), r.peak_value));
+  }
+  return rows;
+}
+
 }  // namespace
 
 void bind_image(py::module_& module) {
@@ -103,6 +131,8 @@ void bind_image(py::module_& module) {
              py::arg("sigma"), "(h, w) -> (height, width): bilinear, then Gaussian blur.");
   module.def("resize_map", &resize_map, py::arg("anomaly_map"), py::arg("height"), py::arg("width"),
              "(h, w) -> (height, width), bilinear.");
+  module.def("find_regions", &find_regions, py::arg("anomaly_map"), py::arg("threshold"),
+             "8-connected regions above the threshold: (box, area, peak, peak_value), largest peak first.");
 }
 
 }  // namespace onceover

@@ -37,6 +37,10 @@ def draw_anomaly_map(patch_scores: NDArray[np.float32], height: int, width: int,
     """(h, w) → (height, width): bilinear, then Gaussian blur."""
 
 def resize_map(anomaly_map: NDArray[np.float32], height: int, width: int) -> NDArray[np.float32]: ...
+def find_regions(
+    anomaly_map: NDArray[np.float32], threshold: float
+) -> list[tuple[tuple[int, int, int, int], int, tuple[int, int], float]]:
+    """Per 8-connected region above the threshold: box, area, peak, peak_value (types.Region); largest peak first."""
 
 # scoring
 class MemoryBank:

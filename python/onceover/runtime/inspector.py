@@ -1,11 +1,10 @@
-"""Image → verdict: a thin view of the C++ session (csrc/session), which does everything but find regions."""
+"""Image → verdict: a thin view of the C++ session (csrc/session), which does everything."""
 
 from __future__ import annotations
 
 import os
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -110,23 +109,7 @@ def find_regions(anomaly_map: NDArray[np.float32], map_threshold: float | None) 
     """8-connected parts of the map (H, W) above map_threshold, largest peak first; none without a threshold."""
     if map_threshold is None:
         return ()
-    above = (anomaly_map > map_threshold).view(np.uint8)
-    count, labels, statistics, _ = cv2.connectedComponentsWithStats(above, connectivity=8)
-    regions = []
-    for label in range(1, count):  # 0 is the background
-        left, top, width, height, area = (int(value) for value in statistics[label])
-        window = (slice(top, top + height), slice(left, left + width))
-        inside = (labels[window] == label).view(np.uint8)
-        _, peak_value, _, (column, row) = cv2.minMaxLoc(anomaly_map[window], mask=inside)
-        regions.append(
-            Region(
-                box=(top, left, top + height, left + width),
-                area=area,
-                peak=(top + row, left + column),
-                peak_value=peak_value,
-            )
-        )
-    return tuple(sorted(regions, key=lambda region: (-region.peak_value, region.box)))
+    return tuple(Region(*found) for found in _core.find_regions(anomaly_map, map_threshold))
 
 
 def _decision(name: str) -> Decision:

@@ -1,0 +1,165 @@
+// Runs of a row are joined to those of the row above by union-find; a region that no run of the row reached is complete
+// and leaves, so that only as many are kept as a row can hold.
+#include "image/map_regions.h"
+
+#include <algorithm>
+#include <tuple>
+
+#include "base/error.h"
+#include "image/image_view.h"
+
+namespace onceover {
+namespace {
+
+constexpr uint32_t kNone = UINT32_MAX;
+
+constexpr MapRegion kEmpty = {UINT32_MAX, UINT32_MAX, 0, 0, 0, 0, 0, 0};
+
+std::tuple<uint32_t, uint32_t> place_of_peak(const MapRegion& region) { return {region.peak_row, region.peak_column}; }
+
+bool has_higher_peak(const MapRegion& a, const MapRegion& b) {
+  if (a.area == 0 || b.area == 0) return b.area == 0;
+  return a.peak_value > b.peak_value || (a.peak_value == b.peak_value && place_of_peak(a) < place_of_peak(b));
+}
+
+void merge(const MapRegion& from, MapRegion& to) {
+  if (has_higher_peak(from, to)) {
+    to.peak_value = from.peak_value;
+    to.peak_row = from.peak_row;
+    to.peak_column = from.peak_column;
+  }
+  to.top = std::min(to.top, from.top);
+  to.left = std::min(to.left, from.left);
+  to.bottom = std::max(to.bottom, from.bottom);
+  to.right = std::max(to.right, from.right);
+  to.area += from.area;
+}
+
+// The order in which regions are told.
+bool comes_first(const MapRegion& a, const MapRegion& b) {
+  const auto key = [](const MapRegion& r) {
+    return std::make_tuple(-r.peak_value, r.top, r.left, r.bottom, r.right, r.peak_row, r.peak_column);
+  };
+  return key(a) < key(b);
+}
+
+size_t most_runs(size_t width) { return (width + 1) / 2; }
+
+size_t checked_width(size_t max_width) {
+  if (max_width < 1 || max_width > kMaxImageSide) {
+    fail(Status::kUsage, "maps of up to %zu columns; expected 1 to %zu", max_width, kMaxImageSide);
+  }
+  return max_width;
+}
+
+}  // namespace
+
+MapRegions::MapRegions(size_t max_width, Memory& memory)
+    : max_width_(checked_width(max_width)),
+      above_(memory, most_runs(max_width), "regions"),
+      runs_(memory, most_runs(max_width), "regions"),
+      parents_(memory, 2 * most_runs(max_width), "regions"),
+      renamed_(memory, 2 * most_runs(max_width), "regions"),
+      regions_(memory, 2 * most_runs(max_width), "regions"),
+      next_(memory, most_runs(max_width), "regions") {}
+
+size_t MapRegions::find_runs(const float* row, size_t width, float threshold) {
+  size_t count = 0;
+  bool inside = false;
+  for (size_t x = 0; x < width; ++x) {
+    const bool above = row[x] > threshold;
+    if (above && !inside) runs_[count++] = {static_cast<uint32_t>(x), 0, kNone};
+    if (!above && inside) runs_[count - 1].end = static_cast<uint32_t>(x);
+    inside = above;
+  }
+  if (inside) runs_[count - 1].end = static_cast<uint32_t>(width);
+  return count;
+}
+
+uint32_t MapRegions::root(uint32_t label) {
+  while (parents_[label] != label) {
+    parents_[label] = parents_[parents_[label]];
+    label = parents_[label];
+  }
+  return label;
+}
+
+uint32_t MapRegions::unite(uint32_t a, uint32_t b) {
+  const uint32_t low = std::min(root(a), root(b)), high = std::max(root(a), root(b));
+  if (low == high) return low;
+  merge(regions_[high], regions_[low]);
+  parents_[high] = low;
+  return low;
+}
+
+// Every run takes the label of the runs of the row above that it touches, diagonals included, or a new one.
+void MapRegions::label_runs(size_t above, size_t current) {
+  labels_ = open_;
+  for (uint32_t label = 0; label < open_; ++label) parents_[label] = label;
+  size_t next = 0;
+  for (size_t i = 0; i < current; ++i) {
+    Run& run = runs_[i];
+    while (next < above && above_[next].end < run.first) ++next;
+    for (size_t j = next; j < above && above_[j].first <= run.end; ++j) {
+      run.label = run.label == kNone ? root(above_[j].label) : unite(run.label, above_[j].label);
+    }
+    if (run.label == kNone) {
+      run.label = labels_++;
+      parents_[run.label] = run.label;
+      regions_[run.label] = kEmpty;
+    }
+  }
+}
+
+// Regions that the row reached are kept under new labels, counted from 0; the others are told.
+void MapRegions::close_row(size_t current, Found& found) {
+  open_ = 0;
+  std::fill_n(renamed_.data(), labels_, kNone);
+  for (size_t i = 0; i < current; ++i) {
+    const uint32_t label = root(runs_[i].label);
+    if (renamed_[label] == kNone) {
+      renamed_[label] = open_;
+      next_[open_++] = regions_[label];
+    }
+    runs_[i].label = renamed_[label];
+  }
+  for (uint32_t label = 0; label < labels_; ++label) {
+    if (parents_[label] != label || renamed_[label] != kNone) continue;
+    MapRegion* const end = found.regions + std::min(found.count++, found.capacity);
+    MapRegion* const at = std::upper_bound(found.regions, end, regions_[label], comes_first);
+    if (at == found.regions + found.capacity) continue;
+    std::move_backward(at, found.count > found.capacity ? end - 1 : end, found.count > found.capacity ? end : end + 1);
+    *at = regions_[label];
+  }
+  std::copy_n(next_.data(), open_, regions_.data());
+  std::swap(above_, runs_);
+}
+
+size_t MapRegions::find(MatrixView<const float> map, float threshold, MapRegion* regions, size_t capacity) {
+  if (map.columns > max_width_) {
+    fail(Status::kUsage, "map of %zu columns; this session finds regions in maps of up to %zu, set max_map_width",
+         map.columns, max_width_);
+  }
+  Found found = {regions, capacity, 0};
+  size_t above = 0;
+  open_ = 0;
+  for (size_t y = 0; y < map.rows; ++y) {
+    const float* row = map.row(y);
+    const size_t current = find_runs(row, map.columns, threshold);
+    label_runs(above, current);
+    for (size_t i = 0; i < current; ++i) {
+      const Run& run = runs_[i];
+      const auto peak = static_cast<uint32_t>(std::max_element(row + run.first, row + run.end) - row);
+      const auto at = static_cast<uint32_t>(y);
+      merge({at, run.first, at + 1, run.end, run.end - run.first, at, peak, row[peak]}, regions_[root(run.label)]);
+    }
+    close_row(current, found);
+    above = current;
+  }
+  labels_ = open_;
+  for (uint32_t label = 0; label < labels_; ++label) parents_[label] = label;
+  close_row(0, found);
+  return found.count;
+}
+
+}  // namespace onceover

@@ -1,0 +1,52 @@
+// Where an anomaly map is above a threshold: its 8-connected regions, found in one pass over the rows, in memory that
+// depends on the width alone. (metrics/regions.h numbers every pixel of a mask, and grows with what it finds.)
+#pragma once
+
+#include "base/matrix_view.h"
+#include "base/memory.h"
+
+namespace onceover {
+
+struct MapRegion {
+  uint32_t top, left, bottom, right;  // bottom and right exclusive
+  uint32_t area;                      // pixels
+  uint32_t peak_row, peak_column;     // of its largest value; of equal ones the first, row by row
+  float peak_value;
+};
+
+class MapRegions {
+ public:
+  // About 90 bytes per column. Throws Error(kUsage) unless 1 ≤ max_width ≤ kMaxImageSide.
+  MapRegions(size_t max_width, Memory& memory);
+
+  // How many regions map (H, W) has above `threshold`. The first `capacity` of them are written, those with the
+  // largest peaks, largest first; of equal peaks the one whose box comes first (top, left, bottom, right). Allocates
+  // nothing. Throws Error(kUsage) when the map is wider than max_width.
+  size_t find(MatrixView<const float> map, float threshold, MapRegion* regions, size_t capacity);
+
+  size_t max_width() const noexcept { return max_width_; }
+
+ private:
+  struct Run {  // pixels [first, end) of a row
+    uint32_t first, end, label;
+  };
+  struct Found {  // what find has written so far
+    MapRegion* regions;
+    size_t capacity, count;
+  };
+  size_t find_runs(const float* row, size_t width, float threshold);
+  uint32_t root(uint32_t label);
+  uint32_t unite(uint32_t a, uint32_t b);
+  void label_runs(size_t above, size_t current);
+  void close_row(size_t current, Found& found);
+
+  size_t max_width_;
+  Buffer<Run> above_, runs_;  // of the row before and of this one
+  // Labels of one row: those that the row before left open, then new ones.
+  Buffer<uint32_t> parents_;  // a root is its own, and never larger than its children
+  Buffer<uint32_t> renamed_;  // root → label in the next row
+  Buffer<MapRegion> regions_, next_;
+  uint32_t open_ = 0, labels_ = 0;
+};
+
+}  // namespace onceover

@@ -1,5 +1,7 @@
 #include "base/memory.h"
 
+#include <algorithm>
+
 #include "base/error.h"
 
 namespace onceover {
@@ -13,11 +15,16 @@ void heap_release(void*, void* pointer, size_t, size_t alignment) {
   ::operator delete(pointer, std::align_val_t(alignment));
 }
 
+constexpr size_t kLargest = SIZE_MAX - kAlignment;
+
+size_t whole_lines(size_t size) noexcept { return (size + kAlignment - 1) / kAlignment * kAlignment; }
+
 }  // namespace
 
 Allocator heap_allocator() noexcept { return {nullptr, heap_allocate, heap_release}; }
 
-void* Memory::allocate(size_t size, const char* purpose) {
+void* Memory::allocate(size_t asked, const char* purpose) {
+  const size_t size = whole_lines(std::min(asked, kLargest));
   if (limit_ != 0 && (size > limit_ || used_ > limit_ - size)) {
     fail(Status::kMemory,
          "memory limit: the %s needs %zu bytes, %zu of %zu allowed are in use; raise the limit or use a smaller "
@@ -29,10 +36,12 @@ void* Memory::allocate(size_t size, const char* purpose) {
     fail(Status::kMemory, "out of memory: the %s needs %zu bytes and the allocator has none", purpose, size);
   }
   used_ += size;
+  peak_ = std::max(peak_, used_);
   return pointer;
 }
 
-void Memory::release(void* pointer, size_t size) noexcept {
+void Memory::release(void* pointer, size_t asked) noexcept {
+  const size_t size = whole_lines(asked);
   allocator_.release(allocator_.context, pointer, size, kAlignment);
   used_ -= size;
 }

@@ -1,5 +1,6 @@
-// Memory of a session's buffers: each Buffer takes its bytes from one allocator, counted and held to the session's
-// limit. Not counted: what the engine allocates, the mapped package, and small parts such as names and shapes.
+// Memory of a session's buffers: each Buffer takes its bytes from one allocator, in multiples of kAlignment, counted
+// and held to the session's limit. Not counted: what the engine allocates, the mapped package, and small parts such as
+// names and shapes.
 #pragma once
 
 #include <cstddef>
@@ -37,11 +38,12 @@ class Memory {
   void release(void* pointer, size_t size) noexcept;
 
   size_t used_bytes() const noexcept { return used_; }
+  size_t peak_bytes() const noexcept { return peak_; }  // the most that was used at any moment
 
  private:
   Allocator allocator_;
   size_t limit_;
-  size_t used_ = 0;
+  size_t used_ = 0, peak_ = 0;
 };
 
 // A fixed array of trivial elements, 64-byte aligned, zeroed, owned.

@@ -1,36 +1,62 @@
 #include "base/parallel.h"
 
+#if defined(__linux__)
+#include <pthread.h>
+#include <sched.h>
+#endif
+
 #include <system_error>
 
 #include "base/error.h"
 
 namespace onceover {
 
-ThreadPool::ThreadPool(size_t threads) {
+ThreadPool::ThreadPool(size_t threads, uint64_t cpu_mask) {
   workers_.reserve(threads > 0 ? threads - 1 : 0);
   try {
     for (size_t part = 1; part < threads; ++part) {
       workers_.emplace_back([this, part] { wait_for_work(part); });
     }
+    if (cpu_mask != 0) pin(cpu_mask);
   } catch (const std::system_error& error) {
     const size_t started = workers_.size() + 1;
-    {
-      const std::lock_guard<std::mutex> lock(mutex_);
-      stopping_ = true;
-    }
-    start_.notify_all();
-    for (std::thread& worker : workers_) worker.join();
+    stop();
     fail(Status::kMemory, "the system gave %zu of %zu threads (%s); ask for fewer", started, threads, error.what());
+  } catch (...) {
+    stop();
+    throw;
   }
 }
 
-ThreadPool::~ThreadPool() {
+ThreadPool::~ThreadPool() { stop(); }
+
+void ThreadPool::stop() noexcept {
   {
     const std::lock_guard<std::mutex> lock(mutex_);
     stopping_ = true;
   }
   start_.notify_all();
   for (std::thread& worker : workers_) worker.join();
+}
+
+void ThreadPool::pin(uint64_t cpu_mask) {
+#if defined(__linux__)
+  cpu_set_t cpus;
+  CPU_ZERO(&cpus);
+  for (int cpu = 0; cpu < 64; ++cpu) {
+    if ((cpu_mask >> cpu & 1) != 0) CPU_SET(cpu, &cpus);
+  }
+  for (std::thread& worker : workers_) {
+    const int error = pthread_setaffinity_np(worker.native_handle(), sizeof cpus, &cpus);
+    if (error != 0) {
+      fail(Status::kUsage, "threads cannot run on the CPUs of mask %#llx (error %d); name CPUs that this machine has",
+           static_cast<unsigned long long>(cpu_mask), error);
+    }
+  }
+#else
+  fail(Status::kUnsupported, "threads cannot be bound to CPUs on this system (mask %#llx); leave the mask 0",
+       static_cast<unsigned long long>(cpu_mask));
+#endif
 }
 
 void ThreadPool::run(void (*work)(void* context, size_t part) noexcept, void* context) {

@@ -3,6 +3,7 @@
 
 #include <condition_variable>
 #include <cstddef>
+#include <cstdint>
 #include <mutex>
 #include <thread>
 #include <vector>
@@ -11,9 +12,10 @@ namespace onceover {
 
 class ThreadPool {
  public:
-  // threads ≥ 1 counts the caller: a pool of 1 starts none. Throws Error(kMemory) when the system gives no more
-  // threads.
-  explicit ThreadPool(size_t threads);
+  // threads ≥ 1 counts the caller: a pool of 1 starts none. Those that it starts may run on the CPUs whose bits are set
+  // in cpu_mask; 0: on all. Throws Error(kMemory) when the system gives no more threads, kUsage when it refuses the
+  // mask, kUnsupported where it knows none.
+  explicit ThreadPool(size_t threads, uint64_t cpu_mask = 0);
   ~ThreadPool();
   ThreadPool(const ThreadPool&) = delete;
   ThreadPool& operator=(const ThreadPool&) = delete;
@@ -25,6 +27,8 @@ class ThreadPool {
 
  private:
   void wait_for_work(size_t part);
+  void pin(uint64_t cpu_mask);
+  void stop() noexcept;
 
   std::mutex mutex_;
   std::condition_variable start_, done_;

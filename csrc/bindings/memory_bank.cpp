@@ -7,10 +7,10 @@
 #include <atomic>
 #include <optional>
 
+#include "base/turn.h"
 #include "bindings/arrays.h"
 #include "bindings/bind.h"
 #include "bindings/scoring.h"
-#include "bindings/turn.h"
 #include "kernels/dispatch.h"
 
 namespace py = pybind11;

@@ -6,10 +6,10 @@
 #include <tuple>
 
 #include "base/error.h"
+#include "base/turn.h"
 #include "bindings/arrays.h"
 #include "bindings/bind.h"
 #include "bindings/file_path.h"
-#include "bindings/turn.h"
 #include "package/config.h"
 #include "package/reader.h"
 #include "package/writer.h"

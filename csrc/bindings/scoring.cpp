@@ -6,9 +6,9 @@
 #include <atomic>
 #include <optional>
 
+#include "base/turn.h"
 #include "bindings/arrays.h"
 #include "bindings/bind.h"
-#include "bindings/turn.h"
 #include "kernels/dispatch.h"
 #include "scoring/coreset.h"
 

@@ -7,10 +7,10 @@
 #include <algorithm>
 #include <atomic>
 
+#include "base/turn.h"
 #include "bindings/arrays.h"
 #include "bindings/bind.h"
 #include "bindings/file_path.h"
-#include "bindings/turn.h"
 #include "kernels/dispatch.h"
 
 namespace py = pybind11;

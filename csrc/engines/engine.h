@@ -8,6 +8,8 @@
 #include <utility>
 #include <vector>
 
+#include "engines/host.h"
+
 namespace onceover {
 
 struct EngineOptions {
@@ -21,6 +23,7 @@ struct EngineOptions {
   // onnxruntime: options of the first provider, "CUDA.key" of a named one, "session.key" of the session.
   std::vector<std::pair<std::string, std::string>> options{};
   std::string cache_dir{};  // folder for compiled graphs, made if missing; empty: none are kept
+  HostNetwork host{};       // of the engine "host"
 };
 
 enum class GraphFormat { kOnnx, kOpenVinoIr };

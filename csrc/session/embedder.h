@@ -19,6 +19,8 @@ class Embedder {
   // → (patch_count, embedding_dim) row-major, valid until the next call. Throws Error(kEngine) when the engine's
   // answer holds a non-finite value.
   const float* embed(const ImageView& image, Timing& timing);
+  // The first half alone: out (3, H, W), what the network would be given.
+  void prepare(const ImageView& image, float* out) { preparer_.run(image, out); }
   std::string engine_version() const { return engine_->version(); }
 
  private:

@@ -3,8 +3,11 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <limits>
 
 #include "base/error.h"
+#include "base/finite.h"
+#include "base/pages.h"
 #include "kernels/dispatch.h"
 #include "session/bank_members.h"
 
@@ -37,6 +40,20 @@ float largest_value(MatrixView<const float> map) {
     for (size_t x = 0; x < map.columns; ++x) largest = map.row(y)[x] > largest ? map.row(y)[x] : largest;
   }
   return largest;
+}
+
+float finite_threshold(float threshold, const char* name) {
+  if (!std::isfinite(threshold)) {
+    fail(Status::kUsage, "the %s is %g, expected a finite number", name, static_cast<double>(threshold));
+  }
+  return threshold;
+}
+
+// The threshold of a package without calibration is +inf, and nothing is decided by it.
+Decision decision_of(float score, float threshold) {
+  return threshold == std::numeric_limits<float>::infinity() ? Decision::kUncalibrated
+         : score > threshold                                 ? Decision::kAnomalous
+                                                             : Decision::kNormal;
 }
 
 // One parity image being replayed: what differs, by how much, and how much may.
@@ -83,13 +100,27 @@ Session::Session(std::shared_ptr<const Package> package, const SessionOptions& o
       calibration_(read_calibration(*package_)),
       kernels_(onceover::kernels()),
       index_(index_of(*package_, memory_bank_of(*package_, config_), kernels_, memory_, own_index_)),
-      pool_(options.engine.threads > 0 ? static_cast<size_t>(options.engine.threads) : 1),
+      pool_(options.engine.threads > 0 ? static_cast<size_t>(options.engine.threads) : 1, options.cpu_mask),
       scratch_(memory_, pool_.threads() * search_scratch_bytes(index_, 1), "search scratch"),
       embedder_(config_, graph_of(*package_), options.engine, memory_),
       patch_scores_(memory_, config_.patch_count(), "patch scores"),
       nearest_rows_(memory_, config_.patch_count(), "nearest rows"),
       map_(config_.grid_height, config_.grid_width, config_.preprocessing.height, config_.preprocessing.width,
-           config_.blur_sigma, memory_) {}
+           config_.blur_sigma, memory_),
+      regions_(options.max_map_width > 0 ? options.max_map_width : config_.preprocessing.width, memory_),
+      threshold_(calibration_.threshold),
+      map_threshold_(calibration_.map_threshold) {
+  if (!options.touch_pages) return;
+  for (const MemberView& member : package_->members()) {
+    touch_pages(member.data, static_cast<size_t>(member.size_bytes));
+  }
+}
+
+void Session::set_threshold(float threshold) { threshold_ = finite_threshold(threshold, "threshold"); }
+
+void Session::set_map_threshold(float map_threshold) {
+  map_threshold_ = finite_threshold(map_threshold, "map threshold");
+}
 
 void Session::require_run() const {
   if (!has_run_) fail(Status::kUsage, "this session has no result yet, or its last run failed; call run first");
@@ -98,15 +129,45 @@ void Session::require_run() const {
 const Result& Session::run(const ImageView& image) {
   has_run_ = false;
   score(image);
+  return decide();
+}
+
+const Result& Session::run_features(MatrixView<const float> embeddings) {
+  has_run_ = false;
+  if (embeddings.rows != config_.patch_count() || embeddings.columns != config_.embedding_dim) {
+    fail(Status::kUsage, "features are %zu x %zu, this package has %zu patches of %u values", embeddings.rows,
+         embeddings.columns, config_.patch_count(), config_.embedding_dim);
+  }
+  for (size_t patch = 0; patch < embeddings.rows; ++patch) {
+    if (!all_finite(embeddings.row(patch), embeddings.columns)) {
+      fail(Status::kEngine, "the features of patch %zu hold a NaN or infinity; the image gets no verdict", patch);
+    }
+  }
+  result_.timing = {};
+  score(embeddings);
+  return decide();
+}
+
+const Result& Session::decide() {
+  result_.threshold = threshold_;
+  result_.decision = decision_of(result_.score, threshold_);
   has_run_ = true;
   return result_;
 }
 
-void Session::score(const ImageView& image) {
-  const float* embeddings = embedder_.embed(image, result_.timing);  // (P, D)
+size_t Session::find_regions(MatrixView<const float> map, MapRegion* regions, size_t capacity) {
+  require_run();
+  if (result_.decision != Decision::kAnomalous) return 0;
+  return regions_.find(map, map_threshold_, regions, capacity);
+}
 
+void Session::score(const ImageView& image) {
+  const float* embeddings = embedder_.embed(image, result_.timing);
+  score({embeddings, config_.patch_count(), config_.embedding_dim});
+}
+
+void Session::score(MatrixView<const float> queries) {
   const auto scoring = Clock::now();
-  const MatrixView<const float> queries(embeddings, config_.patch_count(), config_.embedding_dim);
   SearchStats stats;
   search_on(pool_, index_, queries, 1, patch_scores_.data(), nearest_rows_.data(), kernels_, scratch_.data(), stats);
   const size_t worst = first_maximum(patch_scores_.data(), patch_scores_.size());
@@ -123,9 +184,6 @@ void Session::score(const ImageView& image) {
   const auto end = Clock::now();
 
   result_.p_value = calibration_.p_value(result_.score);
-  result_.decision = !calibration_.calibrated                 ? Decision::kUncalibrated
-                     : result_.score > calibration_.threshold ? Decision::kAnomalous
-                                                              : Decision::kNormal;
   result_.timing.score_ns = passed_ns(scoring, drawing);
   result_.timing.map_ns = passed_ns(drawing, end);
 }
@@ -165,9 +223,10 @@ Session::SelfTest Session::self_test() {
     const auto verdict = static_cast<Decision>(expected.verdict);
     const bool near_threshold =
         calibration_.calibrated && std::fabs(got.score - calibration_.threshold) <= replay.allowed();
-    if (got.decision != verdict && !near_threshold) {
+    const Decision decision = decision_of(got.score, calibration_.threshold);
+    if (decision != verdict && !near_threshold) {
       fail(Status::kVerification, "%s: parity image %zu, verdict: expected %s, got %s (score %.9g, threshold %.9g)",
-           package_->label().c_str(), i, name_of(verdict), name_of(got.decision), double{got.score},
+           package_->label().c_str(), i, name_of(verdict), name_of(decision), double{got.score},
            double{calibration_.threshold});
     }
     ++report.images;

@@ -4,6 +4,7 @@
 #include <memory>
 
 #include "image/anomaly_map.h"
+#include "image/map_regions.h"
 #include "kernels/kernel_table.h"
 #include "package/config.h"
 #include "scoring/memory_bank.h"
@@ -18,6 +19,7 @@ struct Result {
   float score = 0;     // Euclidean distance of the worst patch to the memory bank; higher is more anomalous
   double p_value = 1;  // of the score among the calibration scores; 1 when there are none
   Decision decision = Decision::kUncalibrated;
+  float threshold = 0;       // anomalous is a score above it; +inf when uncalibrated
   float map_maximum = 0;     // of the anomaly map at input size
   uint32_t worst_patch = 0;  // row-major in the patch grid
   uint32_t nearest_row = 0;  // its nearest memory bank row
@@ -28,6 +30,9 @@ struct SessionOptions {
   EngineOptions engine;
   Allocator allocator = heap_allocator();
   size_t memory_limit_bytes = 0;  // 0: no limit. Our buffers; what the engine allocates is its own.
+  size_t max_map_width = 0;       // of maps whose regions are asked for; 0: the input width
+  uint64_t cpu_mask = 0;          // where our threads, but the caller's, may run; 0: anywhere (base/parallel.h)
+  bool touch_pages = false;       // read every page of the package now, so that no run waits for one
 };
 
 class Session {
@@ -37,11 +42,26 @@ class Session {
   // One image → result. Our code allocates nothing here. Throws Error(kInput | kEngine).
   const Result& run(const ImageView& image);
 
+  // What follows the network, for embeddings (patch_count, embedding_dim) that somebody else computed from an image
+  // that prepare() gave. Throws Error(kUsage) for another shape, kEngine for a value that is not finite.
+  const Result& run_features(MatrixView<const float> embeddings);
+  void prepare(const ImageView& image, float* out) { embedder_.prepare(image, out); }  // out (3, H, W)
+
+  // Decide otherwise than the package says, from the next run on; finite, else Error(kUsage). The self test is not
+  // affected.
+  void set_threshold(float threshold);
+  void set_map_threshold(float map_threshold);
+  float threshold() const { return threshold_; }          // +inf when there is none
+  float map_threshold() const { return map_threshold_; }  // +inf when there is none
+
   // Of the last run; each throws Error(kUsage) before the first one, after one that failed, and after a self test:
   const float* patch_scores() const { return require_run(), patch_scores_.data(); }     // (h · w)
   const uint32_t* nearest_rows() const { return require_run(), nearest_rows_.data(); }  // (h · w)
   MatrixView<const float> map() const { return require_run(), map_.map(); }             // at input size
   void draw_map(MatrixView<float> out) const { require_run(), map_.resize_to(out); }    // at any size
+  // Where a map that draw_map drew is above the map threshold (image/map_regions.h); none unless the last image was
+  // anomalous, so that score and map never differ.
+  size_t find_regions(MatrixView<const float> map, MapRegion* regions, size_t capacity);
 
   // Replays the package's parity record. Throws Error(kVerification) with image, expected, got and tolerance.
   struct SelfTest {
@@ -57,12 +77,17 @@ class Session {
   const Package& package() const { return *package_; }
   std::string engine_version() const { return embedder_.engine_version(); }
   size_t memory_bytes() const { return memory_.used_bytes(); }
+  size_t peak_memory_bytes() const { return memory_.peak_bytes(); }  // while it was created
+  size_t threads() const { return pool_.threads(); }
+  const char* isa() const { return kernels_.name; }
   size_t bank_rows() const { return index_.row_count; }
   const SearchIndex& search_index() const { return index_; }
 
  private:
   void require_run() const;
-  void score(const ImageView& image);  // fills result_ and the buffers
+  void score(MatrixView<const float> embeddings);  // fills result_ but its decision, and the buffers
+  void score(const ImageView& image);
+  const Result& decide();
 
   std::shared_ptr<const Package> package_;
   Memory memory_;
@@ -77,6 +102,8 @@ class Session {
   Buffer<float> patch_scores_;
   Buffer<uint32_t> nearest_rows_;
   AnomalyMap map_;
+  MapRegions regions_;
+  float threshold_, map_threshold_;
   Result result_;
   bool has_run_ = false;  // false while the buffers may hold parts of two runs
 };

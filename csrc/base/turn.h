@@ -1,5 +1,6 @@
-// One object serves one thread at a time: the turn of a thread, refused to a second one. Every bound class with state
-// that is read or written while the GIL is released takes it in every method; it must be taken while the GIL is held.
+// One object serves one thread at a time: the turn of a thread, refused to a second one; nobody waits. In Python every
+// bound class with state that is read or written while the GIL is released takes it in every method, while the GIL is
+// held.
 #pragma once
 
 #include <atomic>

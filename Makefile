@@ -60,7 +60,7 @@ test-cpp: build/tests/CMakeCache.txt build/tests/tiny.onnx ## C++ tests, warning
 	@cmake --build build/tests --parallel $(JOBS) -- --no-print-directory -s
 	@$(ENGINES_FOR_TESTS) && ctest --test-dir build/tests --output-on-failure --no-tests=error
 
-build/tests/CMakeCache.txt: csrc/CMakeLists.txt VERSION
+build/tests/CMakeCache.txt: csrc/CMakeLists.txt tests/tests.cmake VERSION
 	@cmake -S csrc -B build/tests -DCMAKE_RULE_MESSAGES=OFF -DONCEOVER_BUILD_TESTS=ON -DONCEOVER_WERROR=ON >/dev/null
 	@touch $@
 

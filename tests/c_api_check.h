@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "onceover.h"
+#include "onceover_memory_bank.h"
 
 static int checks = 0, failures = 0;
 

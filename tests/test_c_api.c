@@ -9,48 +9,7 @@
 #include <string.h>
 
 #include "c_api_check.h"
-
-/* ---- Every way to allocate that glibc and the C++ library have, counted. ---- */
-
-static size_t allocations = 0;
-
-#if defined(COUNT_ALLOCATIONS) && defined(__GLIBC__)
-#define COUNTS_ALLOCATIONS 1
-extern void* __libc_malloc(size_t size);
-extern void* __libc_calloc(size_t count, size_t size);
-extern void* __libc_realloc(void* pointer, size_t size);
-extern void* __libc_memalign(size_t alignment, size_t size);
-
-static void count(void) { __atomic_fetch_add(&allocations, 1, __ATOMIC_RELAXED); }
-
-void* malloc(size_t size) {
-  count();
-  return __libc_malloc(size);
-}
-void* calloc(size_t number, size_t size) {
-  count();
-  return __libc_calloc(number, size);
-}
-void* realloc(void* pointer, size_t size) {
-  count();
-  return __libc_realloc(pointer, size);
-}
-void* memalign(size_t alignment, size_t size) {
-  count();
-  return __libc_memalign(alignment, size);
-}
-void* aligned_alloc(size_t alignment, size_t size) {
-  count();
-  return __libc_memalign(alignment, size);
-}
-int posix_memalign(void** pointer, size_t alignment, size_t size) {
-  count();
-  *pointer = __libc_memalign(alignment, size);
-  return *pointer == NULL;
-}
-#else
-#define COUNTS_ALLOCATIONS 0
-#endif
+#include "count_allocations.h"
 
 /* ---- Rows to search, and the slow, obvious search. ---- */
 

@@ -101,7 +101,8 @@ def status_name(error: type[errors.OnceoverError]) -> str:
 
 def test_every_error_has_the_status_of_the_c_header_and_every_status_an_error() -> None:
     header = (ROOT / "csrc" / "include" / "onceover.h").read_text(encoding="utf-8")
-    statuses = {name: int(value) for name, value in re.findall(r"ONCEOVER_([A-Z_]+)\s*=\s*(\d+)", header)}
+    enumeration = header[header.index("typedef enum onceover_status {") : header.index("} onceover_status;")]
+    statuses = {name: int(value) for name, value in re.findall(r"ONCEOVER_([A-Z_]+)\s*=\s*(\d+)", enumeration)}
     assert statuses.pop("OK") == 0
     assert {status_name(error): error.code for error in ERRORS} == statuses
 

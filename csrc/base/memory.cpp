@@ -35,6 +35,10 @@ void* Memory::allocate(size_t asked, const char* purpose) {
   if (pointer == nullptr) {
     fail(Status::kMemory, "out of memory: the %s needs %zu bytes and the allocator has none", purpose, size);
   }
+  if (reinterpret_cast<uintptr_t>(pointer) % kAlignment != 0) {
+    allocator_.release(allocator_.context, pointer, size, kAlignment);
+    fail(Status::kUsage, "the allocator gave address %p, expected a multiple of %zu", pointer, kAlignment);
+  }
   used_ += size;
   peak_ = std::max(peak_, used_);
   return pointer;

@@ -1,10 +1,11 @@
-// The memory bank in C: scoring/memory_bank.h and scoring/search.h behind onceover.h.
+// The memory bank in C: scoring/memory_bank.h and scoring/search.h behind onceover_memory_bank.h.
 #include "scoring/memory_bank.h"
 
 #include <cstddef>
 
 #include "c_api/guard.h"
 #include "kernels/dispatch.h"
+#include "onceover_memory_bank.h"
 #include "scoring/search.h"
 
 struct onceover_memory_bank final : onceover::MemoryBank {

@@ -45,7 +45,7 @@ Layout layout_of(PixelFormat format) {
     case PixelFormat::kBgra16:
       return {4, 2, 3, {2, 1, 0}};
   }
-  fail(Status::kInput, "pixel format %u does not exist; see image/image_view.h for the known ones",
+  fail(Status::kInput, "pixel format %u does not exist; see onceover.h for the known ones",
        static_cast<unsigned>(format));
 }
 

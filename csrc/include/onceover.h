@@ -1,46 +1,44 @@
-/* onceover: visual anomaly inspection on edge devices. The C ABI (C99). This version has the status codes, which C++
- * (base/error.h) and Python (onceover/errors.py) share, and the memory bank; onceover_metrics.h has the pixel metrics,
- * which a device that inspects does not need. A whole program:
+/* onceover: visual anomaly inspection on edge devices. The C ABI (C99): image → verdict, without Python. Beside it:
+ * onceover_memory_bank.h (nearest neighbors), onceover_metrics.h (pixel metrics), onceover.hpp (C++). A whole program:
  *
  *   #include <stdio.h>
- *   #include <stdlib.h>
  *
  *   #include "onceover.h"
  *
- *   int main(void) {
- *     const float rows[] = {0, 0, 3, 0, 0, 4};  // three rows of two values
- *     const float query[] = {2, 0};
- *     onceover_memory_bank* bank = NULL;
- *     void* scratch = NULL;
- *     size_t bytes = 0;
- *     float distance = 0;
- *     uint32_t row = 0;
- *     onceover_status status = onceover_memory_bank_build(rows, 3, 2, NULL, &bank);
- *     if (status == ONCEOVER_OK) status = onceover_memory_bank_scratch_bytes(bank, 1, &bytes);
- *     if (status == ONCEOVER_OK) scratch = malloc(bytes);  // once; then search as often as you like
+ *   int main(int argc, char** argv) {  // part.onceover /opt/onnxruntime/lib/libonnxruntime.so.1
+ *     static unsigned char pixels[480][640][3];  // what your camera gave: RGB, row by row
+ *     onceover_package* package = NULL;
+ *     onceover_session* session = NULL;
+ *     onceover_session_options options = {.struct_size = sizeof options, .engine = "onnxruntime"};
+ *     onceover_image image = {.struct_size = sizeof image, .format = ONCEOVER_RGB8, .height = 480, .width = 640};
+ *     onceover_result result = {.struct_size = sizeof result};
+ *     options.engine_library = argc > 2 ? argv[2] : "libonnxruntime.so.1";
+ *     image.data = pixels;
+ *     image.stride_bytes = sizeof pixels[0];
+ *     onceover_status status = onceover_package_open(argc > 1 ? argv[1] : "part.onceover", NULL, &package);
+ *     if (status == ONCEOVER_OK) status = onceover_session_create(package, &options, &session);
+ *     if (status == ONCEOVER_OK) status = onceover_session_run(session, &image, &result);  // as often as you like
  *     if (status == ONCEOVER_OK)
- *       status = onceover_memory_bank_search(bank, query, 1, 2, 1, &distance, &row, scratch, bytes, NULL);
- *     if (status == ONCEOVER_OK)
- *       printf("row %u is %g away\n", (unsigned)row, (double)distance);
+ *       printf("%s, score %g\n", result.verdict == ONCEOVER_NORMAL ? "normal" : "not normal", (double)result.score);
  *     else
  *       fprintf(stderr, "%s\n", onceover_last_error());
- *     onceover_memory_bank_free(bank);
- *     free(scratch);
- *     return status == ONCEOVER_OK ? 0 : 1;
+ *     onceover_session_free(session);
+ *     onceover_package_free(package);
+ *     return status != ONCEOVER_OK;
  *   }
  *
  * For every function:
  * - It returns a status and throws nothing. When it fails, onceover_last_error() says what and what to do, what it was
- *   to change is as before, and of its results only handles are written: they are NULL.
+ *   to change is as before, and of its results only handles (NULL) and onceover_result (no verdict) are written.
  * - Pointers to const are read, others are written. None may be NULL unless its comment says so, or it points to no
  *   elements.
  * - Pointers are used during the call only, unless a comment says "borrowed": then what they point to must stay, and
- *   stay as it is, that long.
- * - Matrices are row-major float32. More alignment than C's is asked for where it is needed.
- * - Functions that take a bank as const may run on it in several threads at once, the others only alone.
+ *   stay as it is, that long. What a function hands out as a pointer to const is the library's: never freed.
+ * - Images and matrices are row-major. More alignment than C's is asked for where it is needed.
+ * - A package may be used by several threads at once. A session serves one thread at a time, and refuses a second one.
  * - Structs grow at their end and begin with their own size: set struct_size to sizeof and the rest to zero, as in
- *   `onceover_memory_bank_info info = {.struct_size = sizeof info};`. A library older or newer than the header reads
- *   and writes the members that both know, and never beyond struct_size. */
+ *   `onceover_result result = {.struct_size = sizeof result};`. A library older or newer than the header reads and
+ *   writes the members that both know, and never beyond struct_size. Zero is the default of every option. */
 #ifndef ONCEOVER_H
 #define ONCEOVER_H
 
@@ -56,6 +54,8 @@
 #ifdef __cplusplus
 extern "C" {
 #endif
+
+#define ONCEOVER_ABI_VERSION 1 /* changes when a program built for another one would not work */
 
 typedef enum onceover_status {
   ONCEOVER_OK = 0,
@@ -75,93 +75,173 @@ typedef enum onceover_status {
 
 /* What went wrong in the last call of this thread that failed, or "". The library's; valid until the next one fails. */
 ONCEOVER_API const char* onceover_last_error(void);
+ONCEOVER_API const char* onceover_version(void);  /* of the library: "0.1.0" */
+ONCEOVER_API uint32_t onceover_abi_version(void); /* compare with ONCEOVER_ABI_VERSION */
+/* The instruction set in use: what ONCEOVER_ISA names, else this machine's best. UNKNOWN_NAME and USAGE for that. */
+ONCEOVER_API onceover_status onceover_isa(const char** name);
 
-/* ---- Memory bank: exact nearest rows by Euclidean distance, the same bits on every machine. ---- */
+/* ---- Package: what `onceover fit` wrote. ---- */
 
-#define ONCEOVER_MAX_NEIGHBORS 32
-#define ONCEOVER_NO_ROW UINT32_MAX /* in place of a row number */
+typedef struct onceover_package onceover_package;
 
-/* Rows and their search index. Rows are numbered from 0; a removed row's number is not used again. */
-typedef struct onceover_memory_bank onceover_memory_bank;
-
-typedef struct onceover_memory_bank_options {
+typedef struct onceover_package_options {
   uint32_t struct_size;
-  uint64_t seed;        /* the same rows, samples, seed and isa make the same index */
-  const float* samples; /* (sample_count, dims) rows that are not in the bank but like what will be searched for, from
-                           which the fastest kind of index is chosen; NULL: judged by the rows themselves */
-  size_t sample_count;
-  size_t max_memory_bytes; /* of the index and what building it takes, beside the rows; 0: no limit */
-  const char* isa;         /* instruction set, as in info; NULL: what ONCEOVER_ISA names, else this machine's best */
-} onceover_memory_bank_options;
+  uint32_t copy;       /* 1: read the file into memory; else it is mapped, and must not be cut while it is open */
+  uint32_t hash_small; /* 1: hash only members up to 64 KiB; damage of graph and memory bank is left to verify */
+} onceover_package_options;
 
-typedef struct onceover_memory_bank_info {
+typedef struct onceover_package_info {
   uint32_t struct_size;
-  size_t rows; /* without removed ones */
-  size_t dims;
-  const char* representation; /* "scan", "rank" or "full"; the library's, never freed, as is isa */
+  uint32_t format_major, format_minor;
+  uint8_t id[32]; /* SHA-256 that names every byte of the package: what a signature signs (export/FORMAT.md) */
+  uint32_t input_height, input_width;              /* of the network: (1, 3, H, W) float32 */
+  uint32_t grid_height, grid_width, embedding_dim; /* its features: (1, grid_height * grid_width, embedding_dim) */
+  uint32_t calibrated;                             /* 0: no threshold, no verdicts */
+  float threshold, map_threshold;                  /* +infinity when not calibrated */
+  double false_alarm_rate;
+  uint64_t bank_rows;
+  const char* manifest; /* JSON, not terminated by 0; NULL: none. The package's, valid until it is freed */
+  size_t manifest_bytes;
+} onceover_package_info;
+
+/* Opens a file and checks it. `options` may be NULL. INPUT: it cannot be read; PACKAGE; UNSUPPORTED. */
+ONCEOVER_API onceover_status onceover_package_open(const char* path, const onceover_package_options* options,
+                                                   onceover_package** package);
+/* The same for bytes in memory or flash, borrowed until the package and its sessions are freed. They are read in place
+ * where they begin at a multiple of 64, else copied. */
+ONCEOVER_API onceover_status onceover_package_view(const void* data, size_t bytes, onceover_package** package);
+ONCEOVER_API onceover_status onceover_package_describe(const onceover_package* package, onceover_package_info* info);
+/* Hashes every member again. PACKAGE: one is damaged. */
+ONCEOVER_API onceover_status onceover_package_verify(const onceover_package* package);
+/* NULL is allowed. Sessions keep what they need of it. */
+ONCEOVER_API void onceover_package_free(onceover_package* package);
+
+/* ---- Session: package + engine → verdicts. ---- */
+
+typedef struct onceover_session onceover_session;
+
+/* The application's own network (engine "host"): reads input (1, 3, H, W), fills output (1, P, D), returns 0 or a code
+ * of its own for a failure. Called by onceover_session_run, on its thread. */
+typedef int32_t (*onceover_host_run)(void* context, const float* input, float* output);
+/* The application's memory: NULL when there is none. Called while a session is created and freed, never in a run. */
+typedef void* (*onceover_allocate)(void* context, size_t bytes, size_t alignment);
+typedef void (*onceover_release)(void* context, void* pointer, size_t bytes, size_t alignment);
+
+typedef struct onceover_session_options {
+  uint32_t struct_size;
+  uint32_t threads;           /* of scoring and engine; 0: 1 */
+  const char* engine;         /* "onnxruntime", "openvino" or "host"; NULL: "host" */
+  const char* engine_library; /* path of libonnxruntime.so or libopenvino_c.so, or a name for the system's search */
+  const char* device;         /* as docs/exporting.md; NULL: the CPU */
+  const char* cache_dir;      /* for compiled graphs; NULL: none are kept */
+  const char* const* engine_options; /* key, value, key, value, …, NULL; or NULL */
+  onceover_host_run host_run;        /* NULL: run takes no images, run_features does */
+  void* host_context;                /* borrowed, as is the allocator's */
+  void* arena;                       /* where all buffers lie, borrowed until the session is freed; NULL: not used */
+  size_t arena_bytes;
+  onceover_allocate allocate; /* where there is no arena; NULL: the heap */
+  onceover_release release;
+  void* allocator_context;
+  size_t memory_limit_bytes; /* of our buffers, not of what the engine allocates; 0: none */
+  uint32_t max_map_width;    /* of maps whose regions are asked for; 0: the input width */
+  uint32_t touch_pages;      /* 1: read every page of the package now, so that no run waits for one */
+  uint64_t cpu_mask;         /* CPUs 0 … 63 where threads that we start may run; 0: all */
+} onceover_session_options;
+
+typedef struct onceover_session_info {
+  uint32_t struct_size;
+  uint32_t threads;
+  size_t memory_bytes; /* of our buffers; beside them a few handles, less than 4096 bytes, and the engine's own */
+  const char* engine_version; /* the session's, as long as it lives */
   const char* isa;
-  size_t index_bytes;
-} onceover_memory_bank_info;
+  float threshold, map_threshold; /* in force; +infinity: none */
+} onceover_session_info;
 
-/* What one search did, so that slow inputs can be seen. */
-typedef struct onceover_memory_bank_stats {
+/* Bytes of arena or limit that a session with these options needs; takes as much from the heap for a moment, and opens
+ * no engine. */
+ONCEOVER_API onceover_status onceover_session_query_memory(const onceover_package* package,
+                                                           const onceover_session_options* options, size_t* bytes);
+/* MEMORY: the limit, the arena or the system has less than is needed; ENGINE; UNKNOWN_NAME; PACKAGE; USAGE. */
+ONCEOVER_API onceover_status onceover_session_create(const onceover_package* package,
+                                                     const onceover_session_options* options,
+                                                     onceover_session** session);
+ONCEOVER_API onceover_status onceover_session_describe(onceover_session* session, onceover_session_info* info);
+ONCEOVER_API void onceover_session_free(onceover_session* session); /* NULL is allowed */
+
+/* Alpha is ignored; 16 bits are in the machine's byte order; NV12 has even sides. */
+/* clang-format off */
+typedef enum onceover_pixel_format {
+  ONCEOVER_GRAY8 = 1, ONCEOVER_RGB8 = 2, ONCEOVER_BGR8 = 3, ONCEOVER_RGBA8 = 4, ONCEOVER_BGRA8 = 5,
+  ONCEOVER_GRAY16 = 6, ONCEOVER_RGB16 = 7, ONCEOVER_BGR16 = 8, ONCEOVER_RGBA16 = 9, ONCEOVER_BGRA16 = 10,
+  ONCEOVER_NV12 = 11
+} onceover_pixel_format;
+/* How NV12 was made from RGB. Limited: black is 16 and white 235. */
+typedef enum onceover_yuv_matrix {
+  ONCEOVER_BT601_LIMITED = 0, ONCEOVER_BT601_FULL = 1, ONCEOVER_BT709_LIMITED = 2, ONCEOVER_BT709_FULL = 3
+} onceover_yuv_matrix;
+/* NO_VERDICT: the call failed, or there is no threshold. */
+typedef enum onceover_verdict { ONCEOVER_NO_VERDICT = 0, ONCEOVER_NORMAL = 1, ONCEOVER_ANOMALOUS = 2 } onceover_verdict;
+/* clang-format on */
+
+typedef struct onceover_image {
   uint32_t struct_size;
-  uint64_t queries;
-  uint64_t coarse_queries;  /* far out: coded on a coarser step */
-  uint64_t hit_blocks;      /* blocks of 32 rows looked at again, per 16 queries */
-  uint64_t refined_rows;    /* rows that took the second bound */
-  uint64_t measured_rows;   /* float rows read, in float32 */
-  uint64_t exact_rows;      /* float rows measured in float64 */
-  uint64_t scanned_queries; /* codes pruned too little, all rows were scanned in float32 */
-  uint64_t float64_queries; /* beyond the range of float32 arithmetic: all rows were measured in float64 */
-} onceover_memory_bank_stats;
+  uint32_t format; /* onceover_pixel_format */
+  uint32_t height, width;
+  const void* data;       /* the first row: the top of the image, wherever it lies in memory */
+  ptrdiff_t stride_bytes; /* from one row to the next; negative for frames stored bottom-up */
+  const void* chroma;     /* of NV12: the first row of its U, V pairs */
+  ptrdiff_t chroma_stride_bytes;
+  uint32_t yuv_matrix;                               /* onceover_yuv_matrix */
+  uint32_t roi_top, roi_left, roi_height, roi_width; /* the part to inspect; height and width 0: the whole image */
+} onceover_image;
 
-/* Builds the index of rows (row_count, dims), dims 1 to 65536. `rows` is borrowed until the first add, which takes a
- * copy, or until free. `options` may be NULL. INPUT: a NaN or infinity, or a shape out of range; MEMORY;
- * UNKNOWN_NAME and USAGE for `isa`. */
-ONCEOVER_API onceover_status onceover_memory_bank_build(const float* rows, size_t row_count, size_t dims,
-                                                        const onceover_memory_bank_options* options,
-                                                        onceover_memory_bank** bank);
+typedef struct onceover_result {
+  uint32_t struct_size;
+  uint32_t verdict; /* onceover_verdict */
+  float score;      /* distance of the worst patch to its nearest memory bank row; anomalous is above the threshold */
+  float threshold;
+  double p_value;                   /* of the score among the calibration scores; 1 when there are none */
+  float map_maximum;                /* of the anomaly map at input size */
+  uint32_t patch_row, patch_column; /* of the worst patch, in the patch grid */
+  uint32_t nearest_row;             /* its nearest memory bank row */
+  uint64_t prepare_ns, engine_ns, score_ns, map_ns;
+} onceover_result;
 
-/* Takes the index that onceover_memory_bank_index gave for the same rows, in place: it may lie in flash or in a mapped
- * file, at a multiple of 64 bytes. `rows` is borrowed as in build, `index` until the first add or remove, or until
- * free. INPUT: they do not belong together, as far as their shapes and the numbers in the index tell. */
-ONCEOVER_API onceover_status onceover_memory_bank_view(const float* rows, size_t row_count, size_t dims,
-                                                       const void* index, size_t index_bytes,
-                                                       onceover_memory_bank** bank);
+typedef struct onceover_region {     /* pixels of the map it was found in. An element of arrays, so it never grows */
+  uint32_t top, left, bottom, right; /* bottom and right exclusive */
+  uint32_t area, peak_row, peak_column;
+  float peak_value;
+} onceover_region;
 
-/* The index, to be stored and viewed later beside its rows. The bank's; valid until it changes or is freed. */
-ONCEOVER_API onceover_status onceover_memory_bank_index(const onceover_memory_bank* bank, const void** index,
-                                                        size_t* index_bytes);
-
-/* Bytes of scratch for searches with this k. Ask again after add or remove. */
-ONCEOVER_API onceover_status onceover_memory_bank_scratch_bytes(const onceover_memory_bank* bank, size_t k,
-                                                                size_t* scratch_bytes);
-
-/* For each query the k nearest rows, nearest first, of equal ones the lowest number: distances and indices
- * (query_count, k). Query i starts at queries[i * stride_floats], stride_floats >= dims. Where there are fewer than k
- * rows, and for a query with a NaN or infinity: +infinity and ONCEOVER_NO_ROW. `k` is 1 to ONCEOVER_MAX_NEIGHBORS.
- * Allocates nothing unless it fails. `scratch` needs no alignment, and each of several threads one of its own. `stats`
- * may be NULL. */
-ONCEOVER_API onceover_status onceover_memory_bank_search(const onceover_memory_bank* bank, const float* queries,
-                                                         size_t query_count, size_t stride_floats, size_t k,
-                                                         float* distances, uint32_t* indices, void* scratch,
-                                                         size_t scratch_bytes, onceover_memory_bank_stats* stats);
-
-/* Copies rows (row_count, dims) to the end of the bank; `first`, which may be NULL, gets the number of the first one.
- * INPUT: a NaN or infinity, or too many rows. */
-ONCEOVER_API onceover_status onceover_memory_bank_add(onceover_memory_bank* bank, const float* rows, size_t row_count,
-                                                      uint32_t* first);
-
-/* Takes rows out, each named once. USAGE: one of them is not there. */
-ONCEOVER_API onceover_status onceover_memory_bank_remove(onceover_memory_bank* bank, const uint32_t* rows,
-                                                         size_t row_count);
-
-ONCEOVER_API onceover_status onceover_memory_bank_describe(const onceover_memory_bank* bank,
-                                                           onceover_memory_bank_info* info);
-
-/* NULL is allowed. */
-ONCEOVER_API void onceover_memory_bank_free(onceover_memory_bank* bank);
+/* One image → result. Our code allocates nothing, opens nothing and, with one thread, takes no lock. INPUT: an image
+ * that cannot be read; ENGINE: a failed run, or an answer or a score that is not finite. */
+ONCEOVER_API onceover_status onceover_session_run(onceover_session* session, const onceover_image* image,
+                                                  onceover_result* result);
+/* The two halves around a network that runs elsewhere: image → input (3, H, W), and features (P, D) → result. Row p of
+ * the features starts at features[p * stride_floats]. */
+ONCEOVER_API onceover_status onceover_session_prepare(onceover_session* session, const onceover_image* image,
+                                                      float* input, size_t input_floats);
+ONCEOVER_API onceover_status onceover_session_run_features(onceover_session* session, const float* features,
+                                                           size_t patches, size_t dims, size_t stride_floats,
+                                                           onceover_result* result);
+/* The last run's anomaly map at any size; row y at map + y * stride_floats. USAGE: there was none, or it failed. */
+ONCEOVER_API onceover_status onceover_session_draw_map(onceover_session* session, float* map, size_t height,
+                                                       size_t width, size_t stride_floats);
+/* The regions above the map threshold of a map that draw_map drew, those with the largest peaks first, up to `capacity`
+ * of them; `count` gets how many there are. None unless the last image was anomalous. */
+ONCEOVER_API onceover_status onceover_session_find_regions(onceover_session* session, const float* map, size_t height,
+                                                           size_t width, size_t stride_floats, onceover_region* regions,
+                                                           size_t capacity, size_t* count);
+/* The last run's patch scores and nearest memory bank rows (grid_height, grid_width); valid until the next run. */
+ONCEOVER_API onceover_status onceover_session_patches(onceover_session* session, const float** scores,
+                                                      const uint32_t** nearest_rows);
+/* Decide by these instead of the package's, from the next run on; finite. */
+ONCEOVER_API onceover_status onceover_session_set_threshold(onceover_session* session, float threshold);
+ONCEOVER_API onceover_status onceover_session_set_map_threshold(onceover_session* session, float map_threshold);
+/* Runs the reference images of the package and compares with what the machine that fitted it computed. `images` (how
+ * many) and `largest_difference` (relative, of scores and map) may be NULL. VERIFICATION: this machine differs. */
+ONCEOVER_API onceover_status onceover_session_self_test(onceover_session* session, uint32_t* images,
+                                                        double* largest_difference);
 
 #ifdef __cplusplus
 }

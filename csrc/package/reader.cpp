@@ -240,12 +240,20 @@ void Package::check_content(uint64_t directory_end, HashedMembers hashed) const 
     check_zero(label_.c_str(), data, end, offset);
     end = offset + member.size_bytes;
     if (hashed == HashedMembers::kSmall && member.size_bytes > kSmallMemberBytes) continue;
-    if (sha256(member.data, static_cast<size_t>(member.size_bytes)) != member.sha256) {
-      fail(Status::kPackage,
-           "%s: member '%s' (bytes %llu to %llu) does not match its SHA-256; the file is damaged, copy it again",
-           label_.c_str(), std::string(member.name).c_str(), ull{offset}, ull{end - 1});
-    }
+    check_hash(member);
   }
+}
+
+void Package::check_members() const {
+  for (const MemberView& member : members_) check_hash(member);
+}
+
+void Package::check_hash(const MemberView& member) const {
+  if (sha256(member.data, static_cast<size_t>(member.size_bytes)) == member.sha256) return;
+  const auto offset = static_cast<uint64_t>(member.data - bytes_.data());
+  fail(Status::kPackage,
+       "%s: member '%s' (bytes %llu to %llu) does not match its SHA-256; the file is damaged, copy it again",
+       label_.c_str(), std::string(member.name).c_str(), ull{offset}, ull{offset + member.size_bytes - 1});
 }
 
 std::shared_ptr<const Package> Package::open(const std::string& path, const OpenOptions& options) {

@@ -56,6 +56,7 @@ class Package {
   const std::string& label() const noexcept { return label_; }
   const Digest& id() const noexcept { return id_; }  // SHA-256 over header, table of contents and member hashes
   uint16_t minor_version() const noexcept { return minor_; }
+  void check_members() const;  // every hash, again; throws Error(kPackage): a member is damaged
   HashedMembers hashed() const noexcept { return hashed_; }
   const std::vector<MemberView>& members() const noexcept { return members_; }
   const MemberView* find(std::string_view name) const noexcept;
@@ -64,6 +65,7 @@ class Package {
  private:
   Package() = default;
   void parse(HashedMembers hashed);  // fills members_ from bytes_
+  void check_hash(const MemberView& member) const;
   void check_content(uint64_t directory_end, HashedMembers hashed) const;
   std::string label_;
   FileBytes bytes_;

@@ -1,0 +1,80 @@
+// Packages in C: package/reader.h and package/config.h behind onceover.h.
+#include "c_api/package.h"
+
+#include <algorithm>
+#include <cstddef>
+
+#include "c_api/guard.h"
+#include "package/config.h"
+
+namespace onceover {
+
+template <>
+inline constexpr size_t kFirstSize<onceover_package_options> =
+    offsetof(onceover_package_options, hash_small) + sizeof(uint32_t);
+template <>
+inline constexpr size_t kFirstSize<onceover_package_info> =
+    offsetof(onceover_package_info, manifest_bytes) + sizeof(size_t);
+
+namespace {
+
+onceover_package_info describe(const Package& package) {
+  const Config config = read_config(package);
+  const Calibration calibration = read_calibration(package);
+  onceover_package_info told = {};
+  told.format_major = kFormatMajor;
+  told.format_minor = package.minor_version();
+  std::copy(package.id().begin(), package.id().end(), told.id);
+  told.input_height = config.preprocessing.height;
+  told.input_width = config.preprocessing.width;
+  told.grid_height = config.grid_height;
+  told.grid_width = config.grid_width;
+  told.embedding_dim = config.embedding_dim;
+  told.calibrated = calibration.calibrated ? 1 : 0;
+  told.threshold = calibration.threshold;
+  told.map_threshold = calibration.map_threshold;
+  told.false_alarm_rate = calibration.false_alarm_rate;
+  told.bank_rows = package.require("memory_bank").dimensions[0];
+  if (const MemberView* manifest = package.find("manifest.json")) {
+    told.manifest = reinterpret_cast<const char*>(manifest->data);
+    told.manifest_bytes = static_cast<size_t>(manifest->size_bytes);
+  }
+  return told;
+}
+
+}  // namespace
+}  // namespace onceover
+
+using namespace onceover;
+
+onceover_status onceover_package_open(const char* path, const onceover_package_options* options,
+                                      onceover_package** package) {
+  return guarded(__func__, [&] {
+    *required(package, "package") = nullptr;
+    const onceover_package_options given = read_struct(options, "options");
+    const OpenOptions open{given.hash_small != 0 ? HashedMembers::kSmall : HashedMembers::kAll, given.copy != 0};
+    *package = new onceover_package{Package::open(required(path, "path"), open)};
+  });
+}
+
+onceover_status onceover_package_view(const void* data, size_t bytes, onceover_package** package) {
+  return guarded(__func__, [&] {
+    *required(package, "package") = nullptr;
+    const auto* first = static_cast<const uint8_t*>(required(data, "data"));
+    *package = new onceover_package{Package::view(first, bytes, "package in memory")};
+  });
+}
+
+onceover_status onceover_package_describe(const onceover_package* package, onceover_package_info* info) {
+  return guarded(__func__, [&] {
+    required(package, "package");
+    check_struct_size(*required(info, "info"), "info");
+    write_struct(describe(*package->package), *info);
+  });
+}
+
+onceover_status onceover_package_verify(const onceover_package* package) {
+  return guarded(__func__, [&] { required(package, "package")->package->check_members(); });
+}
+
+void onceover_package_free(onceover_package* package) { delete package; }

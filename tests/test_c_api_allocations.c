@@ -1,0 +1,62 @@
+/* What sessions take from the heap: with an arena a few handles when they are created, and nothing at all in 10,000
+ * frames. Under sanitizers, which bring a malloc of their own, the frames run and are not counted. */
+#define _POSIX_C_SOURCE 200112L
+
+#include "count_allocations.h"
+#include "session_check.h"
+
+enum { FRAMES = 10000, EMULATED_FRAMES = 300, HANDLE_BYTES = 4096 };
+
+static size_t frames_to_run(void) { return getenv("ONCEOVER_QEMU") == NULL ? FRAMES : EMULATED_FRAMES; }
+
+static void ten_thousand_frames_allocate_nothing(void) {
+  static float map[64 * 96];
+  frame seen[2];
+  onceover_region regions[4];
+  onceover_package* package = opened();
+  onceover_session_options options = host_options();
+  options.max_map_width = 96;
+  onceover_session* session = created(package, &options);
+  fill_frame(&seen[0], 100, 0);
+  fill_frame(&seen[1], 58, 1);
+  size_t count = 0, failed = 0, anomalous = 0;
+  const size_t before = allocations, frames = frames_to_run();
+  for (size_t i = 0; i < frames; ++i) { /* from the very first frame on; sizes change on the way */
+    onceover_result result = {.struct_size = sizeof result};
+    onceover_image image = seen[i % 2].image;
+    if (i % 3 == 0) image.roi_height = image.roi_width = 38;
+    failed += onceover_session_run(session, &image, &result) != ONCEOVER_OK;
+    failed += onceover_session_draw_map(session, map, 64, 96, 96) != ONCEOVER_OK;
+    failed += onceover_session_find_regions(session, map, 64, 96, 96, regions, 4, &count) != ONCEOVER_OK;
+    anomalous += result.verdict == ONCEOVER_ANOMALOUS;
+  }
+  CHECK(allocations == before);
+  CHECK(failed == 0);
+  CHECK(anomalous > frames / 4 && anomalous < frames);
+  onceover_session_free(session);
+  onceover_package_free(package);
+}
+
+static void a_session_in_an_arena_takes_a_few_handles_from_the_heap(void) {
+  onceover_package* package = opened();
+  onceover_session_options options = host_options();
+  size_t bytes = 0;
+  CHECK(onceover_session_query_memory(package, &options, &bytes) == ONCEOVER_OK);
+  options.arena = allocate(bytes, 1);
+  options.arena_bytes = bytes;
+  const size_t before = allocated_bytes;
+  onceover_session* session = created(package, &options);
+  CHECK(allocated_bytes - before < HANDLE_BYTES);
+  if (COUNTS_ALLOCATIONS) CHECK(allocated_bytes > before); /* the counter counts */
+  onceover_session_free(session);
+  onceover_package_free(package);
+  free(options.arena);
+}
+
+int main(int argc, char** argv) {
+  take_package_path(argc, argv);
+  ten_thousand_frames_allocate_nothing();
+  a_session_in_an_arena_takes_a_few_handles_from_the_heap();
+  printf("%zu frames%s\n", frames_to_run(), COUNTS_ALLOCATIONS ? "" : ", allocations are not counted here");
+  return summary("test_c_api_allocations");
+}

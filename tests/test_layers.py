@@ -76,6 +76,8 @@ PLANTED: list[tuple[Rule, str, str, str]] = [
     (layers.cxx_arrows, "csrc/image/prepare.h", '#include "package/reader.h"', "image includes"),
     (layers.cxx_arrows, "csrc/base/error.h", '#include "session/session.h"', "base includes"),
     (layers.cxx_arrows, "csrc/include/onceover_metrics.hpp", '#include "metrics/compute.h"', "include includes"),
+    (layers.cxx_arrows, "csrc/tools/planted.cpp", '#include "session/session.h"', "tools includes"),
+    (layers.forbidden_calls, "csrc/tools/planted.cpp", 'auto* x = std::getenv("X");', "environment"),
     (layers.cxx_arrows, "csrc/misc/planted.cpp", "", "'misc' has no arrows"),
     (layers.python_headers, "csrc/session/session.h", "#include <pybind11/pybind11.h>", "pybind11/pybind11.h"),
     (layers.isa_includes, "csrc/kernels/planted.cpp", "#include <algorithm>", "algorithm"),

@@ -1,0 +1,80 @@
+// onceover-run: inspects pictures without Python, over the public API alone.
+#include <chrono>
+#include <cstdio>
+#include <stdexcept>
+
+#include "tools/arguments.h"
+#include "tools/picture.h"
+#include "tools/report.h"
+
+namespace {
+
+constexpr int kNormal = 0, kAnomalous = 1, kFailed = 3;
+
+struct Run {
+  const Arguments& arguments;
+  onceover::InspectionSession session;
+  std::vector<uint64_t> nanoseconds;
+  int exit_status;
+
+  Picture read(const std::string& path) const {
+    if (arguments.raw_format == 0) return read_netpbm(path);
+    return read_raw(path, static_cast<onceover_pixel_format>(arguments.raw_format), arguments.raw_height,
+                    arguments.raw_width);
+  }
+
+  std::string inspect(const std::string& path) {
+    const Picture picture = read(path);
+    onceover_result result = {};
+    for (size_t i = 0; i < arguments.repeat; ++i) {
+      const auto start = std::chrono::steady_clock::now();
+      result = session.run(picture.image);
+      const auto passed = std::chrono::steady_clock::now() - start;
+      nanoseconds.push_back(static_cast<uint64_t>(std::chrono::nanoseconds(passed).count()));
+    }
+    if (result.verdict == ONCEOVER_ANOMALOUS) exit_status = kAnomalous;
+    if (!arguments.regions) return result_json(path, result, nullptr);
+    const uint32_t height = picture.image.height, width = picture.image.width;
+    const std::vector<onceover_region> regions = session.regions(session.map(height, width), height, width);
+    return result_json(path, result, &regions);
+  }
+
+  std::string inspect_all() {
+    std::string list;
+    for (const std::string& path : arguments.images) list += (list.empty() ? "\n  " : ",\n  ") + inspect(path);
+    return list;
+  }
+};
+
+int run(const Arguments& arguments) {
+  onceover::InspectionOptions options = arguments.options;
+  if (arguments.regions) options.other.max_map_width = 32768;  // pictures of any size may follow
+  Run run{arguments,
+          onceover::InspectionSession(onceover::PackageFile::open(arguments.package, arguments.copy), options),
+          {},
+          kNormal};
+  std::string text = "{\"package\": " + json_text(arguments.package) + ", " + session_json(run.session.info());
+  if (arguments.self_test) text += ", \"self_test_images\": " + std::to_string(run.session.self_test());
+  if (arguments.has_threshold) run.session.set_threshold(arguments.threshold);
+  text += ", \"images\": [" + run.inspect_all() + "]";
+  text += ", \"latency\": " + latency_json(run.nanoseconds) + "}";
+  std::puts(text.c_str());
+  return run.exit_status;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  Arguments arguments;
+  int exit_status = 0;
+  if (!parse_arguments(argc, argv, arguments, exit_status)) return exit_status;
+  try {
+    return run(arguments);
+  } catch (const onceover::StatusError& error) {
+    std::fprintf(stderr, "onceover-run: %s\n", error.what());
+    return error.status() == ONCEOVER_VERIFICATION ? kAnomalous : kFailed;
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "onceover-run: %s\n", error.what());
+    return kFailed;
+  }
+}

@@ -1,0 +1,14 @@
+// What onceover-run prints: one JSON object, member by member.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "onceover.hpp"
+
+std::string json_text(const std::string& text);  // quoted
+std::string json_number(double value);           // enough digits to read the same float32 again; null if not finite
+std::string session_json(const onceover_session_info& info);
+std::string result_json(const std::string& path, const onceover_result& result,
+                        const std::vector<onceover_region>* regions);  // nullptr: not asked for
+std::string latency_json(std::vector<uint64_t> nanoseconds);           // null without any

@@ -23,6 +23,10 @@ X86_LEVEL_TESTS := $(patsubst tests/%.cpp,%,$(wildcard tests/test_kernels.cpp te
 # $(call needs,program,packages) ends a recipe where the program is missing: fails with CI=true, else says SKIPPED.
 needs = command -v $(1) >/dev/null || { echo "$@: no $(1) here; install it: apt-get install $(2)"; \
   test "$$CI" != true && echo "$@: SKIPPED"; exit; }
+# Sessions and searches on several threads, for TSan; the C ABI for valgrind, which knows no AVX-512.
+THREAD_TESTS := host_package test_c_api_threads test_c_api test_session
+VALGRIND_TESTS := test_c_api_session test_c_api_session_refusals test_c_api_threads
+space := $(subst ,, )
 # How long `make fuzz` runs.
 FUZZ_SECONDS := 60
 PY_FILES := setup.py python export tests $(wildcard benchmarks)
@@ -90,13 +94,26 @@ test-x86-levels: build/tests/CMakeCache.txt ## kernel tests on emulated x86 CPUs
 	  QEMU_CPU=$${level%=*} ONCEOVER_ISA=$${level##*=} ONCEOVER_QEMU=1 qemu-x86_64-static build/tests/$$test || exit 1; \
 	done; done
 
-test-sanitizers: build/tests/tiny.onnx ## C++ tests under the address and undefined-behavior sanitizers
+test-sanitizers: build/tests/tiny.onnx build/tests/CMakeCache.txt ## C++ tests under ASan and UBSan; sessions under TSan and valgrind
 	@echo "test-sanitizers: building and running the C++ tests with sanitizers"
 	@cmake -S csrc -B build/sanitizers -DCMAKE_RULE_MESSAGES=OFF -DONCEOVER_BUILD_TESTS=ON -DONCEOVER_WERROR=ON \
 	  -DONCEOVER_SANITIZE=address,undefined >/dev/null
 	@cmake --build build/sanitizers --parallel $(JOBS) -- --no-print-directory -s
 	@# OpenVINO's TBB would open a library of its own in a way that sanitizers refuse
 	@$(ENGINES_FOR_TESTS) && TBB_ENABLE_SANITIZERS=1 ctest --test-dir build/sanitizers --output-on-failure --no-tests=error
+	@echo "test-sanitizers: threads"
+	@cmake -S csrc -B build/threads -DCMAKE_RULE_MESSAGES=OFF -DONCEOVER_BUILD_TESTS=ON -DONCEOVER_WERROR=ON \
+	  -DONCEOVER_SANITIZE=thread >/dev/null
+	@cmake --build build/threads --parallel $(JOBS) --target $(THREAD_TESTS) -- --no-print-directory -s
+	@ctest --test-dir build/threads -R '^($(subst $(space),|,$(THREAD_TESTS:test_%=%)))$$' --output-on-failure \
+	  --no-tests=error
+	@$(call needs,valgrind,valgrind); \
+	echo "test-sanitizers: valgrind" \
+	&& cmake --build build/tests --parallel $(JOBS) --target $(VALGRIND_TESTS) host_package -- --no-print-directory -s \
+	&& build/tests/host_package build/tests/host.onceover && for test in $(VALGRIND_TESTS); do \
+	  ONCEOVER_ISA=avx2 valgrind --quiet --leak-check=full --errors-for-leak-kinds=all --error-exitcode=9 \
+	    build/tests/$$test build/tests/host.onceover || exit 1; \
+	done
 
 fuzz: $(VENV)/.installed-dev $(VENV)/.core ## libFuzzer on the package reader for FUZZ_SECONDS=60
 	@$(call needs,clang++,clang libclang-rt-14-dev); \

@@ -5,8 +5,9 @@
 #include <stddef.h>
 #include <stdlib.h>
 
-static size_t allocations = 0;     /* calls */
-static size_t allocated_bytes = 0; /* asked for, never subtracted */
+static struct {
+  size_t calls, bytes; /* bytes asked for, never subtracted */
+} allocated = {0, 0};
 
 #if defined(COUNT_ALLOCATIONS) && defined(__GLIBC__)
 #define COUNTS_ALLOCATIONS 1
@@ -16,8 +17,8 @@ extern void* __libc_realloc(void* pointer, size_t size);
 extern void* __libc_memalign(size_t alignment, size_t size);
 
 static void count(size_t bytes) {
-  __atomic_fetch_add(&allocations, 1, __ATOMIC_RELAXED);
-  __atomic_fetch_add(&allocated_bytes, bytes, __ATOMIC_RELAXED);
+  __atomic_fetch_add(&allocated.calls, 1, __ATOMIC_RELAXED);
+  __atomic_fetch_add(&allocated.bytes, bytes, __ATOMIC_RELAXED);
 }
 
 void* malloc(size_t size) {

@@ -84,10 +84,10 @@ static answers search_for(const onceover_memory_bank* bank, const float* queries
   size_t bytes = 0;
   CHECK(onceover_memory_bank_scratch_bytes(bank, k, &bytes) == ONCEOVER_OK);
   char* scratch = allocate(bytes + 1, 1);
-  const size_t before = allocations;
+  const size_t before = allocated.calls;
   const onceover_status status = onceover_memory_bank_search(bank, queries, query_count, stride, k, found.distances,
                                                              found.indices, scratch + 1, bytes, &stats);
-  CHECK(allocations == before);
+  CHECK(allocated.calls == before);
   CHECK(status == ONCEOVER_OK);
   CHECK(stats.queries == query_count && stats.struct_size == sizeof stats);
   free(scratch);
@@ -306,10 +306,10 @@ static void two_threads_search_one_bank_with_a_scratch_each(void) {
 
 static void allocations_are_counted(void) {
   const float rows[2] = {0, 1};
-  const size_t before = allocations;
+  const size_t before = allocated.calls;
   onceover_memory_bank_free(built(rows, 2, 1));
   if (COUNTS_ALLOCATIONS) {
-    CHECK(allocations >= before + 2); /* the handle, and the index at a multiple of 64 bytes */
+    CHECK(allocated.calls >= before + 2); /* the handle, and the index at a multiple of 64 bytes */
   } else {
     printf("test_c_api: SKIPPED counting allocations, malloc is not ours here\n");
   }

@@ -20,7 +20,7 @@ static void ten_thousand_frames_allocate_nothing(void) {
   fill_frame(&seen[0], 100, 0);
   fill_frame(&seen[1], 58, 1);
   size_t count = 0, failed = 0, anomalous = 0;
-  const size_t before = allocations, frames = frames_to_run();
+  const size_t before = allocated.calls, frames = frames_to_run();
   for (size_t i = 0; i < frames; ++i) { /* from the very first frame on; sizes change on the way */
     onceover_result result = {.struct_size = sizeof result};
     onceover_image image = seen[i % 2].image;
@@ -30,7 +30,7 @@ static void ten_thousand_frames_allocate_nothing(void) {
     failed += onceover_session_find_regions(session, map, 64, 96, 96, regions, 4, &count) != ONCEOVER_OK;
     anomalous += result.verdict == ONCEOVER_ANOMALOUS;
   }
-  CHECK(allocations == before);
+  CHECK(allocated.calls == before);
   CHECK(failed == 0);
   CHECK(anomalous > frames / 4 && anomalous < frames);
   onceover_session_free(session);
@@ -44,10 +44,10 @@ static void a_session_in_an_arena_takes_a_few_handles_from_the_heap(void) {
   CHECK(onceover_session_query_memory(package, &options, &bytes) == ONCEOVER_OK);
   options.arena = allocate(bytes, 1);
   options.arena_bytes = bytes;
-  const size_t before = allocated_bytes;
+  const size_t before = allocated.bytes;
   onceover_session* session = created(package, &options);
-  CHECK(allocated_bytes - before < HANDLE_BYTES);
-  if (COUNTS_ALLOCATIONS) CHECK(allocated_bytes > before); /* the counter counts */
+  CHECK(allocated.bytes - before < HANDLE_BYTES);
+  if (COUNTS_ALLOCATIONS) CHECK(allocated.bytes > before); /* the counter counts */
   onceover_session_free(session);
   onceover_package_free(package);
   free(options.arena);

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,9 @@ import pytest
 from c_library import built, c_session
 from numpy.typing import NDArray
 from tiny_package import tiny_image, tiny_package
+from tolerances import PARITY_SCORE
 
+from onceover import _core
 from onceover.runtime.inspector import Inspector
 from onceover.runtime.session import engine_library
 
@@ -33,8 +36,14 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_package(tmp_path_factory.mktemp("c") / "tiny.onceover")
 
 
-def run_tool(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([built("onceover-run"), *arguments], capture_output=True, text=True, check=False)
+def run_tool(*arguments: str | Path, environment: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [built("onceover-run"), *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, **(environment or {})},
+    )
 
 
 def write_netpbm(path: Path, image: NDArray[np.uint8]) -> Path:
@@ -153,3 +162,32 @@ def test_the_tool_says_what_is_wrong_and_exits_with_it(package: Path, tmp_path: 
     assert "exit status" in run_tool("--help").stdout
     assert run_tool(package, *engine, "--threshold", "0.0001", picture).returncode == 1
     assert run_tool(package, *engine, "--threshold", "1000", picture).returncode == 0
+
+
+def answers(package: Path, engine: str, paths: list[Path], isa: str, threads: int) -> list[dict[str, Any]]:
+    """What the tool says of each image, without times."""
+    done = run_tool(
+        package, "--engine", engine, "--library", engine_library(engine), "--threads", str(threads), "--regions",
+        *paths, environment={"ONCEOVER_ISA": isa},
+    )  # fmt: skip
+    assert done.returncode == 1, done.stderr
+    told = json.loads(done.stdout)
+    assert (told["isa"], told["threads"]) == (isa, threads)
+    return [{key: value for key, value in row.items() if not key.endswith("_ms")} for row in told["images"]]
+
+
+def test_bits_change_with_the_engine_alone_and_then_within_tolerance(package: Path, tmp_path: Path) -> None:
+    paths = [
+        write_netpbm(tmp_path / f"{i}.{'pgm' if image.ndim == 2 else 'ppm'}", image) for i, image in enumerate(IMAGES)
+    ]
+    of_engines = []
+    for engine in ("onnxruntime", "openvino"):
+        first = answers(package, engine, paths, "scalar", 1)
+        for isa in _core.available_isas():
+            for threads in (1, 3):
+                assert answers(package, engine, paths, isa, threads) == first, f"{engine}, {isa}, {threads} threads"
+        of_engines.append(first)
+    for ours, theirs in zip(*of_engines, strict=True):
+        assert ours["verdict"] == theirs["verdict"]
+        # what the parity record of the package allows between machines and engines
+        assert abs(ours["score"] - theirs["score"]) <= PARITY_SCORE * max(ours["score"], 1)

@@ -27,7 +27,8 @@ foreach(header ${HEADERS})  # the program in the comment of each
                      COMMAND sed -n "/^ \\* For every/q; s|^ \\*   ||p" "${header}" > "${example}")
   add_executable(test_${name}_example "${example}")
 endforeach()
-set(C_SESSION_TESTS c_api_session c_api_session_refusals c_api_allocations c_api_threads c_api_closing)
+set(C_SESSION_TESTS c_api_session c_api_session_refusals c_api_bits c_api_allocations c_api_system_calls
+    c_api_threads c_api_closing)
 set(C_TESTS c_api c_api_refusals c_api_metrics c_api_metrics_refusals)
 foreach(test ${C_TESTS} ${C_SESSION_TESTS})
   add_executable(test_${test} ../tests/test_${test}.c)
@@ -42,6 +43,9 @@ foreach(test ${C_TESTS} ${C_SESSION_TESTS} c_api_memory_bank_example c_api_metri
   target_compile_options(test_${test} PRIVATE -pedantic -Wall -Wextra -Werror)
   set_target_properties(test_${test} PROPERTIES C_STANDARD 99 C_STANDARD_REQUIRED ON C_EXTENSIONS OFF)
 endforeach()
+add_executable(session_latency ../tests/session_latency.c)  # run by tests/test_c_latency.py, without a pass or fail
+target_link_libraries(session_latency PRIVATE onceover onceover_options)
+set_target_properties(session_latency PROPERTIES C_STANDARD 99 C_STANDARD_REQUIRED ON C_EXTENSIONS OFF)
 foreach(test ${C_TESTS} c_api_memory_bank_example c_api_metrics_example)
   add_test(NAME ${test} COMMAND test_${test} $<TARGET_FILE:onceover>)
 endforeach()
@@ -63,6 +67,7 @@ target_link_libraries(test_c_api_memory_bank_example PRIVATE onceover_static)
 target_link_libraries(test_c_api_metrics_example PRIVATE onceover_static)
 if(ONCEOVER_SANITIZE)
   target_compile_definitions(test_c_api_closing PRIVATE SANITIZED)
+  target_compile_definitions(test_c_api_system_calls PRIVATE SANITIZED)
 else()
   foreach(test c_api c_api_allocations)
     target_compile_definitions(test_${test} PRIVATE COUNT_ALLOCATIONS)  # sanitizers bring a malloc of their own

@@ -20,7 +20,7 @@ enum { SANITIZERS = 1 };
 #else
 enum { SANITIZERS = 0 };
 #endif
-enum { WARM_UP = 50, ROUNDS = 2000, SLOW_ROUNDS = 200, MOST_PAGES = 100, MOST_HEAP_BYTES = 65536 };
+enum { WARM_UP = 50, ROUNDS = 2000, EMULATED_ROUNDS = 200, MOST_PAGES = 100, MOST_HEAP_BYTES = 65536 };
 
 /* ISO C has no cast from an object pointer to a function pointer. */
 static void find(void* library, const char* name, void* function) {
@@ -97,7 +97,7 @@ static usage measure(void) {
 
 int main(int argc, char** argv) {
   const int emulated = getenv("ONCEOVER_QEMU") != NULL;
-  const int rounds = emulated || SANITIZERS ? SLOW_ROUNDS : ROUNDS;
+  const int rounds = SANITIZERS ? WARM_UP + 1 : emulated ? EMULATED_ROUNDS : ROUNDS;
   usage before = {0, 0, 0};
   if (argc != 3) return 2;
   for (int round = 0; round < rounds; ++round) {

@@ -118,13 +118,32 @@ def test_the_installed_tool_finds_its_library(prefix: Path) -> None:
     assert run(prefix / "bin" / "onceover-run", "--version") == f"onceover-run {version}\n"
 
 
-def test_the_library_needs_the_c_and_cpp_libraries_at_most(require_tool: FindTool) -> None:
-    listed = run(require_tool("readelf"), "-d", built("libonceover.so"))
+def needed_by(library: Path, require_tool: FindTool) -> set[str]:
+    listed = run(require_tool("readelf"), "-d", library)
     needed = {line.split("[")[1].rstrip("]") for line in listed.splitlines() if "(NEEDED)" in line}
     assert needed
-    assert needed <= {"libc.so.6", "libm.so.6", "libstdc++.so.6", "libgcc_s.so.1"} | {
-        name for name in needed if name.startswith("ld-linux")
-    }
+    return needed
+
+
+def test_the_library_needs_the_c_and_cpp_libraries_at_most(require_tool: FindTool) -> None:
+    needed = needed_by(built("libonceover.so"), require_tool)
+    assert {name for name in needed if not name.startswith("ld-linux")} <= {
+        "libc.so.6", "libm.so.6", "libstdc++.so.6", "libgcc_s.so.1",
+    }  # fmt: skip
+
+
+@pytest.mark.slow
+def test_a_library_with_the_cpp_library_inside_needs_libc_alone_and_can_be_closed(
+    require_tool: FindTool, tmp_path: Path
+) -> None:
+    run("cmake", "-S", ROOT / "csrc", "-B", tmp_path, "-DONCEOVER_STATIC_LIBSTDCXX=ON")
+    run("cmake", "--build", tmp_path, "--parallel", "2", "--target", "onceover")
+    library = tmp_path / "libonceover.so"
+    assert {name for name in needed_by(library, require_tool) if not name.startswith("ld-linux")} <= {
+        "libc.so.6", "libm.so.6",
+    }  # fmt: skip
+    run("sh", ROOT / "tests" / "c_api_exports.sh", require_tool("nm"), library, *sorted(HEADERS.glob("*.h")))
+    run(built("test_c_api_closing"), library, built("host.onceover"))
 
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="the stored ABI is that of x86-64")

@@ -19,7 +19,7 @@ ENGINES_FOR_TESTS = ONCEOVER_TEST_ORT=$$($(PY) -c '$(FIND_ENGINE)' onnxruntime) 
 ARM_CPUS := cortex-a53 cortex-a76 max
 X86_LEVELS := Nehalem=scalar Haswell-noTSX,-pcid,-x2apic,-tsc-deadline,-invpcid=avx2
 X86_LEVEL_TESTS := $(patsubst tests/%.cpp,%,$(wildcard tests/test_kernels.cpp tests/test_memory_bank.cpp \
-  tests/test_metrics.cpp))
+  tests/test_metrics.cpp tests/test_session.cpp))
 # $(call needs,program,packages) ends a recipe where the program is missing: fails with CI=true, else says SKIPPED.
 needs = command -v $(1) >/dev/null || { echo "$@: no $(1) here; install it: apt-get install $(2)"; \
   test "$$CI" != true && echo "$@: SKIPPED"; exit; }

@@ -66,6 +66,8 @@ static void options_that_exclude_each_other_are_refused(void) {
   CHECK(bytes == 7);
   options.arena = block;
   CHECK_FAILS(CREATE, ONCEOVER_MEMORY, "has none");
+  options.arena_bytes = SIZE_MAX;
+  CHECK_FAILS(CREATE, ONCEOVER_USAGE, "more than there can be");
   options = host_options();
   options.engine = "tensorrt";
   options.host_run = NULL;

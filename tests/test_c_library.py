@@ -164,6 +164,21 @@ def test_the_tool_says_what_is_wrong_and_exits_with_it(package: Path, tmp_path: 
     assert run_tool(package, *engine, "--threshold", "1000", picture).returncode == 0
 
 
+def test_the_program_in_the_header_inspects(package: Path) -> None:
+    program = built("test_c_api_example")
+    done = subprocess.run(
+        [program, package, engine_library("onnxruntime")], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    with Inspector.open(package) as inspector:
+        verdict = inspector.inspect(np.zeros((480, 640, 3), np.uint8))
+    expected = "normal" if verdict.decision == "normal" else "not normal"
+    assert done.stdout == f"{expected}, score {verdict.score:g}\n"
+    done = subprocess.run([program, "no/such.onceover"], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "no/such.onceover" in done.stderr
+
+
 def answers(package: Path, engine: str, paths: list[Path], isa: str, threads: int) -> list[dict[str, Any]]:
     """What the tool says of each image, without times."""
     done = run_tool(

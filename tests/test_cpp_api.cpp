@@ -83,6 +83,9 @@ void test_failures_are_thrown(const char* path) {
   CHECK(throws([] { onceover::PackageFile::view("text", 4); }, ONCEOVER_PACKAGE, "not an onceover package"));
   onceover::InspectionSession session(onceover::PackageFile::open(path));
   CHECK(throws([&] { session.run(image_of(host_package::image(1))); }, ONCEOVER_USAGE, "no function that runs"));
+  const uint8_t pixel = 0;
+  CHECK(throws([&] { session.run(onceover::image(static_cast<onceover_pixel_format>(99), &pixel, 9, 9)); },
+               ONCEOVER_INPUT, "pixel format 99"));
   CHECK(throws([&] { session.map(4, 4); }, ONCEOVER_USAGE, "call run first"));
   CHECK(throws([&] { session.regions({1, 2}, 2, 2); }, ONCEOVER_USAGE, "another size"));
   CHECK(throws([&] { session.run_features(nullptr, 1, 1); }, ONCEOVER_USAGE, "features is NULL"));

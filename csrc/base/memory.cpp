@@ -23,6 +23,13 @@ size_t whole_lines(size_t size) noexcept { return (size + kAlignment - 1) / kAli
 
 Allocator heap_allocator() noexcept { return {nullptr, heap_allocate, heap_release}; }
 
+void touch_pages(const uint8_t* bytes, size_t size) noexcept {
+  constexpr size_t kPage = 4096;  // the smallest page of any machine this runs on
+  const volatile uint8_t* read = bytes;
+  for (size_t at = 0; at < size; at += kPage) (void)read[at];
+  if (size > 0) (void)read[size - 1];
+}
+
 void* Memory::allocate(size_t asked, const char* purpose) {
   const size_t size = whole_lines(std::min(asked, kLargest));
   if (limit_ != 0 && (size > limit_ || used_ > limit_ - size)) {

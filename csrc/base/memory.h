@@ -24,6 +24,9 @@ struct Allocator {
 // The process heap (aligned operator new).
 Allocator heap_allocator() noexcept;
 
+// Reads one byte of each page, so that none of them is missing later.
+void touch_pages(const uint8_t* bytes, size_t size) noexcept;
+
 // Counts what one session holds. Not thread-safe: a session belongs to one thread at a time.
 class Memory {
  public:

@@ -39,6 +39,9 @@ onceover_session_options read_session_options(const onceover_session_options* op
   if (given.arena != nullptr && given.allocate != nullptr) {
     fail(Status::kUsage, "options name both an arena and an allocator; set one of them");
   }
+  if (given.arena_bytes > UINTPTR_MAX - reinterpret_cast<uintptr_t>(given.arena)) {
+    fail(Status::kUsage, "options->arena_bytes is %zu, more than there can be at options->arena", given.arena_bytes);
+  }
   if (given.arena == nullptr && given.arena_bytes != 0) {
     fail(Status::kUsage, "options->arena is NULL and options->arena_bytes %zu", given.arena_bytes);
   }

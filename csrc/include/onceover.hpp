@@ -49,7 +49,8 @@ inline onceover_image image(onceover_pixel_format format, const void* data, uint
   made.data = data;
   made.height = height;
   made.width = width;
-  made.stride_bytes = stride_bytes != 0 ? stride_bytes : static_cast<ptrdiff_t>(width) * kPixelBytes[format];
+  const size_t pixel = static_cast<size_t>(format) < sizeof kPixelBytes ? kPixelBytes[format] : 0;
+  made.stride_bytes = stride_bytes != 0 ? stride_bytes : static_cast<ptrdiff_t>(width * pixel);
   return made;
 }
 

@@ -7,7 +7,6 @@
 
 #include "base/error.h"
 #include "base/finite.h"
-#include "base/pages.h"
 #include "kernels/dispatch.h"
 #include "session/bank_members.h"
 

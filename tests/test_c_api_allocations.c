@@ -1,9 +1,25 @@
 /* What sessions take from the heap: with an arena a few handles when they are created, and nothing at all in 10,000
- * frames. Under sanitizers, which bring a malloc of their own, the frames run and are not counted. */
-#define _POSIX_C_SOURCE 200112L
+ * frames; and that a run at one thread takes no lock. Under sanitizers, which bring a malloc and locks of their own,
+ * the frames run and nothing is counted. */
+#define _GNU_SOURCE /* RTLD_NEXT */
+
+#include <dlfcn.h>
+#include <pthread.h>
 
 #include "count_allocations.h"
 #include "session_check.h"
+
+static size_t locks = 0;
+
+#if COUNTS_ALLOCATIONS
+int pthread_mutex_lock(pthread_mutex_t* mutex) {
+  int (*real)(pthread_mutex_t*);
+  void* symbol = dlsym(RTLD_NEXT, "pthread_mutex_lock");
+  memcpy(&real, &symbol, sizeof real); /* ISO C has no cast from an object pointer to a function pointer */
+  __atomic_fetch_add(&locks, 1, __ATOMIC_RELAXED);
+  return real(mutex);
+}
+#endif
 
 enum { FRAMES = 10000, EMULATED_FRAMES = 300, HANDLE_BYTES = 4096 };
 
@@ -53,8 +69,30 @@ static void a_session_in_an_arena_takes_a_few_handles_from_the_heap(void) {
   free(options.arena);
 }
 
+static size_t locks_of_a_run(uint32_t threads) {
+  frame seen;
+  onceover_package* package = opened();
+  onceover_session_options options = host_options();
+  options.threads = threads;
+  onceover_session* session = created(package, &options);
+  fill_frame(&seen, 58, 1);
+  run_of(session, &seen.image);
+  const size_t before = __atomic_load_n(&locks, __ATOMIC_RELAXED);
+  run_of(session, &seen.image);
+  const size_t taken = __atomic_load_n(&locks, __ATOMIC_RELAXED) - before;
+  onceover_session_free(session);
+  onceover_package_free(package);
+  return taken;
+}
+
+static void a_run_at_one_thread_takes_no_lock(void) {
+  CHECK(locks_of_a_run(1) == 0);
+  if (COUNTS_ALLOCATIONS) CHECK(locks_of_a_run(2) > 0); /* the counter counts */
+}
+
 int main(int argc, char** argv) {
   take_package_path(argc, argv);
+  a_run_at_one_thread_takes_no_lock();
   ten_thousand_frames_allocate_nothing();
   a_session_in_an_arena_takes_a_few_handles_from_the_heap();
   printf("%zu frames%s\n", frames_to_run(), COUNTS_ALLOCATIONS ? "" : ", allocations are not counted here");

@@ -1,28 +1,34 @@
-"""A graph whose nodes work at any image size: then a device without torch can take the network at another one."""
+"""One graph for several image sizes: then a device without torch can take the network at another one.
+
+Convolutions work at any size. Attention windows are laid out by lists of sizes, which an export at each size tells.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from onceover.errors import UsageError
 
+# Square inputs that windows of 8 cells at stride 16 divide without padding.
+WINDOW_SIDES = (256, 384, 512)
+
 
 def make_resizable(graph: Any, strides: Sequence[int]) -> int:
     """Free the nodes of a static ModelProto from its size, in place; answers what sides must be a multiple of.
 
     Two kinds of node know the size in a convolutional patch embedding: what brings coarse stages onto the grid of the
-    first, and what flattens the grid. UsageError for a graph with others, as attention windows are.
+    first, and what flattens the grid. UsageError for a graph with others.
     """
     body = graph.graph
     resizes = [node for node in body.node if node.op_type == "Resize"]
     reshapes = [node for node in body.node if node.op_type == "Reshape"]
     if len(resizes) != len(strides) - 1 or len(reshapes) != 1:
         raise UsageError(
-            "this architecture has attention windows or other steps that are laid out for one image size; "
-            "export it without resizable, once for each size"
+            "this architecture has steps that are laid out for one image size; export it without resizable, once for "
+            "each size"
         )
     from onnx import numpy_helper
 
@@ -37,4 +43,30 @@ def make_resizable(graph: Any, strides: Sequence[int]) -> int:
     return int(max(strides))
 
 
-__all__ = ["make_resizable"]
+def constants_by_side(graphs: Mapping[int, Any]) -> dict[str, dict[str, list[int]]]:
+    """ModelProtos of one network by the side of their input → side → constant → values, of those that differ.
+
+    UsageError where they differ in more than that: then one cannot stand for the others.
+    """
+    from onnx import numpy_helper
+
+    smallest = min(graphs)
+    tables = {side: {tensor.name: tensor for tensor in graph.graph.initializer} for side, graph in graphs.items()}
+    own = tables[smallest]
+    for side, graph in graphs.items():
+        same_nodes = list(graph.graph.node) == list(graphs[smallest].graph.node)
+        if not same_nodes or tables[side].keys() != own.keys():
+            raise UsageError(f"at {side} this network has other steps than at {smallest}; export it at each size")
+    differing = [name for name in own if any(table[name] != own[name] for table in tables.values())]
+    for name in differing:
+        if any(table[name].data_type != table[name].INT64 or len(table[name].dims) != 1 for table in tables.values()):
+            raise UsageError(f"its constant {name} depends on the image size and is no shape; export it at each size")
+        for table in tables.values():  # in the layout that `runtime.resizing` writes
+            table[name].CopyFrom(numpy_helper.from_array(numpy_helper.to_array(table[name]), name))
+    return {
+        str(side): {name: numpy_helper.to_array(table[name]).tolist() for name in differing}
+        for side, table in tables.items()
+    }
+
+
+__all__ = ["WINDOW_SIDES", "constants_by_side", "make_resizable"]

@@ -32,7 +32,7 @@ from onceover.backbones.patch_embedding import PatchEmbedding
 from onceover.backbones.weights import WeightsCard, read_card
 from onceover.errors import EngineError, UsageError, missing_extra
 from onceover.export.graph_cleaning import clean
-from onceover.export.resizable import make_resizable
+from onceover.export.resizable import WINDOW_SIDES, constants_by_side, make_resizable
 from onceover.export.run_graph import run_graph
 from onceover.runtime.graph import read_graph_spec, resize
 
@@ -52,7 +52,7 @@ def to_onnx(
 ) -> bytes:
     """The ONNX file: "image" (1, 3, height, width) → "patch_embedding" (1, P, D), float32, metadata included.
 
-    resizable: `runtime.graph.resize` can make one for another size of it; only without attention windows.
+    resizable: `runtime.graph.resize` can make one for another size of it; with attention windows, of WINDOW_SIDES.
 
     Norms are folded into the layers beside them first. The same model and torch give the same bytes. Raises UsageError
     for a size smaller than a patch of the coarsest stage, EngineError when onnxruntime does not reproduce torch within
@@ -67,8 +67,9 @@ def to_onnx(
     _check_against_torch(content, model, height, width)
     if resizable:
         spec = read_graph_spec(content, name)
-        other, changed = resize(content, spec, height + 2 * spec.resizable, width + spec.resizable)
-        _check_against_torch(other, model, changed.preprocessing.height, changed.preprocessing.width)
+        multiple = spec.resizable
+        for size in [(side, side) for side in spec.sides] or [(height + 2 * multiple, width + multiple)]:
+            _check_against_torch(resize(content, spec, *size)[0], model, *size)
     return content
 
 
@@ -76,8 +77,8 @@ def _write(
     model: PatchEmbedding, height: int, width: int, card: WeightsCard, name: str, resizable: bool = False
 ) -> bytes:
     model.eval()  # a module left in train mode would be exported with its batch statistics
-    graph = export_module(folded(model), (torch.zeros(1, 3, height, width),), [INPUT_NAME])
-    multiple = make_resizable(graph, [stage.stride for stage in model.backbone.stages]) if resizable else 0
+    strides = [stage.stride for stage in model.backbone.stages]
+    graph = _graph(model, height, width)
     facts = describe(
         stages=model.backbone.stages,
         grid=model.patch_grid(height, width),
@@ -87,9 +88,18 @@ def _write(
         card=card,
         name=name,
     )
-    if multiple:
-        facts["resizable"] = multiple
+    if resizable and has_windows(name):
+        if height != width or height not in WINDOW_SIDES:
+            raise UsageError(f"a resizable network with attention windows is exported at one of {WINDOW_SIDES}, square")
+        graphs = {side: graph if side == height else _graph(model, side, side) for side in WINDOW_SIDES}
+        facts |= {"resizable": max(strides), "constants": constants_by_side(graphs)}
+    elif resizable:
+        facts["resizable"] = make_resizable(graph, strides)
     return with_metadata(clean(graph), facts)
+
+
+def _graph(model: PatchEmbedding, height: int, width: int) -> Any:
+    return clean(export_module(folded(model), (torch.zeros(1, 3, height, width),), [INPUT_NAME]))
 
 
 def _check_against_torch(content: bytes, model: PatchEmbedding, height: int, width: int) -> None:

@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from onceover.images import write_image
-from onceover.training.input_size import MAX_LOST, choose_size, lost_contrast, noise_variance
+from onceover.training.input_size import MAX_LOST, SIZES, choose_size, lost_contrast, noise_variance
 
 Image = NDArray[np.uint8]
 
@@ -27,9 +27,9 @@ def stripes(side: int, period: int, noise: float = 0.0) -> Image:
     return np.repeat(np.clip(np.rint(plane), 0, 255).astype(np.uint8)[..., None], 3, axis=2)
 
 
-def chosen(folder: Path, image: Image, multiple: int = 16) -> tuple[int, str]:
+def chosen(folder: Path, image: Image, sizes: tuple[int, ...] = SIZES) -> tuple[int, str]:
     write_image(folder / "a.png", image)
-    answer = choose_size([folder / "a.png"], multiple, silent)
+    answer = choose_size([folder / "a.png"], sizes, silent)
     return answer.side, answer.reason
 
 
@@ -63,8 +63,8 @@ def test_the_noise_of_stripes_is_found() -> None:
     assert noise_variance(gray) == pytest.approx(100, rel=0.15)
 
 
-def test_sizes_are_a_multiple_of_what_the_graph_takes(tmp_path: Path) -> None:
-    assert chosen(tmp_path, stripes(300, 5), multiple=128)[0] == 384
+def test_only_sizes_that_the_graph_takes_are_chosen(tmp_path: Path) -> None:
+    assert chosen(tmp_path, stripes(300, 5), (256, 384, 512))[0] == 384
 
 
 def test_the_median_image_decides(tmp_path: Path) -> None:
@@ -72,4 +72,4 @@ def test_the_median_image_decides(tmp_path: Path) -> None:
     for index, side in enumerate((100, 310, 310, 2000)):
         paths.append(tmp_path / f"{index}.png")
         write_image(paths[-1], stripes(side, 4))
-    assert choose_size(paths[:3], 16, silent).side == choose_size(paths, 16, silent).side == 320
+    assert choose_size(paths[:3], SIZES, silent).side == choose_size(paths, SIZES, silent).side == 320

@@ -36,6 +36,7 @@ class GraphSpec:
     strides: tuple[int, ...]
     weights: dict[str, Any] = field(hash=False)  # the weights card: source, license, training data, sha256
     resizable: int = 0  # the graph can be made for sides that are a multiple of this; 0: only for its own
+    sides: tuple[int, ...] = ()  # of squares, where it can be made for these only (attention windows)
 
 
 @dataclass(frozen=True)

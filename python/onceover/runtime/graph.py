@@ -96,8 +96,10 @@ def resize(graph: bytes, spec: GraphSpec, height: int, width: int) -> tuple[byte
             f"backbone {spec.name} was exported for images of {own.width}x{own.height}; for {size} export it again: "
             f"onceover export backbone {spec.name} --weights FILE --size {size}"
         )
-    fits = all(side % spec.resizable == 0 and spec.resizable <= side <= _MAX_SIDE for side in (height, width))
-    if not fits:
+    if spec.sides and (height != width or height not in spec.sides):
+        listed = ", ".join(map(str, spec.sides))
+        raise UsageError(f"backbone {spec.name} attends in windows: its input size must be one of {listed}, got {size}")
+    if not all(side % spec.resizable == 0 and spec.resizable <= side <= _MAX_SIDE for side in (height, width)):
         raise UsageError(
             f"backbone {spec.name}: the input size must be a multiple of {spec.resizable} up to {_MAX_SIDE}, got {size}"
         )
@@ -111,7 +113,8 @@ def resize(graph: bytes, spec: GraphSpec, height: int, width: int) -> tuple[byte
     facts |= {"height": height, "width": width, "grid_height": changed.grid_height, "grid_width": changed.grid_width}
     text = json.dumps(facts, sort_keys=True, separators=(",", ":"))
     answer = (1, changed.grid_height * changed.grid_width, spec.embedding_dim)
-    return resized_graph(graph, (1, 3, height, width), answer, METADATA_KEY, text), changed
+    constants = facts.get("constants", {}).get(str(height), {})
+    return resized_graph(graph, (1, 3, height, width), answer, constants, METADATA_KEY, text), changed
 
 
 def _read_metadata(graph: bytes, label: str) -> dict[str, str]:
@@ -165,7 +168,22 @@ class _Fields:
             strides=tuple(strides or ()),
             weights=dict(weights or {}),
             resizable=self.integer("resizable", 0, _MAX_SIDE) if "resizable" in self.fields else 0,
+            sides=self.sides(),
         )
+
+    def sides(self) -> tuple[int, ...]:
+        """Of the constants for other sizes: side → name → values."""
+        table = self.fields.get("constants", {})
+        if not isinstance(table, dict) or not all(
+            side.isdecimal()
+            and isinstance(constants, dict)
+            and all(
+                isinstance(v, list) and all(_is_integer(x, -1, _MAX_SIDE**2) for x in v) for v in constants.values()
+            )
+            for side, constants in table.items()
+        ):
+            self.refuse("constants", "lists of whole numbers by side and name", table)
+        return tuple(sorted(map(int, table)))
 
     def refuse(self, field: str, expected: str, got: Any) -> None:
         raise InputError(

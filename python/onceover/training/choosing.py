@@ -14,7 +14,7 @@ from onceover.images import read_image
 from onceover.runtime.graph import EMBEDDED, load_graph, resize
 from onceover.runtime.latency import LatencyMeter, Network
 from onceover.runtime.session import EngineOptions
-from onceover.training.input_size import InputSize, choose_size
+from onceover.training.input_size import SIZES, InputSize, choose_size
 from onceover.types import GraphSpec, Latency
 
 AUTO = "auto"
@@ -65,9 +65,9 @@ def choose_network(
     """
     automatic = wants_choice(backbone, budget_ms)
     candidates = [load_graph(name) for name in (EMBEDDED if automatic else (backbone,))]
-    multiple = math.lcm(*(spec.resizable for _, spec in candidates if spec.resizable))
-    resizable = any(spec.resizable for _, spec in candidates)
-    input_size = choose_size(images, multiple, progress) if size is None and resizable else None
+    resizable = [spec for _, spec in candidates if spec.resizable]
+    sizes = [side for side in SIZES if all(_takes(spec, side) for spec in resizable)]
+    input_size = choose_size(images, sizes, progress) if size is None and resizable and sizes else None
     side = size if input_size is None else input_size.side
     graph, spec = candidates[0]
     choice = None
@@ -121,6 +121,10 @@ def choose_backbone(
         raise UsageError(_nothing_fits(budget_ms, meter, latencies))
     earlier = tuple(name for name in latencies if name not in measured)
     return Choice(fitting[0], budget_ms, image_size, latencies, earlier, tuple(meter.problems))
+
+
+def _takes(spec: GraphSpec, side: int) -> bool:
+    return side in spec.sides if spec.sides else side % spec.resizable == 0
 
 
 def _at_size(name: str, side: int | None) -> tuple[bytes, GraphSpec]:

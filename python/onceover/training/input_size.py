@@ -36,13 +36,12 @@ class InputSize:
     reason: str
 
 
-def choose_size(images: Sequence[Path], multiple: int, progress: Progress) -> InputSize:
-    """The smallest of SIZES (that are a multiple of `multiple`) at which the median image is whole or loses little.
+def choose_size(images: Sequence[Path], sizes: Sequence[int], progress: Progress) -> InputSize:
+    """The smallest of `sizes`, which rise, at which the median image is whole or loses little.
 
     Whole: it has no more pixels. Little: at most MAX_LOST of its local contrast, noise left out.
     """
     chosen = images[:: max(1, -(-len(images) // SAMPLE))]
-    sizes = [size for size in SIZES if size % multiple == 0]
     native, lost = [], []
     for done, path in enumerate(chosen):
         image = to_rgb8(read_image(path))

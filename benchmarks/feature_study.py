@@ -1,15 +1,18 @@
 """What makes small features good for anomaly detection, judged on normal training images with drawn defects only.
 
-    python benchmarks/feature_study.py teacher      # which view of the teacher: input size, mirrors, stages
-    python benchmarks/feature_study.py projection   # how many dimensions, standardized or not, aggregation
-    python benchmarks/feature_study.py sizes        # input size
+    python benchmarks/feature_study.py teacher       # how the teacher looks: input size, mirrors; projection
+    python benchmarks/feature_study.py student       # of an embedded backbone: aggregation, stages, whitening, mirrors
+    python benchmarks/feature_study.py sizes         # the same backbone at larger inputs
 
 No test image is read. Per data set: half of train/good makes the memory bank (random tenth), the other half is judged,
-each image as it is and with a drawn defect (`export.judging_images.draw_defect`), three seeds of bank and defects.
+each image as it is and with a drawn defect (`export.judging_images.draw_defect`); mean of image AUROC, pixel AUROC and
+AUPRO over seeds of bank and defects.
 """
 
 from __future__ import annotations
 
+import argparse
+import importlib.resources
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -20,14 +23,17 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
 from torch import Tensor
 
 from onceover import MemoryBank, _core, metrics
-from onceover.backbones import create_backbone
+from onceover.backbones import create_backbone, has_windows
 from onceover.backbones.backbone import normalize
 from onceover.backbones.patch_embedding import join_stages
 from onceover.export.judging_images import draw_defect
 from onceover.images import list_images, read_image
+from onceover.runtime.graph import DEFAULT_BACKBONE
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 WEIGHTS = SHARED / "weights" / "mobilenetv2_imagenet.safetensors"
@@ -36,6 +42,7 @@ BANK_IMAGES, JUDGED_IMAGES = 60, 30  # at most
 BLUR_SIGMA = 4.0  # pixels, the product's default
 METRICS = ("image_auroc", "pixel_auroc", "aupro")
 
+Results = dict[str, list[float]]  # tile, PCB, their mean
 Stages = list[Tensor]  # (B, C, h, w) each, finest first
 See = Callable[[Tensor], Stages]  # (B, 3, H, W) uint8 → stages
 
@@ -208,3 +215,91 @@ def projection(generic: Stages, counts: Sequence[int], weights: Sequence[float])
         torch.einsum("bchw,cd->bdhw", (stage - mean) / std, matrix)
         for stage, (mean, std), matrix in zip(stages, moments, matrices, strict=True)
     ]
+
+
+def student(name: str) -> See:
+    """An embedded backbone, in torch."""
+    weights = importlib.resources.files("onceover").joinpath("embedded", f"{name}.safetensors")
+    backbone = create_backbone(name, Path(str(weights)), window=8 if has_windows(name) else None).eval()
+    return lambda pixels: backbone(normalize(pixels, backbone.normalization))
+
+
+def mirrored(see: See) -> See:
+    """The mean over four mirrored views, turned back."""
+
+    def mean(pixels: Tensor) -> Stages:
+        views = [
+            [stage.flip(dims) if dims else stage for stage in see(pixels.flip(dims) if dims else pixels)]
+            for dims in ([], [3], [2], [2, 3])
+        ]
+        return [torch.stack(stages).mean(0) for stages in zip(*views, strict=True)]
+
+    return mean
+
+
+def weighted(*weights: float) -> Variant:
+    return Variant(lambda stages: [stage * weight for stage, weight in zip(stages, weights, strict=True)])
+
+
+def of_the_teacher(seeds: range) -> Results:
+    generic = np.concatenate([judged(name, 256, 99).bank[:8] for name in DATASETS])
+    rows: Results = {}
+    for label, look in {
+        "as it is": TeacherView(),
+        "2 mirrors": TeacherView(mirrors=2),
+        "1.5 x": TeacherView(1.5, 1, (16, 32)),
+        "2 x": TeacherView(2, 1, (16, 32)),
+        "2 x, 2 mirrors": TeacherView(2, 2, (16, 32)),
+    }.items():
+        variants = {"": Variant()}
+        if label == "2 x, 2 mirrors":
+            seen = seen_by(look, generic)
+            counts = ((32, 96), (64, 96), (48, 80))
+            variants |= {f", components {a} + {b}": Variant(projection(seen, (a, b), (1, 1))) for a, b in counts}
+        rows |= {label + name: found for name, found in study(look, 256, seeds, variants).items()}
+    return rows
+
+
+def of_the_student(name: str, seeds: range) -> Results:
+    see = student(name)
+    variants = {
+        "as it is": Variant(),
+        "aggregation 1": Variant(aggregation=1),
+        "aggregation 5": Variant(aggregation=5),
+        "stage of stride 16 x 0.6": weighted(1, 0.6),
+        "stage of stride 16 x 1.6": weighted(1, 1.6),
+        "whitened by how normals differ, shrunk 0.1": Variant(adapt=whitened(0.1)),
+        "whitened, shrunk 0.3": Variant(adapt=whitened(0.3)),
+        "half whitened, shrunk 0.1": Variant(adapt=whitened(0.1, 0.25)),
+    }
+    rows = study(see, 256, seeds, variants)
+    return rows | {"mean of 4 mirrors": study(mirrored(see), 256, seeds, {"": Variant()})[""]}
+
+
+def of_sizes(name: str, seeds: range) -> Results:
+    see = student(name)
+    return {f"input {side}": study(see, side, seeds, {"": Variant()})[""] for side in (256, 384, 512)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("teacher", "student", "sizes"))
+    parser.add_argument("--backbone", default=DEFAULT_BACKBONE, help="embedded")
+    parser.add_argument("--seeds", type=int, default=2)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    seeds = range(options.seeds)
+    if options.what == "teacher":
+        rows = of_the_teacher(seeds)
+    else:
+        rows = (of_the_student if options.what == "student" else of_sizes)(options.backbone, seeds)
+    table = Table(title=f"{options.what}: mean of three metrics at drawn defects, {options.seeds} seeds")
+    for column in (options.what, *DATASETS, "mean"):
+        table.add_column(column)
+    for label, values in rows.items():
+        table.add_row(label, *(f"{value:.3f}" for value in values))
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()

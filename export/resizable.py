@@ -12,7 +12,7 @@ import numpy as np
 
 from onceover.errors import UsageError
 
-# Square inputs that windows of 8 cells at stride 16 divide without padding.
+# Square inputs at which windows of 7 cells at stride 16 all need padding, and windows of 8 none: the same steps.
 WINDOW_SIDES = (256, 384, 512)
 
 

@@ -29,7 +29,8 @@ from onceover.backbones.backbone import Normalization, StageInfo
 from onceover.backbones.checkpoints import WeightsFile
 from onceover.backbones.folding import folded
 from onceover.backbones.patch_embedding import PatchEmbedding
-from onceover.backbones.weights import WeightsCard, read_card
+from onceover.backbones.projected import is_taught
+from onceover.backbones.weights import WeightsCard, load_weights, read_card
 from onceover.errors import EngineError, UsageError, missing_extra
 from onceover.export.graph_cleaning import clean
 from onceover.export.resizable import WINDOW_SIDES, constants_by_side, make_resizable
@@ -130,12 +131,14 @@ def export_backbone(
 ) -> Path:
     """Export the registered backbone `name` with the weights of a file to `output`, and answer `output`.
 
-    window: side of attention windows in cells, None for the one that needs less padding at this size (`best_window`).
+    window: side of attention windows in cells, None for the one that needs less padding at this size (`best_window`),
+    or the published one where `pretrain` taught the weights with it: EMO's windows are spread over the whole image, and
+    with others its features are not those that were taught (on PCB, AUPRO 0.32 instead of 0.65).
     The card inside says the normalization that is used, whether the weights or the architecture brought it.
 
     Raises what `create_backbone` and `to_onnx` raise, and OutputError; on failure no file is left behind.
     """
-    if window is None and has_windows(name):
+    if window is None and has_windows(name) and not is_taught(load_weights(weights)):
         window = best_window(height, width)
     model = PatchEmbedding(create_backbone(name, weights, strides, window=window))
     card = replace(read_card(weights), normalization=model.backbone.normalization)

@@ -40,7 +40,6 @@ PYTHON_ROOMS: dict[str, set[str]] = {
 TORCH_FAMILY = {"torch", "onnx", "onnxscript", "safetensors"}
 TORCH_ROOMS = {"backbones", "export"}
 TORCH_MODULES = {
-    "onceover.training.distil",
     *(
         f"onceover.training.pretrain.{module}"
         for module in ("checking", "checkpoint", "loading", "recording", "student", "teacher", "train")

@@ -24,7 +24,7 @@ from onceover.backbones.mobilenetv2 import MobileNetV2, SameConv2d, mobilenetv2,
 from onceover.backbones.patch_embedding import PatchEmbedding  # noqa: E402
 from onceover.backbones.weights import WeightsCard, load_into, load_weights, read_card, save_weights  # noqa: E402
 from onceover.errors import InputError, UnknownNameError, UsageError  # noqa: E402
-from onceover.training import distil, procedural  # noqa: E402
+from onceover.training import procedural  # noqa: E402
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 torch.set_num_threads(1)  # small networks: more threads only get in the way of each other
@@ -325,30 +325,3 @@ def test_the_same_seed_draws_the_same_texture() -> None:
     first, second = (procedural.draw(np.random.Generator(np.random.PCG64(4)), 40) for _ in range(2))
     assert (first.shape, first.dtype) == ((40, 40, 3), np.uint8)
     np.testing.assert_array_equal(first, second)
-
-
-def test_a_student_learns_and_answers_normalized_features() -> None:
-    teacher = create_backbone("mobilenetv2", None, random_init_seed=2)
-    student = create_backbone("mobilenetv2_050", None, random_init_seed=3)
-    photo = np.random.default_rng(0).integers(0, 255, (60, 80, 3), dtype=np.uint8)
-    recipe = distil.Recipe(steps=30, crop_size=48, batch=6, statistics_crops=24)
-    seen: list[float] = []
-    losses = distil.distil(student, teacher, [photo], recipe, seen.append)
-    assert losses == seen
-    assert len(losses) == 30
-    assert np.mean(losses[-5:]) < 0.8 * np.mean(losses[:5])
-    assert not student.training
-    pixels = distil.draw_batch(np.random.default_rng(1), [photo], 0.65, 48, 24)
-    with torch.inference_mode():
-        answers, targets = (model(normalize(pixels, model.normalization)) for model in (student, teacher))
-    for answer, target in zip(answers, targets, strict=True):
-        assert answer.shape == target.shape
-        assert 0.3 < answer.std().item() < 1.5  # the normalized target has 1; the teacher's own scale is another
-
-
-def test_a_folder_without_photographs_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="none found"):
-        distil.read_photos(tmp_path)
-    (tmp_path / "text.png").write_text("no image")
-    with pytest.raises(InputError, match=r"text\.png"):
-        distil.read_photos(tmp_path)

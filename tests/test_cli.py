@@ -103,7 +103,7 @@ def test_verify_answers_1_when_the_record_is_not_reproduced(work: Path, capsys: 
     [
         (["fitt"], "unknown command 'fitt'; did you mean 'fit'"),
         (["inspct", "a", "b"], "did you mean 'inspect'"),
-        (["fit", "train/good", "-o", "x.onceover", "--backbone", "mobilnetv2_50"], "did you mean 'mobilenetv2_050'"),
+        (["fit", "train/good", "-o", "x.onceover", "--backbone", "emo_m1"], "did you mean 'emo_1m'"),
         (["fit", "train/good", "-o", "x", "--backbone", "mobilnetv2", "--weights", "w"], "did you mean 'mobilenetv2'"),
         (["fit", "train/good", "-o", "x.onceover", "--detector", "pathcore"], "did you mean 'patchcore'"),
         (["fit", "train/good", "-o", "x.onceover", "--engine", "onnx-runtime"], "did you mean 'onnxruntime'"),

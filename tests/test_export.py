@@ -24,7 +24,7 @@ from onceover.backbones.patch_embedding import PatchEmbedding  # noqa: E402
 from onceover.backbones.weights import WeightsCard, read_card  # noqa: E402
 from onceover.errors import EngineError, OutputError, UsageError  # noqa: E402
 from onceover.export import to_onnx as exporter  # noqa: E402
-from onceover.runtime.graph import read_graph_spec  # noqa: E402
+from onceover.runtime.graph import EMBEDDED, read_graph_spec  # noqa: E402
 from onceover.types import GraphSpec  # noqa: E402
 
 torch.set_num_threads(1)  # small networks: more threads only get in the way of each other
@@ -186,19 +186,21 @@ def test_a_read_only_folder_is_reported_as_such(tmp_path: Path) -> None:
         exporter.export_backbone("tiny", Path("w"), tmp_path / "b.onnx")
 
 
-def test_the_embedded_backbone_is_small_and_says_where_it_comes_from() -> None:
-    path = Path(__file__).resolve().parents[1] / "python" / "onceover" / "embedded" / "mobilenetv2_050.onnx"
+@pytest.mark.parametrize("name", EMBEDDED)
+def test_an_embedded_backbone_is_small_and_says_where_it_comes_from(name: str) -> None:
+    path = Path(__file__).resolve().parents[1] / "python" / "onceover" / "embedded" / EMBEDDED[name]
     assert path.stat().st_size < 3_000_000
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     facts = json.loads(session.get_modelmeta().custom_metadata_map["onceover.backbone"])
-    assert (facts["name"], facts["height"], facts["width"]) == ("mobilenetv2_050", 256, 256)
+    assert (facts["name"], facts["height"], facts["width"]) == (name, 256, 256)
     assert facts["weights"]["license"] == "Apache-2.0"
     assert "google-coral" in facts["weights"]["source"]
     assert "Kodak" in facts["weights"]["training_data"]
     weights = read_card(path.with_suffix(".safetensors"))
     assert weights.to_json().items() <= facts["weights"].items()  # a graph's card also says the normalization
     answer = session.run(None, {"image": np.zeros((1, 3, 256, 256), np.float32)})[0]
-    assert answer.shape == (1, 32 * 32, 128)
+    assert answer.shape == (1, 32 * 32, facts["embedding_dim"])
+    assert facts["embedding_dim"] in {128, 160}
     assert np.isfinite(answer).all()
 
 

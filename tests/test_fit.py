@@ -294,7 +294,7 @@ def test_a_write_that_fails_leaves_the_old_package(
     [
         ({"detector": "patchcor"}, UnknownNameError, "did you mean 'patchcore'"),
         ({"engine": "onxruntime"}, UnknownNameError, "did you mean 'onnxruntime'"),
-        ({"backbone": "mobilenetv2_05"}, UnknownNameError, "did you mean 'mobilenetv2_050'"),
+        ({"backbone": "mobilenetv4_conv"}, UnknownNameError, "did you mean 'mobilenetv4_conv_small'"),
         ({"seed": -1}, UsageError, "seed is -1"),
         ({"blur_sigma": -1.0}, UsageError, "blur_sigma"),
         ({"blur_sigma": float("nan")}, UsageError, "blur_sigma"),

@@ -69,7 +69,7 @@ PLANTED: list[tuple[Rule, str, str, str]] = [
     (
         layers.torch_free_imports,
         "python/onceover/training/__init__.py",
-        "from onceover.training.distil import STUDENT",
+        "from onceover.training.pretrain.student import Student",
         "importing onceover.training loads torch",
     ),
     (layers.cxx_arrows, "csrc/kernels/kernel_table.h", '#include "scoring/coreset.h"', "kernels includes"),

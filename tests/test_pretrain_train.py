@@ -69,13 +69,14 @@ def test_the_learning_rate_rises_and_falls() -> None:
 
 
 def test_a_student_learns_features_and_classes_and_its_file_is_a_backbone(records: Path, tmp_path: Path) -> None:
-    report = trained(records, tmp_path / "s.safetensors", replace(OPTIONS, steps=60, batch=8))
+    options = replace(OPTIONS, steps=60, batch=8, half=True, about="drawn for a test")
+    report = trained(records, tmp_path / "s.safetensors", options)
     assert np.mean(report.losses[-5:]) < 0.6 * np.mean(report.losses[:3])
     backbone = create_backbone(STUDENT, tmp_path / "s.safetensors")
     assert backbone(torch.zeros(1, 3, 32, 32))[0].isfinite().all()
     card = read_card(tmp_path / "s.safetensors")
     assert card.license == "CC0-1.0"
-    assert "3 images and 2 procedural" in card.training_data
+    assert card.training_data == "views of 3 images (drawn for a test) and 2 drawn ones, no labels"
     assert not checkpoint_path(tmp_path / "s.safetensors").exists()
 
 

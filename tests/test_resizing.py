@@ -60,7 +60,7 @@ def test_a_size_it_cannot_have_is_refused(graph: bytes, height: int, width: int)
 
 def test_a_graph_for_one_size_says_how_to_make_another(model: PatchEmbedding) -> None:
     fixed = to_onnx(model, 64, 64, CARD, NAME)
-    with pytest.raises(UsageError, match=rf"for images of 64x64.*onceover export backbone {NAME}.*--size 96"):
+    with pytest.raises(UsageError, match=rf"for images of 64x64.*export backbone {NAME}.*--height 96 --width 96"):
         resize(fixed, read_graph_spec(fixed, "fixed"), 96, 96)
 
 

@@ -181,7 +181,7 @@ def test_graphs_that_onceover_did_not_export_are_refused(tmp_path: Path) -> None
     with pytest.raises(errors.InputError, match="cannot read"):
         load_graph(tmp_path / "absent.onnx")
     with pytest.raises(errors.UnknownNameError, match=f"did you mean '{next(iter(EMBEDDED))}'"):
-        load_graph("mobilenetv2_05")
+        load_graph("emo_1")
 
 
 def test_the_core_and_the_inspector_load_no_torch() -> None:

@@ -271,7 +271,7 @@ def mobilenetv2(strides: tuple[int, ...] = (8, 16), classes: int = 0) -> MobileN
 
 
 def mobilenetv2_050(strides: tuple[int, ...] = (8, 16), classes: int = 0) -> MobileNetV2:
-    """Width 0.5, symmetric padding, batch norm: the student that `training/distil.py` teaches.
+    """Width 0.5, symmetric padding, batch norm: the student that onceover 0.1 embedded.
 
     Its projections have the widths of the teacher's taps, features.6 (32) and features.13 (96).
     """

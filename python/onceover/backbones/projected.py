@@ -6,7 +6,7 @@ ends the stage, as in MobileNetV4; at stride 8 and 16 they cost next to nothing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from torch import Tensor, nn
@@ -49,13 +49,18 @@ class Projected(Backbone):
         return outer | {TRUNK + key: tensor for key, tensor in self.trunk.adapted(inner).items()}
 
 
+def is_taught(tensors: Iterable[str]) -> bool:
+    """Whether the keys are those of a weights file that `pretrain` wrote."""
+    return any(key.startswith(TRUNK) for key in tensors)
+
+
 def with_projections(trunk: Backbone, tensors: Mapping[str, Tensor]) -> Backbone:
     """`trunk` itself, or projected where the weights are those of a projected one, to the channels that they have."""
-    if not any(key.startswith(TRUNK) for key in tensors):
+    if not is_taught(tensors):
         return trunk
     weights = [tensors.get(f"{PROJECTIONS}{stage.stride}.weight") for stage in trunk.stages]
     pairs = zip(trunk.stages, weights, strict=True)
     return Projected(trunk, [stage.channels if weight is None else len(weight) for stage, weight in pairs])
 
 
-__all__ = ["Projected", "with_projections"]
+__all__ = ["Projected", "is_taught", "with_projections"]

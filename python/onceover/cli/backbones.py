@@ -76,10 +76,10 @@ class BackboneTable:
             ("name", "params M ", "MACs M ", "weights", "license", "ms "),
             [_cells(row) for row in rows],
         )
-        self.output.say("ms: preparation and network of one image on this machine, median; scoring comes on top")
+        self.output.say("ms: preparation and network of one image here, median; scoring comes on top")
         if not all(row["latency"] for row in rows):
-            self.output.say(f"-: not measured yet; `{MEASURE}` does: embedded ones, and where torch")
-            self.output.say("is installed all others with random weights, as the time does not depend on them")
+            self.output.say(f"-: not measured yet; `{MEASURE}` does, where torch is")
+            self.output.say("installed also those without weights, with random ones: the time is the same")
 
     def _row(self, name: str, latency: Latency | None) -> Row:
         spec = self.embedded[name][1] if name in self.embedded else None

@@ -153,6 +153,7 @@ def run_export(options: argparse.Namespace, output: Output) -> int:
                 options.width,
                 options.strides or (8, 16),
                 options.window,
+                options.resizable,
             )
     _, spec = load_graph(options.output)
     pixels = spec.preprocessing
@@ -174,8 +175,8 @@ def _export_own(options: argparse.Namespace) -> None:
     from onceover.backbones.weights import WeightsCard
     from onceover.export.from_onnx import OwnTrunk
 
-    if options.strides or options.window:
-        raise UsageError("--strides and --window are for a named backbone; a network of your own has --taps")
+    if options.strides or options.window or options.resizable:
+        raise UsageError("--strides, --window and --resizable are for a named backbone; one of your own has --taps")
     changes = _card_changes(options)
     pixels = changes.setdefault("normalization", IMAGENET_NORMALIZATION)
     card = replace(WeightsCard(source.stem, "unknown source", "license not stated", "unknown", ""), **changes)

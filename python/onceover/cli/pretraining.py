@@ -89,6 +89,8 @@ def _add_train(steps: Any, command: AddCommand) -> None:
     train.add_argument(
         "--accept-other-pixels", action="store_true", help="also where this machine draws views a little otherwise"
     )
+    train.add_argument("--half", action="store_true", help="write float16: half the file")
+    train.add_argument("--about", default="", metavar="TEXT", help="what the images are, for the weights card")
     _add_place(train)
     train.add_argument("--workers", type=_count, default=0, help="processes that read views (default: 0)")
 

@@ -20,8 +20,8 @@ METADATA_FORMAT = 1
 
 # Backbones that ship inside onceover, as files of onceover/embedded: best first, by accuracy as measured here
 # (benchmarks/README.md). `fit --backbone auto` takes the first that is fast enough; "auto" itself is no name.
-EMBEDDED: Mapping[str, str] = {"mobilenetv2_050": "mobilenetv2_050.onnx"}
-DEFAULT_BACKBONE = "mobilenetv2_050"
+EMBEDDED: Mapping[str, str] = {"emo_1m": "emo_1m.onnx", "mobilenetv4_conv_small": "mobilenetv4_conv_small.onnx"}
+DEFAULT_BACKBONE = "emo_1m"
 
 _MAX_SIDE = 4096
 _MAX_EMBEDDING_DIM = 65536
@@ -94,7 +94,7 @@ def resize(graph: bytes, spec: GraphSpec, height: int, width: int) -> tuple[byte
     if not spec.resizable:
         raise UsageError(
             f"backbone {spec.name} was exported for images of {own.width}x{own.height}; for {size} export it again: "
-            f"onceover export backbone {spec.name} --weights FILE --size {size}"
+            f"onceover export backbone {spec.name} --weights FILE --height {height} --width {width} (or --resizable)"
         )
     if spec.sides and (height != width or height not in spec.sides):
         listed = ", ".join(map(str, spec.sides))

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from onceover.backbones import create_backbone
 from onceover.backbones.weights import WeightsCard, read_card, save_weights
-from onceover.errors import UsageError
+from onceover.errors import InputError, UsageError
 from onceover.training.pretrain.augmentation import pipeline_fingerprint
 from onceover.training.pretrain.checkpoint import Checkpoint, checkpoint_path, load_checkpoint, save_checkpoint
 from onceover.training.pretrain.loading import BatchOrder, RecordedViews, TrainingBatch, training_batches
@@ -31,12 +31,16 @@ from onceover.training.pretrain.student import Student, Targets, distillation_lo
 from onceover.training.pretrain.teacher import choose_device
 
 CLIP_NORM = 5.0  # of the gradient, as TinyViT
+AROUND = ("workers", "images", "accept_other_pixels", "checkpoint_every", "resume", "half", "about")  # change no weight
 MIN_RATE_SHARE = 0.01  # of the learning rate, at the end of the cosine
 
 
 @dataclass(frozen=True)
 class TrainingOptions:
-    """What to train. batch: of all processes together. init: weights to start from, else a random start by the seed."""
+    """What to train. batch: of all processes together. init: weights to start from, else a random start by the seed.
+
+    half: write float16, half the file. about: what the images are, for the card.
+    """
 
     student: str
     steps: int = 10_000
@@ -55,6 +59,8 @@ class TrainingOptions:
     accept_other_pixels: bool = False
     checkpoint_every: int = 200
     resume: bool = False
+    half: bool = False
+    about: str = ""
 
     def check(self, processes: int) -> None:
         """UsageError for numbers that make no training."""
@@ -125,7 +131,7 @@ class _Run:
     def plan(self) -> dict[str, Any]:
         """Everything that the weights depend on, as plain values."""
         options = asdict(self.options)
-        for key in ("workers", "device", "images", "accept_other_pixels", "checkpoint_every", "resume", "init"):
+        for key in (*AROUND, "device", "init"):
             del options[key]
         init = read_card(self.options.init).sha256 if self.options.init is not None else None
         return {
@@ -192,7 +198,9 @@ class _Run:
         """The backbone's weights with their card; only then is the checkpoint removed."""
         if self.process == 0:
             tensors = {key: tensor.cpu().contiguous() for key, tensor in self.student.backbone.state_dict().items()}
-            save_weights(self.output, tensors, card_of(self.options.student, self.records.header))
+            if self.options.half:
+                tensors = {key: half(key, tensor) for key, tensor in tensors.items()}
+            save_weights(self.output, tensors, card_of(self.options, self.records.header))
             checkpoint_path(self.output).unlink(missing_ok=True)
 
 
@@ -205,15 +213,25 @@ def learning_rate(options: TrainingOptions, step: int) -> float:
     return options.learning_rate * (MIN_RATE_SHARE + (1 - MIN_RATE_SHARE) * (1 + math.cos(math.pi * done)) / 2)
 
 
-def card_of(student: str, header: RecordHeader) -> WeightsCard:
+def half(key: str, tensor: Tensor) -> Tensor:
+    """float16 of what is float; InputError for a value that it cannot hold."""
+    if not tensor.is_floating_point():
+        return tensor
+    stored = tensor.half()
+    if not stored.isfinite().all():
+        raise InputError(f"{key}: values up to {tensor.abs().max():g} do not fit float16; leave out --half")
+    return stored
+
+
+def card_of(options: TrainingOptions, header: RecordHeader) -> WeightsCard:
     """The card of a student: its license is that of the weights it learned from."""
-    card = header.card
+    card, about = header.card, f" ({options.about})" if options.about else ""
     teacher = f"teacher {card['name']} ({card['source']}), SHA-256 {card['sha256']}"
     return WeightsCard(
-        name=f"{student}_distilled",
+        name=f"{options.student}_distilled",
         source=f"onceover pretrain, records {header.digest().hex()}; {teacher}",
         license=str(card["license"]),
-        training_data=f"views of {len(header.images)} images and {header.procedural} procedural ones, no labels",
+        training_data=f"views of {len(header.images)} images{about} and {header.procedural} drawn ones, no labels",
         sha256="",  # of the file that is written now; `read_card` fills it in
     )
 
@@ -273,4 +291,4 @@ def _deterministic(threads: int, device: torch.device) -> Iterator[None]:
         torch.set_num_threads(before[1])
 
 
-__all__ = ["TrainingOptions", "TrainingReport", "card_of", "learning_rate", "train"]
+__all__ = ["TrainingOptions", "TrainingReport", "card_of", "half", "learning_rate", "train"]

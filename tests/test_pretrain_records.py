@@ -267,6 +267,26 @@ def test_stored_features_are_those_of_the_teacher_rounded_to_float16(tmp_path: P
         np.testing.assert_array_equal(row["classes"], answers.classes[0])
 
 
+def test_a_teacher_looks_at_an_enlarged_view_and_its_mirror_images(tmp_path: Path) -> None:
+    from onceover.training.pretrain.teacher import Look, load_teacher
+
+    options = options_in(tmp_path)
+    pixels = torch.randint(0, 256, (1, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    for mirrors, dims in ((2, [3]), (4, [2, 3])):
+        look = Look(enlarge=2, mirrors=mirrors)
+        teacher, _ = load_teacher(options.teacher, options.weights, (8, 16), look, 0, torch.device("cpu"))
+        assert [(tap.stride, tap.height, tap.width) for tap in teacher.taps(32)] == [(8, 4, 4), (16, 2, 2)]
+        seen, mirrored = (teacher(view).taps for view in (pixels, pixels.flip(dims)))
+        for one, other in zip(seen, mirrored, strict=True):
+            turned = np.flip(other, axis=dims)
+            np.testing.assert_allclose(one, turned, rtol=1e-3, atol=1e-4 * np.abs(one).max())
+    folder = recorded(tmp_path / "mirrored", look=Look(2, 2), views=1, procedural=1)
+    assert [tap.stride for tap in Records(folder).header.taps] == [8, 16]
+    for look in (Look(0), Look(5), Look(1, 3)):
+        with pytest.raises(UsageError, match=r"must be 1( to 4|, 2 or 4), got"):
+            record(tmp_path / "refused", options_in(tmp_path, look=look), silent)
+
+
 def test_a_feature_beyond_float16_is_refused_by_stage(tmp_path: Path) -> None:
     from backbone_checks import CARD
 

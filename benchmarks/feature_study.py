@@ -28,7 +28,7 @@ from rich.table import Table
 from torch import Tensor
 
 from onceover import MemoryBank, _core, metrics
-from onceover.backbones import create_backbone, has_windows
+from onceover.backbones import create_backbone
 from onceover.backbones.backbone import normalize
 from onceover.backbones.patch_embedding import join_stages
 from onceover.export.judging_images import draw_defect
@@ -220,7 +220,7 @@ def projection(generic: Stages, counts: Sequence[int], weights: Sequence[float])
 def student(name: str) -> See:
     """An embedded backbone, in torch."""
     weights = importlib.resources.files("onceover").joinpath("embedded", f"{name}.safetensors")
-    backbone = create_backbone(name, Path(str(weights)), window=8 if has_windows(name) else None).eval()
+    backbone = create_backbone(name, Path(str(weights))).eval()
     return lambda pixels: backbone(normalize(pixels, backbone.normalization))
 
 

@@ -12,8 +12,9 @@ import numpy as np
 
 from onceover.errors import UsageError
 
-# Square inputs at which windows of 7 cells at stride 16 all need padding, and windows of 8 none: the same steps.
-WINDOW_SIDES = (256, 384, 512)
+# Square inputs at which windows of 7 cells at stride 16 all need padding, and windows of 8 none: the same steps. Larger
+# ones would be, too, but windows that are spread over so large an image see worse (docs/weights.md).
+WINDOW_SIDES = (256, 384)
 
 
 def make_resizable(graph: Any, strides: Sequence[int]) -> int:

@@ -308,7 +308,7 @@ def _add_export(subparsers: Any) -> None:
     backbone.add_argument("--width", type=int, default=256)
     backbone.add_argument("--strides", type=_strides, help="which stages of a named backbone (default: 8,16)")
     backbone.add_argument(
-        "--resizable", action="store_true", help="for `fit --size`: any multiple of 16; with windows 256, 384 or 512"
+        "--resizable", action="store_true", help="for `fit --size`: any multiple of 16; with windows 256 or 384"
     )
     backbone.add_argument(
         "--window", type=int, help="side of attention windows of a named backbone (default: what needs less padding)"

@@ -40,7 +40,6 @@ WEIGHTS = SHARED / "weights" / "mobilenetv2_imagenet.safetensors"
 DATASETS = ("magnetic_tile", "pcb")
 BANK_IMAGES, JUDGED_IMAGES = 60, 30  # at most
 BLUR_SIGMA = 4.0  # pixels, the product's default
-METRICS = ("image_auroc", "pixel_auroc", "aupro")
 
 Results = dict[str, list[float]]  # tile, PCB, their mean
 Stages = list[Tensor]  # (B, C, h, w) each, finest first

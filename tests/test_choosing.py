@@ -140,6 +140,13 @@ def test_the_budget_is_for_images_as_large_as_those_of_the_folder(
     assert seen[0].choice.image_size == SIZE
 
 
+def test_a_backbone_that_cannot_have_the_size_is_left_out() -> None:
+    found = choose_backbone(60_000, (64, 64), side=320)  # what is embedded: EMO-1M's windows are not laid out for 320
+    assert list(found.latencies) == ["mobilenetv4_conv_small"]
+    with pytest.raises(UsageError, match="no embedded backbone takes an input size of 100"):
+        choose_backbone(60_000, (64, 64), side=100)
+
+
 def test_the_front_door_takes_a_budget_too(times: Times, folder: Path, tmp_path: Path) -> None:
     target = tmp_path / "plate.onceover"
     onceover.fit(folder, target, onceover.FitOptions(backbone="auto", budget_ms=30))

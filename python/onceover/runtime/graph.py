@@ -19,7 +19,7 @@ METADATA_KEY = "onceover.backbone"
 METADATA_FORMAT = 1
 
 # Backbones that ship inside onceover, as files of onceover/embedded: best first, by accuracy as measured here
-# (benchmarks/README.md). `fit --backbone auto` takes the first that is fast enough; "auto" itself is no name.
+# (docs/weights.md). `fit --backbone auto` takes the first that is fast enough; "auto" itself is no name.
 EMBEDDED: Mapping[str, str] = {"emo_1m": "emo_1m.onnx", "mobilenetv4_conv_small": "mobilenetv4_conv_small.onnx"}
 DEFAULT_BACKBONE = "emo_1m"
 

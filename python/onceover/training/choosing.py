@@ -104,12 +104,14 @@ def choose_backbone(
     """The first of the embedded backbones, which are listed best first, whose median time is at most `budget_ms`.
 
     The time is that of preparing an image of `image_size` (H, W) and of running the network; scoring comes on top and
-    depends on the memory bank. side: of the input of those that are resizable.
+    depends on the memory bank. side: of the input of those that are resizable; one that cannot have it is left out.
 
-    Raises UsageError when none is fast enough, and what `LatencyMeter` raises.
+    Raises UsageError when none is fast enough, or none takes that size, and what `LatencyMeter` raises.
     """
     meter = LatencyMeter(engine, threads, image_size)
-    networks = [Network.of_graph(name, *_at_size(name, side)) for name in EMBEDDED]
+    networks = [Network.of_graph(name, *at) for name in EMBEDDED if (at := _at_size(name, side)) is not None]
+    if not networks:
+        raise UsageError(f"no embedded backbone takes an input size of {side}; give another --size, or none")
     remembered = {network.name: meter.known_network(network) for network in networks}
     missing = [network for network in networks if remembered[network.name] is None]
     measured = meter.measure(missing, progress) if missing else {}
@@ -127,9 +129,11 @@ def _takes(spec: GraphSpec, side: int) -> bool:
     return side in spec.sides if spec.sides else side % spec.resizable == 0
 
 
-def _at_size(name: str, side: int | None) -> tuple[bytes, GraphSpec]:
+def _at_size(name: str, side: int | None) -> tuple[bytes, GraphSpec] | None:
     graph, spec = load_graph(name)
-    return resize(graph, spec, side, side) if spec.resizable and side is not None else (graph, spec)
+    if side is None or not spec.resizable:
+        return graph, spec
+    return resize(graph, spec, side, side) if _takes(spec, side) else None
 
 
 def _within(budget_ms: float, latencies: Mapping[str, Latency]) -> list[str]:

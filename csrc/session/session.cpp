@@ -3,12 +3,10 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
-#include <limits>
 
 #include "base/error.h"
 #include "base/finite.h"
 #include "kernels/dispatch.h"
-#include "session/bank_members.h"
 
 namespace onceover {
 namespace {
@@ -41,20 +39,6 @@ float largest_value(MatrixView<const float> map) {
   return largest;
 }
 
-float finite_threshold(float threshold, const char* name) {
-  if (!std::isfinite(threshold)) {
-    fail(Status::kUsage, "the %s is %g, expected a finite number", name, static_cast<double>(threshold));
-  }
-  return threshold;
-}
-
-// The threshold of a package without calibration is +inf, and nothing is decided by it.
-Decision decision_of(float score, float threshold) {
-  return threshold == std::numeric_limits<float>::infinity() ? Decision::kUncalibrated
-         : score > threshold                                 ? Decision::kAnomalous
-                                                             : Decision::kNormal;
-}
-
 // One parity image being replayed: what differs, by how much, and how much may.
 struct Replay {
   const Package& package;
@@ -80,45 +64,24 @@ struct Replay {
 
 }  // namespace
 
-const char* name_of(Decision decision) noexcept {
-  switch (decision) {
-    case Decision::kUncalibrated:
-      return "uncalibrated";
-    case Decision::kNormal:
-      return "normal";
-    case Decision::kAnomalous:
-      return "anomalous";
-  }
-  return "unknown";
-}
-
 Session::Session(std::shared_ptr<const Package> package, const SessionOptions& options)
     : package_(std::move(package)),
       memory_(options.allocator, options.memory_limit_bytes),
       config_(read_config(*package_)),
-      calibration_(read_calibration(*package_)),
       kernels_(onceover::kernels()),
-      index_(index_of(*package_, memory_bank_of(*package_, config_), kernels_, memory_, own_index_)),
+      product_(*package_, config_, kernels_, memory_),
       pool_(options.engine.threads > 0 ? static_cast<size_t>(options.engine.threads) : 1, options.cpu_mask),
-      scratch_(memory_, pool_.threads() * search_scratch_bytes(index_, 1), "search scratch"),
+      scratch_(memory_, pool_.threads() * search_scratch_bytes(product_.index(), 1), "search scratch"),
       embedder_(config_, graph_of(*package_), options.engine, memory_),
       patch_scores_(memory_, config_.patch_count(), "patch scores"),
       nearest_rows_(memory_, config_.patch_count(), "nearest rows"),
       map_(config_.grid_height, config_.grid_width, config_.preprocessing.height, config_.preprocessing.width,
            config_.blur_sigma, memory_),
-      regions_(options.max_map_width > 0 ? options.max_map_width : config_.preprocessing.width, memory_),
-      threshold_(calibration_.threshold),
-      map_threshold_(calibration_.map_threshold) {
+      regions_(options.max_map_width > 0 ? options.max_map_width : config_.preprocessing.width, memory_) {
   if (!options.touch_pages) return;
   for (const MemberView& member : package_->members()) {
     touch_pages(member.data, static_cast<size_t>(member.size_bytes));
   }
-}
-
-void Session::set_threshold(float threshold) { threshold_ = finite_threshold(threshold, "threshold"); }
-
-void Session::set_map_threshold(float map_threshold) {
-  map_threshold_ = finite_threshold(map_threshold, "map threshold");
 }
 
 void Session::require_run() const {
@@ -148,8 +111,8 @@ const Result& Session::run_features(MatrixView<const float> embeddings) {
 }
 
 const Result& Session::decide() {
-  result_.threshold = threshold_;
-  result_.decision = decision_of(result_.score, threshold_);
+  result_.threshold = product_.threshold();
+  result_.decision = decision_of(result_.score, product_.threshold());
   has_run_ = true;
   return result_;
 }
@@ -157,7 +120,7 @@ const Result& Session::decide() {
 size_t Session::find_regions(MatrixView<const float> map, MapRegion* regions, size_t capacity) {
   require_run();
   if (result_.decision != Decision::kAnomalous) return 0;
-  return regions_.find(map, map_threshold_, regions, capacity);
+  return regions_.find(map, product_.map_threshold(), regions, capacity);
 }
 
 void Session::score(const ImageView& image) {
@@ -168,7 +131,8 @@ void Session::score(const ImageView& image) {
 void Session::score(MatrixView<const float> queries) {
   const auto scoring = Clock::now();
   SearchStats stats;
-  search_on(pool_, index_, queries, 1, patch_scores_.data(), nearest_rows_.data(), kernels_, scratch_.data(), stats);
+  search_on(pool_, product_.index(), queries, 1, patch_scores_.data(), nearest_rows_.data(), kernels_, scratch_.data(),
+            stats);
   const size_t worst = first_maximum(patch_scores_.data(), patch_scores_.size());
   result_.score = patch_scores_[worst];
   if (!std::isfinite(result_.score)) {
@@ -182,7 +146,7 @@ void Session::score(MatrixView<const float> queries) {
   result_.map_maximum = largest_value(map_.draw(patch_scores_.data()));
   const auto end = Clock::now();
 
-  result_.p_value = calibration_.p_value(result_.score);
+  result_.p_value = product_.calibration().p_value(result_.score);
   result_.timing.score_ns = passed_ns(scoring, drawing);
   result_.timing.map_ns = passed_ns(drawing, end);
 }
@@ -220,13 +184,14 @@ Session::SelfTest Session::self_test() {
       }
     }
     const auto verdict = static_cast<Decision>(expected.verdict);
+    const Calibration& calibration = product_.calibration();
     const bool near_threshold =
-        calibration_.calibrated && std::fabs(got.score - calibration_.threshold) <= replay.allowed();
-    const Decision decision = decision_of(got.score, calibration_.threshold);
+        calibration.calibrated && std::fabs(got.score - calibration.threshold) <= replay.allowed();
+    const Decision decision = decision_of(got.score, calibration.threshold);
     if (decision != verdict && !near_threshold) {
       fail(Status::kVerification, "%s: parity image %zu, verdict: expected %s, got %s (score %.9g, threshold %.9g)",
            package_->label().c_str(), i, name_of(verdict), name_of(decision), double{got.score},
-           double{calibration_.threshold});
+           double{calibration.threshold});
     }
     ++report.images;
   }

@@ -6,14 +6,11 @@
 #include "image/anomaly_map.h"
 #include "image/map_regions.h"
 #include "kernels/kernel_table.h"
-#include "package/config.h"
 #include "scoring/memory_bank.h"
 #include "session/embedder.h"
+#include "session/product.h"
 
 namespace onceover {
-
-enum class Decision : uint32_t { kUncalibrated = 0, kNormal = 1, kAnomalous = 2 };
-const char* name_of(Decision decision) noexcept;  // "uncalibrated", "normal", "anomalous"
 
 struct Result {
   float score = 0;     // Euclidean distance of the worst patch to the memory bank; higher is more anomalous
@@ -49,10 +46,10 @@ class Session {
 
   // Decide otherwise than the package says, from the next run on; finite, else Error(kUsage). The self test is not
   // affected.
-  void set_threshold(float threshold);
-  void set_map_threshold(float map_threshold);
-  float threshold() const { return threshold_; }          // +inf when there is none
-  float map_threshold() const { return map_threshold_; }  // +inf when there is none
+  void set_threshold(float threshold) { product_.set_threshold(threshold); }
+  void set_map_threshold(float map_threshold) { product_.set_map_threshold(map_threshold); }
+  float threshold() const { return product_.threshold(); }          // +inf when there is none
+  float map_threshold() const { return product_.map_threshold(); }  // +inf when there is none
 
   // Of the last run; each throws Error(kUsage) before the first one, after one that failed, and after a self test:
   const float* patch_scores() const { return require_run(), patch_scores_.data(); }     // (h · w)
@@ -73,15 +70,15 @@ class Session {
   SelfTest self_test();
 
   const Config& config() const { return config_; }
-  const Calibration& calibration() const { return calibration_; }
+  const Calibration& calibration() const { return product_.calibration(); }
   const Package& package() const { return *package_; }
   std::string engine_version() const { return embedder_.engine_version(); }
   size_t memory_bytes() const { return memory_.used_bytes(); }
   size_t peak_memory_bytes() const { return memory_.peak_bytes(); }  // while it was created
   size_t threads() const { return pool_.threads(); }
   const char* isa() const { return kernels_.name; }
-  size_t bank_rows() const { return index_.row_count; }
-  const SearchIndex& search_index() const { return index_; }
+  size_t bank_rows() const { return product_.index().row_count; }
+  const SearchIndex& search_index() const { return product_.index(); }
 
  private:
   void require_run() const;
@@ -92,10 +89,8 @@ class Session {
   std::shared_ptr<const Package> package_;
   Memory memory_;
   Config config_;
-  Calibration calibration_;
   const KernelTable& kernels_;
-  Buffer<uint8_t> own_index_;  // of a package that has no search index: every row is scanned
-  SearchIndex index_;
+  Product product_;
   ThreadPool pool_;
   Buffer<uint8_t> scratch_;
   Embedder embedder_;
@@ -103,7 +98,6 @@ class Session {
   Buffer<uint32_t> nearest_rows_;
   AnomalyMap map_;
   MapRegions regions_;
-  float threshold_, map_threshold_;
   Result result_;
   bool has_run_ = false;  // false while the buffers may hold parts of two runs
 };

@@ -1,5 +1,6 @@
 // The resize, the normalization and the anomaly map against numbers worked out by hand. Agreement with Pillow, scipy
 // and torch is in test_image_core.py.
+#include <algorithm>
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
@@ -9,6 +10,7 @@
 #include "check.h"
 #include "image/anomaly_map.h"
 #include "image/prepare.h"
+#include "kernel_tables.h"
 
 using namespace onceover;
 
@@ -248,9 +250,56 @@ void test_blur_keeps_the_sum_and_sigma_zero_changes_nothing() {
   }
 }
 
+// Sizes around the widths of registers, and a frame; each table against the plain one.
+void test_every_table_prepares_the_same_bits() {
+  const std::vector<uint8_t> bytes = noise(250 * 171 * 8);
+  for (const PixelFormat format : {PixelFormat::kGray8, PixelFormat::kRgb8, PixelFormat::kBgra8, PixelFormat::kGray16,
+                                   PixelFormat::kBgr16, PixelFormat::kRgba16}) {
+    for (const auto& [height, width] : {std::pair<size_t, size_t>{8, 8}, {9, 17}, {250, 171}}) {
+      for (const auto& [to_height, to_width] : {std::pair<uint32_t, uint32_t>{1, 1}, {31, 33}, {64, 3}}) {
+        Preprocessing wanted = size_of(to_height, to_width);
+        wanted.mean[1] = 0.4f, wanted.std[2] = 0.3f;
+        std::vector<float> expected;
+        for (const KernelTable* table : tables_under_test()) {
+          Memory memory;
+          std::vector<float> got(size_t{3} * to_height * to_width);
+          Preparer(wanted, memory, *table).run(view(bytes, height, width, format), got.data());
+          if (expected.empty()) expected = got;
+          CHECK(std::memcmp(got.data(), expected.data(), got.size() * sizeof(float)) == 0);
+        }
+      }
+    }
+  }
+}
+
+void test_every_table_draws_the_same_bits() {
+  const std::vector<uint8_t> bytes = noise(37 * 29);
+  std::vector<float> scores(bytes.size());
+  for (size_t i = 0; i < scores.size(); ++i) scores[i] = 1.0f / (1 + static_cast<float>(bytes[i]));
+  for (const auto& [height, width] : {std::pair<size_t, size_t>{1, 1}, {5, 130}, {64, 67}, {700, 3}}) {
+    for (const float sigma : {0.0f, 0.5f, 4.0f, 30.0f}) {
+      std::vector<float> expected, expected_large;
+      for (const KernelTable* table : tables_under_test()) {
+        Memory memory;
+        AnomalyMap map(37, 29, height, width, sigma, memory, *table);
+        const MatrixView<const float> drawn = map.draw(scores.data());
+        const std::vector<float> got(drawn.row(0), drawn.row(0) + height * width);
+        std::vector<float> large(33 * 1100);
+        map.resize_to({large.data(), 33, 1100});
+        if (expected.empty()) expected = got, expected_large = large;
+        CHECK(std::memcmp(got.data(), expected.data(), got.size() * sizeof(float)) == 0);
+        CHECK(std::memcmp(large.data(), expected_large.data(), large.size() * sizeof(float)) == 0);
+        CHECK(map.maximum() == *std::max_element(got.begin(), got.end()));
+      }
+    }
+  }
+}
+
 }  // namespace
 
 int main() {
+  test_every_table_prepares_the_same_bits();
+  test_every_table_draws_the_same_bits();
   test_images_that_cannot_be_inspected_are_refused();
   test_preprocessing_that_makes_no_sense_is_refused();
   test_halving_weighs_pixels_as_worked_out_by_hand();

@@ -6,10 +6,23 @@
 #include "check.h"
 #include "image/nv12.h"
 #include "image/prepare.h"
+#include "kernel_tables.h"
 
 using namespace onceover;
 
 namespace {
+
+// Row y of the frame, pixel by pixel, from every table alike.
+void row_to_rgb(const ImageView& image, size_t y, uint8_t* rgb) {
+  std::vector<uint8_t> first;
+  for (const KernelTable* table : tables_under_test()) {
+    std::vector<uint8_t> planes(3 * image.width);
+    nv12_row_to_rgb(image, y, planes.data(), *table);
+    if (first.empty()) first = planes;
+    CHECK(planes == first);
+  }
+  for (size_t i = 0; i < first.size(); ++i) rgb[i % image.width * 3 + i / image.width] = first[i];
+}
 
 constexpr YuvMatrix kMatrices[] = {YuvMatrix::kBt601Limited, YuvMatrix::kBt601Full, YuvMatrix::kBt709Limited,
                                    YuvMatrix::kBt709Full};
@@ -60,7 +73,7 @@ void test_colors_are_those_of_the_standards() {
     std::vector<uint8_t> rgb(3 * frame.width);
     size_t compared = 0;
     for (size_t y = 0; y < frame.height; ++y) {
-      nv12_row_to_rgb(frame.view, y, rgb.data());
+      row_to_rgb(frame.view, y, rgb.data());
       for (size_t x = 0; x < frame.width; ++x) {
         const uint8_t* pixel = &rgb[3 * x];
         if (*std::min_element(pixel, pixel + 3) == 0 || *std::max_element(pixel, pixel + 3) == 255)
@@ -87,7 +100,7 @@ void test_black_white_and_gray_are_exact() {
     frame.luma[0] = limited ? 16 : 0;
     frame.luma[1] = limited ? 235 : 255;
     std::vector<uint8_t> rgb(24);
-    nv12_row_to_rgb(frame.view, 0, rgb.data());
+    row_to_rgb(frame.view, 0, rgb.data());
     for (size_t i = 0; i < 3; ++i) CHECK(rgb[i] == 0 && rgb[3 + i] == 255);
   }
 }
@@ -96,7 +109,7 @@ void test_a_frame_is_prepared_as_the_rgb_image_it_stands_for() {
   for (const auto& [height, width] : {std::pair<uint32_t, uint32_t>{32, 48}, {7, 5}, {96, 128}}) {
     const Frame frame = noise_frame(58, 74, YuvMatrix::kBt709Full);
     std::vector<uint8_t> pixels(3 * frame.height * frame.width);
-    for (size_t y = 0; y < frame.height; ++y) nv12_row_to_rgb(frame.view, y, &pixels[3 * y * frame.width]);
+    for (size_t y = 0; y < frame.height; ++y) row_to_rgb(frame.view, y, &pixels[3 * y * frame.width]);
     const ImageView rgb = {pixels.data(), frame.height, frame.width, static_cast<ptrdiff_t>(3 * frame.width),
                            PixelFormat::kRgb8};
     Preprocessing wanted;

@@ -1,8 +1,9 @@
-// Bilinear resize and Gaussian blur of float maps, in column blocks small enough for registers and the stack.
+// Bilinear resize and Gaussian blur of float maps, row by row, in blocks of columns small enough for the stack.
 #include "image/anomaly_map.h"
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 #include "base/error.h"
 
@@ -36,62 +37,44 @@ size_t blur_radius(float sigma) {
   return static_cast<size_t>(4.0 * static_cast<double>(sigma) + 0.5);
 }
 
-constexpr size_t kBlock = 64;
-
-// out[x] ← taps[0]·lines(0)[x] + Σ_k taps[k]·(lines(−k)[x] + lines(k)[x]) for x < n ≤ kBlock.
-template <typename Lines>
-void convolve_block(const Buffer<float>& taps, const Lines& lines, float* out, size_t n) {
-  float sum[kBlock];
-  const float* center = lines(0);
-  for (size_t x = 0; x < n; ++x) sum[x] = taps[0] * center[x];
-  const auto taps_end = static_cast<ptrdiff_t>(taps.size());
-  ptrdiff_t k = 1;
-  for (; k + 2 <= taps_end; k += 2) {  // two taps at a time spare half of the loads and stores of sum
-    const float tap = taps[static_cast<size_t>(k)], next_tap = taps[static_cast<size_t>(k + 1)];
-    const float *before = lines(-k), *after = lines(k), *next_before = lines(-k - 1), *next_after = lines(k + 1);
-    for (size_t x = 0; x < n; ++x) {
-      sum[x] = (sum[x] + tap * (before[x] + after[x])) + next_tap * (next_before[x] + next_after[x]);
-    }
-  }
-  for (; k < taps_end; ++k) {
-    const float tap = taps[static_cast<size_t>(k)];
-    const float* before = lines(-k);
-    const float* after = lines(k);
-    for (size_t x = 0; x < n; ++x) sum[x] += tap * (before[x] + after[x]);
-  }
-  std::copy_n(sum, n, out);
-}
-
 }  // namespace
 
-void resize_bilinear(MatrixView<const float> in, MatrixView<float> out) {
+void resize_bilinear(MatrixView<const float> in, MatrixView<float> out, const KernelTable& table) {
+  constexpr size_t kBlock = 512;  // columns; 10 KB of stack
   const double scale_y = static_cast<double>(in.rows) / static_cast<double>(out.rows);
   const double scale_x = static_cast<double>(in.columns) / static_cast<double>(out.columns);
-  Interpolation across[kBlock];
-  float upper[kBlock], lower[kBlock];  // input rows low and high, interpolated across
+  uint32_t low[kBlock], high[kBlock];
+  float fraction[kBlock], lines[2][kBlock];  // two input rows, interpolated across
   for (size_t start = 0; start < out.columns; start += kBlock) {
     const size_t n = std::min(kBlock, out.columns - start);
-    for (size_t x = 0; x < n; ++x) across[x] = interpolate(start + x, scale_x, in.columns);
+    for (size_t x = 0; x < n; ++x) {
+      const Interpolation across = interpolate(start + x, scale_x, in.columns);
+      low[x] = static_cast<uint32_t>(across.low), high[x] = static_cast<uint32_t>(across.high);
+      fraction[x] = across.fraction;
+    }
+    float *upper = lines[0], *lower = lines[1];
     const auto fill = [&](const float* row, float* line) {
-      for (size_t x = 0; x < n; ++x) {
-        line[x] = (1 - across[x].fraction) * row[across[x].low] + across[x].fraction * row[across[x].high];
-      }
+      for (size_t x = 0; x < n; ++x) line[x] = (1 - fraction[x]) * row[low[x]] + fraction[x] * row[high[x]];
     };
-    size_t filled = in.rows;  // the input row `upper` holds; none yet
+    size_t filled_low = in.rows, filled_high = in.rows;  // the input rows they hold; none yet
     for (size_t y = 0; y < out.rows; ++y) {
       const Interpolation down = interpolate(y, scale_y, in.rows);
-      if (down.low != filled) {
-        fill(in.row(down.low), upper);
+      if (down.low != filled_low) {
+        if (down.low == filled_high) {
+          std::swap(upper, lower);
+        } else {
+          fill(in.row(down.low), upper);
+        }
         fill(in.row(down.high), lower);
-        filled = down.low;
+        filled_low = down.low, filled_high = down.high;
       }
-      float* to = out.row(y) + start;
-      for (size_t x = 0; x < n; ++x) to[x] = (1 - down.fraction) * upper[x] + down.fraction * lower[x];
+      table.mix_rows_f32(upper, lower, down.fraction, n, out.row(y) + start);
     }
   }
 }
 
-GaussianBlur::GaussianBlur(float sigma, size_t height, size_t width, Memory& memory) : radius_(blur_radius(sigma)) {
+GaussianBlur::GaussianBlur(float sigma, size_t height, size_t width, Memory& memory, const KernelTable& table)
+    : radius_(blur_radius(sigma)), table_(table) {
   if (height == 0 || width == 0)
     fail(Status::kUsage, "anomaly map is %zu x %zu; expected at least 1 x 1", height, width);
   taps_ = Buffer<float>(memory, radius_ + 1, "blur taps");
@@ -100,6 +83,7 @@ GaussianBlur::GaussianBlur(float sigma, size_t height, size_t width, Memory& mem
     return;
   }
   scratch_ = Buffer<float>(memory, height * width + width + 2 * radius_, "blur scratch");
+  lines_ = Buffer<const float*>(memory, 2 * radius_ + 1, "blur rows");
   const auto gaussian = [&](size_t k) {
     const double z = static_cast<double>(k) / static_cast<double>(sigma);
     return std::exp(-0.5 * z * z);
@@ -111,35 +95,37 @@ GaussianBlur::GaussianBlur(float sigma, size_t height, size_t width, Memory& mem
 
 void GaussianBlur::run(MatrixView<float> map) {
   if (radius_ == 0) return;
+  const auto radius = static_cast<ptrdiff_t>(radius_);
+  const float** center = lines_.data() + radius;
   float* blurred = scratch_.data();  // (H, W), vertically
   for (size_t y = 0; y < map.rows; ++y) {
-    for (size_t start = 0; start < map.columns; start += kBlock) {
-      const auto lines = [&](ptrdiff_t k) { return map.row(reflect(static_cast<ptrdiff_t>(y) + k, map.rows)) + start; };
-      convolve_block(taps_, lines, blurred + y * map.columns + start, std::min(kBlock, map.columns - start));
+    for (ptrdiff_t k = -radius; k <= radius; ++k) {
+      center[k] = map.row(reflect(static_cast<ptrdiff_t>(y) + k, map.rows));
     }
+    table_.blur_lines_f32(center, taps_.data(), radius_, map.columns, blurred + y * map.columns);
   }
   float* padded = blurred + map.rows * map.columns;  // (radius + W + radius)
+  for (ptrdiff_t k = -radius; k <= radius; ++k) center[k] = padded + radius + k;
   for (size_t y = 0; y < map.rows; ++y) {
     const float* row = blurred + y * map.columns;
     std::copy_n(row, map.columns, padded + radius_);
     for (size_t k = 0; k < radius_; ++k) {
-      padded[k] = row[reflect(static_cast<ptrdiff_t>(k) - static_cast<ptrdiff_t>(radius_), map.columns)];
+      padded[k] = row[reflect(static_cast<ptrdiff_t>(k) - radius, map.columns)];
       padded[radius_ + map.columns + k] = row[reflect(static_cast<ptrdiff_t>(map.columns + k), map.columns)];
     }
-    for (size_t start = 0; start < map.columns; start += kBlock) {
-      const auto lines = [&](ptrdiff_t k) { return padded + static_cast<ptrdiff_t>(radius_ + start) + k; };
-      convolve_block(taps_, lines, map.row(y) + start, std::min(kBlock, map.columns - start));
-    }
+    table_.blur_lines_f32(center, taps_.data(), radius_, map.columns, map.row(y));
   }
 }
 
-AnomalyMap::AnomalyMap(size_t grid_height, size_t grid_width, size_t height, size_t width, float sigma, Memory& memory)
-    : grid_height_(grid_height),
+AnomalyMap::AnomalyMap(size_t grid_height, size_t grid_width, size_t height, size_t width, float sigma, Memory& memory,
+                       const KernelTable& table)
+    : table_(table),
+      grid_height_(grid_height),
       grid_width_(grid_width),
       height_(height),
       width_(width),
       map_(memory, height * width, "anomaly map"),
-      blur_(sigma, height, width, memory) {
+      blur_(sigma, height, width, memory, table) {
   if (grid_height == 0 || grid_width == 0) {
     fail(Status::kUsage, "patch grid is %zu x %zu; expected at least 1 x 1", grid_height, grid_width);
   }
@@ -147,13 +133,15 @@ AnomalyMap::AnomalyMap(size_t grid_height, size_t grid_width, size_t height, siz
 
 MatrixView<const float> AnomalyMap::draw(const float* patch_scores) {
   MatrixView<float> drawn(map_.data(), height_, width_);
-  resize_bilinear({patch_scores, grid_height_, grid_width_}, drawn);
+  resize_bilinear({patch_scores, grid_height_, grid_width_}, drawn, table_);
   blur_.run(drawn);
   return map();
 }
 
+float AnomalyMap::maximum() const { return table_.largest_f32(map_.data(), map_.size()); }
+
 MatrixView<const float> AnomalyMap::map() const { return {map_.data(), height_, width_}; }
 
-void AnomalyMap::resize_to(MatrixView<float> out) const { resize_bilinear(map(), out); }
+void AnomalyMap::resize_to(MatrixView<float> out) const { resize_bilinear(map(), out, table_); }
 
 }  // namespace onceover

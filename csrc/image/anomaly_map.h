@@ -3,12 +3,13 @@
 
 #include "base/matrix_view.h"
 #include "base/memory.h"
+#include "kernels/dispatch.h"
 
 namespace onceover {
 
 // out (H, W) ← in (h, w), bilinear, half-pixel centers, edges clamped (torch's align_corners=False, no antialias);
 // both at least 1 × 1; never allocates.
-void resize_bilinear(MatrixView<const float> in, MatrixView<float> out);
+void resize_bilinear(MatrixView<const float> in, MatrixView<float> out, const KernelTable& table = kernels());
 
 inline constexpr float kMaxBlurSigma = 1024;  // pixels; bounds the taps
 
@@ -16,7 +17,7 @@ inline constexpr float kMaxBlurSigma = 1024;  // pixels; bounds the taps
 class GaussianBlur {
  public:
   // Throws Error(kUsage) unless 0 ≤ sigma ≤ kMaxBlurSigma and the size is at least 1 × 1.
-  GaussianBlur(float sigma, size_t height, size_t width, Memory& memory);
+  GaussianBlur(float sigma, size_t height, size_t width, Memory& memory, const KernelTable& table = kernels());
   void run(MatrixView<float> map);  // in place, of the size given above; sigma 0 is the identity
   size_t radius() const noexcept { return radius_; }
   const Buffer<float>& taps() const noexcept { return taps_; }  // of one side: center first, radius + 1 of them
@@ -24,19 +25,24 @@ class GaussianBlur {
  private:
   size_t radius_;  // int(4·sigma + 0.5), as scipy
   Buffer<float> taps_;
-  Buffer<float> scratch_;  // (H, W), then one row padded by radius on both sides
+  Buffer<float> scratch_;       // (H, W), then one row padded by radius on both sides
+  Buffer<const float*> lines_;  // (2 · radius + 1) what a blur reads
+  const KernelTable& table_;
 };
 
 class AnomalyMap {
  public:
-  AnomalyMap(size_t grid_height, size_t grid_width, size_t height, size_t width, float sigma, Memory& memory);
+  AnomalyMap(size_t grid_height, size_t grid_width, size_t height, size_t width, float sigma, Memory& memory,
+             const KernelTable& table = kernels());
   // patch_scores (grid_height · grid_width) → the map at input size, kept inside. Returns it.
   MatrixView<const float> draw(const float* patch_scores);
   MatrixView<const float> map() const;
+  float maximum() const;  // of the kept map
   // The kept map at another size.
   void resize_to(MatrixView<float> out) const;
 
  private:
+  const KernelTable& table_;
   size_t grid_height_, grid_width_, height_, width_;
   Buffer<float> map_;
   GaussianBlur blur_;

@@ -4,12 +4,13 @@
 #include <cstdint>
 
 #include "image/image_view.h"
+#include "kernels/kernel_table.h"
 
 namespace onceover {
 
-// Row y of the frame as RGB, 3 · width bytes. Chroma is not interpolated (as in OpenCV and most camera pipelines).
-// Whole numbers with 16 fractional bits, rounded half up: the same bits on every machine. `image` has passed
-// check_image.
-void nv12_row_to_rgb(const ImageView& image, size_t y, uint8_t* rgb) noexcept;
+// Row y of the frame as three rows of `width` bytes: red, green, blue. Chroma is not interpolated (as in OpenCV and
+// most camera pipelines). Whole numbers with 16 fractional bits, rounded half up: the same bits on every machine.
+// `image` has passed check_image.
+void nv12_row_to_rgb(const ImageView& image, size_t y, uint8_t* planes, const KernelTable& table) noexcept;
 
 }  // namespace onceover

@@ -4,100 +4,51 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 
 #include "base/error.h"
 #include "image/nv12.h"
 
 namespace onceover {
-namespace {
 
-constexpr size_t kMaxChannels = 4;
-
-struct Layout {  // of one pixel
+struct PixelLayout {  // of one pixel
   size_t channels;
   size_t sample_bytes;
   size_t colors;      // 1 gray, 3 color
   size_t channel[3];  // where red, green and blue lie
+  bool planar;        // once it is RGB: three rows, one after the other
 };
 
-Layout layout_of(PixelFormat format) {
+namespace {
+
+constexpr size_t kMaxChannels = 4;
+
+PixelLayout layout_of(PixelFormat format) {
   switch (format) {
     case PixelFormat::kGray8:
-      return {1, 1, 1, {0, 0, 0}};
-    case PixelFormat::kRgb8:
+      return {1, 1, 1, {0, 0, 0}, false};
     case PixelFormat::kNv12:
-      return {3, 1, 3, {0, 1, 2}};
+      return {3, 1, 3, {0, 1, 2}, true};
+    case PixelFormat::kRgb8:
+      return {3, 1, 3, {0, 1, 2}, false};
     case PixelFormat::kBgr8:
-      return {3, 1, 3, {2, 1, 0}};
+      return {3, 1, 3, {2, 1, 0}, false};
     case PixelFormat::kRgba8:
-      return {4, 1, 3, {0, 1, 2}};
+      return {4, 1, 3, {0, 1, 2}, false};
     case PixelFormat::kBgra8:
-      return {4, 1, 3, {2, 1, 0}};
+      return {4, 1, 3, {2, 1, 0}, false};
     case PixelFormat::kGray16:
-      return {1, 2, 1, {0, 0, 0}};
+      return {1, 2, 1, {0, 0, 0}, false};
     case PixelFormat::kRgb16:
-      return {3, 2, 3, {0, 1, 2}};
+      return {3, 2, 3, {0, 1, 2}, false};
     case PixelFormat::kBgr16:
-      return {3, 2, 3, {2, 1, 0}};
+      return {3, 2, 3, {2, 1, 0}, false};
     case PixelFormat::kRgba16:
-      return {4, 2, 3, {0, 1, 2}};
+      return {4, 2, 3, {0, 1, 2}, false};
     case PixelFormat::kBgra16:
-      return {4, 2, 3, {2, 1, 0}};
+      return {4, 2, 3, {2, 1, 0}, false};
   }
   fail(Status::kInput, "pixel format %u does not exist; see onceover.h for the known ones",
        static_cast<unsigned>(format));
-}
-
-template <typename Sample>
-float sample_at(const uint8_t* row, size_t i) {
-  Sample sample;  // 16-bit rows of a camera may lie at odd addresses
-  std::memcpy(&sample, row + i * sizeof(Sample), sizeof(Sample));
-  return static_cast<float>(sample);
-}
-
-struct RowTaps {  // input rows that make one output row
-  const uint8_t* first;
-  ptrdiff_t stride;
-  const float* weight;
-  size_t count;
-  const uint8_t* row(size_t i) const { return first + static_cast<ptrdiff_t>(i) * stride; }
-};
-
-// sum[i] ← Σ weight · row[i], rows in order, four at a time to spare loads and stores of sum. Blocks keep sum in cache.
-template <typename Sample>
-void blend_rows(const RowTaps& taps, float* __restrict sum_row, size_t samples) {
-  constexpr size_t kBlock = 2048;
-  for (size_t start = 0; start < samples; start += kBlock) {
-    const size_t n = std::min(kBlock, samples - start);
-    const size_t skip = start * sizeof(Sample);
-    float* __restrict sum = sum_row + start;
-    const uint8_t* __restrict a = taps.row(0) + skip;
-    for (size_t i = 0; i < n; ++i) sum[i] = taps.weight[0] * sample_at<Sample>(a, i);
-    size_t t = 1;
-    for (; t + 4 <= taps.count; t += 4) {
-      const float w0 = taps.weight[t], w1 = taps.weight[t + 1], w2 = taps.weight[t + 2], w3 = taps.weight[t + 3];
-      a = taps.row(t) + skip;
-      const uint8_t* __restrict b = taps.row(t + 1) + skip;
-      const uint8_t* __restrict c = taps.row(t + 2) + skip;
-      const uint8_t* __restrict d = taps.row(t + 3) + skip;
-      for (size_t i = 0; i < n; ++i) {
-        sum[i] =
-            (((sum[i] + w0 * sample_at<Sample>(a, i)) + w1 * sample_at<Sample>(b, i)) + w2 * sample_at<Sample>(c, i)) +
-            w3 * sample_at<Sample>(d, i);
-      }
-    }
-    for (; t < taps.count; ++t) {
-      const float w = taps.weight[t];
-      a = taps.row(t) + skip;
-      for (size_t i = 0; i < n; ++i) sum[i] += w * sample_at<Sample>(a, i);
-    }
-  }
-}
-
-// One row more of what blend_rows sums up, in the same order of additions.
-void add_row(const uint8_t* row, float weight, bool first, float* sum, size_t samples) {
-  for (size_t i = 0; i < samples; ++i) sum[i] = (first ? 0.0f : sum[i]) + weight * static_cast<float>(row[i]);
 }
 
 // Half up; a resized value is within [0, 255] but for rounding, and the clamp makes that no assumption.
@@ -125,7 +76,7 @@ bool is_finite_normalization(float mean, float std) noexcept {
 }
 
 size_t pixel_bytes(PixelFormat format) {
-  const Layout layout = layout_of(format);
+  const PixelLayout layout = layout_of(format);
   return layout.channels * layout.sample_bytes;
 }
 
@@ -201,12 +152,13 @@ void Preparer::Axis::plan(size_t new_input_size) {
   input_size = new_input_size;
 }
 
-Preparer::Preparer(const Preprocessing& preprocessing, Memory& memory) : preprocessing_(preprocessing) {
+Preparer::Preparer(const Preprocessing& preprocessing, Memory& memory, const KernelTable& table)
+    : preprocessing_(preprocessing), table_(table) {
   check_preprocessing(preprocessing);
   vertical_.allocate(preprocessing.height, memory);
   horizontal_.allocate(preprocessing.width, memory);
   input_row_ = Buffer<float>(memory, kMaxImageSide * kMaxChannels, "resize input row");
-  output_row_ = Buffer<float>(memory, size_t{3} * preprocessing.width, "resize output row");
+  output_row_ = Buffer<float>(memory, kMaxChannels * preprocessing.width, "resize output row");
   rgb_row_ = Buffer<uint8_t>(memory, kMaxImageSide * 3, "NV12 row");
   normalized_ = Buffer<float>(memory, size_t{3} * 256, "normalization table");
   for (size_t c = 0; c < 3; ++c) {
@@ -217,48 +169,55 @@ Preparer::Preparer(const Preprocessing& preprocessing, Memory& memory) : preproc
   }
 }
 
-template <typename Sample>
-void Preparer::blend(const ImageView& image, size_t y) {
-  const size_t samples = image.width * layout_of(image.format).channels;
-  const uint32_t first = vertical_.first[y];
+void Preparer::blend(const ImageView& image, const PixelLayout& layout, size_t y) {
+  const size_t first = vertical_.first[y], count = vertical_.count[y];
   const float* weight = &vertical_.weight[vertical_.offset[y]];
-  if (image.format != PixelFormat::kNv12) {
-    const uint8_t* first_row = image.data + static_cast<ptrdiff_t>(first) * image.stride_bytes;
-    return blend_rows<Sample>({first_row, image.stride_bytes, weight, vertical_.count[y]}, input_row_.data(), samples);
+  const size_t samples = image.width * layout.channels;
+  if (layout.planar) {
+    std::fill_n(input_row_.data(), samples, 0.0f);
+    for (size_t i = 0; i < count; ++i) {
+      nv12_row_to_rgb(image, first + i, rgb_row_.data(), table_);
+      table_.add_row_u8(rgb_row_.data(), weight[i], samples, input_row_.data());
+    }
+    return;
   }
-  for (uint32_t i = 0; i < vertical_.count[y]; ++i) {
-    nv12_row_to_rgb(image, first + i, rgb_row_.data());
-    add_row(rgb_row_.data(), weight[i], i == 0, input_row_.data(), samples);
-  }
+  const auto blend_rows = layout.sample_bytes == 1 ? table_.blend_rows_u8 : table_.blend_rows_u16;
+  const uint8_t* first_row = image.data + static_cast<ptrdiff_t>(first) * image.stride_bytes;
+  blend_rows(first_row, image.stride_bytes, weight, count, samples, input_row_.data());
 }
 
-template <typename Sample, typename Emit>
-void Preparer::resize(const ImageView& image, Emit&& emit) {
-  const Layout layout = layout_of(image.format);
+void Preparer::filter(const ImageView& image, const PixelLayout& layout) {
+  const ResizeTaps taps = {horizontal_.first.data(), horizontal_.count.data(), horizontal_.offset.data(),
+                           horizontal_.weight.data(), preprocessing_.width};
+  float* out = output_row_.data();
+  if (layout.colors == 1 || layout.planar) {
+    for (size_t c = 0; c < layout.colors; ++c) {
+      table_.filter_samples_f32(input_row_.data() + c * image.width, taps, out + c * taps.outputs);
+    }
+    return;
+  }
+  float* planes[kMaxChannels];
+  planes[kMaxChannels - 1] = out + 3 * taps.outputs;  // alpha, or nothing
+  for (size_t c = 0; c < 3; ++c) planes[layout.channel[c]] = out + c * taps.outputs;
+  table_.filter_pixels_f32(input_row_.data(), layout.channels, taps, planes);
+}
+
+template <typename Emit>
+void Preparer::resize(const ImageView& image, const PixelLayout& layout, Emit&& emit) {
   vertical_.plan(image.height);
   horizontal_.plan(image.width);
-  const size_t width = preprocessing_.width;
   for (size_t y = 0; y < preprocessing_.height; ++y) {
-    blend<Sample>(image, y);
-    for (size_t c = 0; c < layout.colors; ++c) {
-      const float* plane = input_row_.data() + layout.channel[c];
-      for (size_t x = 0; x < width; ++x) {
-        const float* weight = &horizontal_.weight[horizontal_.offset[x]];
-        const float* in = plane + horizontal_.first[x] * layout.channels;
-        float sum = 0;
-        for (size_t t = 0; t < horizontal_.count[x]; ++t) sum += weight[t] * in[t * layout.channels];
-        output_row_[c * width + x] = sum;
-      }
-    }
+    blend(image, layout, y);
+    filter(image, layout);
     emit(y, output_row_.data());
   }
 }
 
-void Preparer::run_u8(const ImageView& image, float* out) {
+void Preparer::run_u8(const ImageView& image, const PixelLayout& layout, float* out) {
   const size_t width = preprocessing_.width;
   const size_t plane = width * preprocessing_.height;
-  const size_t color_stride = layout_of(image.format).colors == 1 ? 0 : width;  // gray: one row feeds all planes
-  resize<uint8_t>(image, [&](size_t y, const float* row) {
+  const size_t color_stride = layout.colors == 1 ? 0 : width;  // gray: one row feeds all planes
+  resize(image, layout, [&](size_t y, const float* row) {
     for (size_t c = 0; c < 3; ++c) {
       const float* table = &normalized_[c * 256];
       float* to = out + c * plane + y * width;
@@ -267,11 +226,11 @@ void Preparer::run_u8(const ImageView& image, float* out) {
   });
 }
 
-void Preparer::run_u16(const ImageView& image, float* out) {
+void Preparer::run_u16(const ImageView& image, const PixelLayout& layout, float* out) {
   const size_t width = preprocessing_.width;
   const size_t plane = width * preprocessing_.height;
-  const size_t color_stride = layout_of(image.format).colors == 1 ? 0 : width;
-  resize<uint16_t>(image, [&](size_t y, const float* row) {
+  const size_t color_stride = layout.colors == 1 ? 0 : width;
+  resize(image, layout, [&](size_t y, const float* row) {
     for (size_t c = 0; c < 3; ++c) {
       const float mean = preprocessing_.mean[c], std = preprocessing_.std[c];
       float* to = out + c * plane + y * width;
@@ -282,22 +241,23 @@ void Preparer::run_u16(const ImageView& image, float* out) {
 
 void Preparer::run(const ImageView& image, float* out) {
   check_image(image);
-  if (layout_of(image.format).sample_bytes == 1) {
-    run_u8(image, out);
+  const PixelLayout layout = layout_of(image.format);
+  if (layout.sample_bytes == 1) {
+    run_u8(image, layout, out);
   } else {
-    run_u16(image, out);
+    run_u16(image, layout, out);
   }
 }
 
 void Preparer::resize_u8(const ImageView& image, uint8_t* out) {
   check_image(image);
-  const Layout layout = layout_of(image.format);
+  const PixelLayout layout = layout_of(image.format);
   if (layout.sample_bytes != 1) {
     fail(Status::kInput, "image has 16 bits per sample; resize to uint8 takes 8-bit images (prepare takes both)");
   }
   const size_t width = preprocessing_.width;
   const size_t color_stride = layout.colors == 1 ? 0 : width;
-  resize<uint8_t>(image, [&](size_t y, const float* row) {
+  resize(image, layout, [&](size_t y, const float* row) {
     for (size_t x = 0; x < width; ++x) {
       for (size_t c = 0; c < 3; ++c) out[(y * width + x) * 3 + c] = round_u8(row[c * color_stride + x]);
     }

@@ -3,6 +3,7 @@
 
 #include "base/memory.h"
 #include "image/image_view.h"
+#include "kernels/dispatch.h"
 
 namespace onceover {
 
@@ -18,6 +19,8 @@ struct Preprocessing {
 // (0 − mean) / std nor (1 − mean) / std, as computed in float32, overflows.
 bool is_finite_normalization(float mean, float std) noexcept;
 
+struct PixelLayout;
+
 // Reusable resizer: holds filter tables and one row of each width, all allocated in the constructor (about 1 MiB,
 // bounded by kMaxImageSide). Output pixel i weighs input pixel j by max(0, 1 − |j + ½ − c| / s), normalized, with
 // c = (i + ½)·scale, scale = input / output and s = max(1, scale): Pillow's BILINEAR, without its rounding between
@@ -25,7 +28,7 @@ bool is_finite_normalization(float mean, float std) noexcept;
 class Preparer {
  public:
   // Throws Error(kUsage) unless 1 ≤ height, width ≤ kMaxImageSide and every channel is_finite_normalization.
-  Preparer(const Preprocessing& preprocessing, Memory& memory);
+  Preparer(const Preprocessing& preprocessing, Memory& memory, const KernelTable& table = kernels());
 
   // image → out (3, height, width) float32, RGB. 8-bit images are rounded half up to uint8 after the resize (as
   // Pillow does), then (value / 255 − mean) / std in float32, one rounding per operation; 16-bit ones stay real:
@@ -46,20 +49,21 @@ class Preparer {
     void allocate(size_t output_size, Memory& memory);
     void plan(size_t new_input_size);  // does nothing when the size did not change
   };
-  // Blends the input rows that make output row y into input_row_.
-  template <typename Sample>
-  void blend(const ImageView& image, size_t y);
+  // Blends the input rows that make output row y into input_row_, and filters that one into output_row_.
+  void blend(const ImageView& image, const PixelLayout& layout, size_t y);
+  void filter(const ImageView& image, const PixelLayout& layout);
   // Calls emit(y, row) for each output row: row (colors, width) float32, RGB planes, in units of the samples.
-  template <typename Sample, typename Emit>
-  void resize(const ImageView& image, Emit&& emit);
-  void run_u8(const ImageView& image, float* out);
-  void run_u16(const ImageView& image, float* out);
+  template <typename Emit>
+  void resize(const ImageView& image, const PixelLayout& layout, Emit&& emit);
+  void run_u8(const ImageView& image, const PixelLayout& layout, float* out);
+  void run_u16(const ImageView& image, const PixelLayout& layout, float* out);
 
   Preprocessing preprocessing_;
+  const KernelTable& table_;
   Axis horizontal_, vertical_;
-  Buffer<float> input_row_;   // (input width, channels): input rows already filtered vertically
-  Buffer<float> output_row_;  // (colors, width)
-  Buffer<uint8_t> rgb_row_;   // (input width, 3): one row of an NV12 frame
+  Buffer<float> input_row_;   // (input width, channels), or planes: input rows already filtered vertically
+  Buffer<float> output_row_;  // (4, width): red, green, blue, what is ignored
+  Buffer<uint8_t> rgb_row_;   // (3, input width): one row of an NV12 frame
   Buffer<float> normalized_;  // (3, 256): color, 8-bit value → network input
 };
 

@@ -44,6 +44,19 @@ struct LaneBounds {
   float base[kQueryLanes], curve[kQueryLanes], reach[kQueryLanes];
 };
 
+// YUV → RGB in whole numbers with kYuvFraction fractional bits; |sum| < 2^16 · (1.17 · 255 + 2.2 · 128) < 2^31.
+inline constexpr int kYuvFraction = 16;
+struct YuvToRgb {
+  int32_t luma_offset, luma, v_to_red, u_to_green, v_to_green, u_to_blue;
+};
+
+// The filter of a resize along a row: output x is Σ_t weights[offsets[x] + t] · input[firsts[x] + t], t < counts[x].
+struct ResizeTaps {
+  const uint32_t *firsts, *counts, *offsets;
+  const float* weights;
+  size_t outputs;
+};
+
 // Of one query cut into two planes of codes (quantize_f32).
 struct PlaneSums {
   double squares;  // Σ X², exact: X² ≤ 2^30 and at most 2^16 of them
@@ -153,6 +166,32 @@ struct KernelTable {
   void (*nonzero_bits)(const uint8_t* bytes, size_t count, uint64_t* words);
 
   uint64_t (*sum_bytes)(const uint8_t* bytes, size_t count);
+
+  // sum[i] = Σ_t weights[t] · row_t[i], i < samples, t ascending from 0 to count − 1 ≥ 0; row_t at first + t · stride.
+  void (*blend_rows_u8)(const uint8_t* first, ptrdiff_t stride_bytes, const float* weights, size_t count,
+                        size_t samples, float* sum);
+  void (*blend_rows_u16)(const uint8_t* first, ptrdiff_t stride_bytes, const float* weights, size_t count,
+                         size_t samples, float* sum);
+  // sum[i] += weight · row[i]
+  void (*add_row_u8)(const uint8_t* row, float weight, size_t samples, float* sum);
+
+  // Sums in order of t, each multiplied and added with its own rounding. Pixels of 3 or 4 channels → 4 planes (of 3
+  // channels the last one is waste, and reads one sample beyond the last pixel); or samples one by one.
+  void (*filter_pixels_f32)(const float* pixels, size_t channels, const ResizeTaps& taps, float* const* planes);
+  void (*filter_samples_f32)(const float* samples, const ResizeTaps& taps, float* out);
+
+  // A row of luma and the row of U, V pairs that it shares → three rows of `width` bytes, rounded half up.
+  void (*nv12_row)(const uint8_t* luma, const uint8_t* chroma, size_t width, const YuvToRgb& by, uint8_t* red,
+                   uint8_t* green, uint8_t* blue);
+
+  // out[x] = taps[0] · center[0][x] + Σ_k taps[k] · (center[−k][x] + center[k][x]), k ascending from 1 to radius.
+  void (*blur_lines_f32)(const float* const* center, const float* taps, size_t radius, size_t columns, float* out);
+
+  // out[x] = (1 − fraction) · upper[x] + fraction · lower[x]
+  void (*mix_rows_f32)(const float* upper, const float* lower, float fraction, size_t columns, float* out);
+
+  // Of at least one value; a NaN never wins, unless it comes first.
+  float (*largest_f32)(const float* values, size_t count);
 };
 
 }  // namespace onceover

@@ -31,14 +31,6 @@ size_t first_maximum(const T* values, size_t count) {
   return best;
 }
 
-float largest_value(MatrixView<const float> map) {
-  float largest = map.row(0)[0];
-  for (size_t y = 0; y < map.rows; ++y) {
-    for (size_t x = 0; x < map.columns; ++x) largest = map.row(y)[x] > largest ? map.row(y)[x] : largest;
-  }
-  return largest;
-}
-
 // One parity image being replayed: what differs, by how much, and how much may.
 struct Replay {
   const Package& package;
@@ -76,7 +68,7 @@ Session::Session(std::shared_ptr<const Package> package, const SessionOptions& o
       patch_scores_(memory_, config_.patch_count(), "patch scores"),
       nearest_rows_(memory_, config_.patch_count(), "nearest rows"),
       map_(config_.grid_height, config_.grid_width, config_.preprocessing.height, config_.preprocessing.width,
-           config_.blur_sigma, memory_),
+           config_.blur_sigma, memory_, kernels_),
       regions_(options.max_map_width > 0 ? options.max_map_width : config_.preprocessing.width, memory_) {
   if (!options.touch_pages) return;
   for (const MemberView& member : package_->members()) {
@@ -143,7 +135,8 @@ void Session::score(MatrixView<const float> queries) {
   result_.nearest_row = nearest_rows_[worst];
 
   const auto drawing = Clock::now();
-  result_.map_maximum = largest_value(map_.draw(patch_scores_.data()));
+  map_.draw(patch_scores_.data());
+  result_.map_maximum = map_.maximum();
   const auto end = Clock::now();
 
   result_.p_value = product_.calibration().p_value(result_.score);

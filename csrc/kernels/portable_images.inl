@@ -1,0 +1,153 @@
+// Part of portable.inl: camera frames to rows of samples, rows to rows; anomaly maps. Each output is one sum in one
+// order, whatever the width of a register.
+
+// One block of samples stays in the first cache while the rows go by, four at a time to spare loads and stores of sum.
+template <typename Sample>
+ONCEOVER_INLINE float sample_at(const uint8_t* row, size_t i) {
+  Sample sample;  // 16-bit rows of a camera may lie at odd addresses
+  __builtin_memcpy(&sample, row + i * sizeof(Sample), sizeof(Sample));
+  return static_cast<float>(sample);
+}
+
+template <typename Sample>
+ONCEOVER_INLINE void blend_rows(const uint8_t* first, ptrdiff_t stride_bytes, const float* weights, size_t count,
+                                size_t samples, float* sum_row) {
+  constexpr size_t kBlock = 2048;
+  for (size_t start = 0; start < samples; start += kBlock) {
+    const size_t n = samples - start < kBlock ? samples - start : kBlock;
+    const auto row = [&](size_t t) {
+      return first + static_cast<ptrdiff_t>(t) * stride_bytes + start * sizeof(Sample);
+    };
+    float* __restrict sum = sum_row + start;
+    const uint8_t* __restrict a = row(0);
+    for (size_t i = 0; i < n; ++i) sum[i] = weights[0] * sample_at<Sample>(a, i);
+    size_t t = 1;
+    for (; t + 4 <= count; t += 4) {
+      const float w0 = weights[t], w1 = weights[t + 1], w2 = weights[t + 2], w3 = weights[t + 3];
+      a = row(t);
+      const uint8_t* __restrict b = row(t + 1);
+      const uint8_t* __restrict c = row(t + 2);
+      const uint8_t* __restrict d = row(t + 3);
+      for (size_t i = 0; i < n; ++i) {
+        sum[i] =
+            (((sum[i] + w0 * sample_at<Sample>(a, i)) + w1 * sample_at<Sample>(b, i)) + w2 * sample_at<Sample>(c, i)) +
+            w3 * sample_at<Sample>(d, i);
+      }
+    }
+    for (; t < count; ++t) {
+      const float w = weights[t];
+      a = row(t);
+      for (size_t i = 0; i < n; ++i) sum[i] += w * sample_at<Sample>(a, i);
+    }
+  }
+}
+
+void blend_rows_u8(const uint8_t* first, ptrdiff_t stride_bytes, const float* weights, size_t count, size_t samples,
+                   float* sum) {
+  blend_rows<uint8_t>(first, stride_bytes, weights, count, samples, sum);
+}
+
+void blend_rows_u16(const uint8_t* first, ptrdiff_t stride_bytes, const float* weights, size_t count, size_t samples,
+                    float* sum) {
+  blend_rows<uint16_t>(first, stride_bytes, weights, count, samples, sum);
+}
+
+void add_row_u8(const uint8_t* __restrict row, float weight, size_t samples, float* __restrict sum) {
+  for (size_t i = 0; i < samples; ++i) sum[i] += weight * static_cast<float>(row[i]);
+}
+
+void filter_pixels_f32(const float* pixels, size_t channels, const ResizeTaps& taps, float* const* planes) {
+  for (size_t x = 0; x < taps.outputs; ++x) {
+    const float* weights = taps.weights + taps.offsets[x];
+    const float* in = pixels + taps.firsts[x] * channels;
+    Four sum = {};
+    for (size_t t = 0; t < taps.counts[x]; ++t) sum += load_as<Four>(in + t * channels) * weights[t];
+    for (size_t c = 0; c < 4; ++c) planes[c][x] = sum[c];
+  }
+}
+
+void filter_samples_f32(const float* samples, const ResizeTaps& taps, float* out) {
+  for (size_t x = 0; x < taps.outputs; ++x) {
+    const float* weights = taps.weights + taps.offsets[x];
+    const float* in = samples + taps.firsts[x];
+    float sum = 0;
+    for (size_t t = 0; t < taps.counts[x]; ++t) sum += weights[t] * in[t];
+    out[x] = sum;
+  }
+}
+
+ONCEOVER_INLINE uint8_t yuv_to_u8(int32_t value) {
+  const int32_t rounded = (value + (1 << (kYuvFraction - 1))) >> kYuvFraction;
+  const int32_t positive = rounded < 0 ? 0 : rounded;
+  return static_cast<uint8_t>(positive > 255 ? 255 : positive);
+}
+
+void nv12_row(const uint8_t* __restrict luma, const uint8_t* __restrict chroma, size_t width, const YuvToRgb& by,
+              uint8_t* __restrict red, uint8_t* __restrict green, uint8_t* __restrict blue) {
+  constexpr size_t kPairs = 256;
+  int32_t gray[2 * kPairs], color[3][kPairs];
+  for (size_t start = 0; start < width / 2; start += kPairs) {
+    const size_t n = width / 2 - start < kPairs ? width / 2 - start : kPairs;
+    const uint8_t *y = luma + 2 * start, *uv = chroma + 2 * start;
+    for (size_t i = 0; i < 2 * n; ++i) gray[i] = by.luma * (y[i] - by.luma_offset);
+    for (size_t i = 0; i < n; ++i) {
+      const int32_t u = uv[2 * i] - 128, v = uv[2 * i + 1] - 128;
+      color[0][i] = by.v_to_red * v;
+      color[1][i] = -by.u_to_green * u - by.v_to_green * v;
+      color[2][i] = by.u_to_blue * u;
+    }
+    uint8_t* const planes[3] = {red + 2 * start, green + 2 * start, blue + 2 * start};
+    for (size_t c = 0; c < 3; ++c) {
+      uint8_t* __restrict to = planes[c];
+      const int32_t* __restrict of_pair = color[c];
+      for (size_t i = 0; i < n; ++i) {
+        to[2 * i] = yuv_to_u8(gray[2 * i] + of_pair[i]);
+        to[2 * i + 1] = yuv_to_u8(gray[2 * i + 1] + of_pair[i]);
+      }
+    }
+  }
+}
+
+// kBlur registers of sums from column `x` on.
+template <typename Lanes, size_t kBlur>
+ONCEOVER_INLINE void blur_columns(const float* const* center, const float* taps, size_t radius, size_t x, float* out) {
+  constexpr size_t kLanes = sizeof(Lanes) / sizeof(float);
+  Lanes sums[kBlur];
+  for (size_t b = 0; b < kBlur; ++b) sums[b] = load_as<Lanes>(center[0] + x + b * kLanes) * taps[0];
+  for (size_t k = 1; k <= radius; ++k) {
+    const float *before = *(center - k) + x, *after = center[k] + x;
+    for (size_t b = 0; b < kBlur; ++b) {
+      sums[b] += (load_as<Lanes>(before + b * kLanes) + load_as<Lanes>(after + b * kLanes)) * taps[k];
+    }
+  }
+  for (size_t b = 0; b < kBlur; ++b) store_to(out + x + b * kLanes, sums[b]);
+}
+
+void blur_lines_f32(const float* const* center, const float* taps, size_t radius, size_t columns, float* out) {
+  typedef float One __attribute__((vector_size(4)));
+  size_t x = 0;
+  for (; x + 8 * kWidth <= columns; x += 8 * kWidth) blur_columns<Floats, 8>(center, taps, radius, x, out);
+  for (; x + kWidth <= columns; x += kWidth) blur_columns<Floats, 1>(center, taps, radius, x, out);
+  for (; x < columns; ++x) blur_columns<One, 1>(center, taps, radius, x, out);
+}
+
+void mix_rows_f32(const float* __restrict upper, const float* __restrict lower, float fraction, size_t columns,
+                  float* __restrict out) {
+  const float rest = 1 - fraction;
+  for (size_t x = 0; x < columns; ++x) out[x] = rest * upper[x] + fraction * lower[x];
+}
+
+float largest_f32(const float* values, size_t count) {
+  float largest = values[0];
+  size_t i = 0;
+  if (count >= kWidth) {
+    Floats lanes = load_as<Floats>(values);
+    for (i = kWidth; i + kWidth <= count; i += kWidth) {
+      const Floats more = load_as<Floats>(values + i);
+      lanes = more > lanes ? more : lanes;
+    }
+    for (size_t lane = 0; lane < kWidth; ++lane) largest = lanes[lane] > largest ? lanes[lane] : largest;
+  }
+  for (; i < count; ++i) largest = values[i] > largest ? values[i] : largest;
+  return largest;
+}

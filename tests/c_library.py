@@ -61,7 +61,7 @@ class Result(ctypes.Structure):
 class Region(ctypes.Structure):
     _fields_ = (
         ("box", ctypes.c_uint32 * 4), ("area", ctypes.c_uint32), ("peak", ctypes.c_uint32 * 2),
-        ("peak_value", ctypes.c_float),
+        ("peak_value", ctypes.c_float), ("centroid", ctypes.c_float * 2), ("first_column", ctypes.c_uint32),
     )  # fmt: skip
 
 
@@ -97,6 +97,17 @@ class CSession:
             )
         )
         return list(found[: count.value])
+
+    def contour(self, drawn: NDArray[np.float32], region: Region) -> NDArray[np.uint32]:
+        points, count = np.empty((4 * region.area, 2), np.uint32), ctypes.c_size_t()
+        height, width = map(ctypes.c_size_t, drawn.shape)
+        self.check(
+            self.library.onceover_session_trace_contour(
+                self.handle, ctypes.c_void_p(drawn.ctypes.data), height, width, width, ctypes.byref(region),
+                ctypes.c_void_p(points.ctypes.data), ctypes.c_size_t(len(points)), ctypes.byref(count),
+            )
+        )  # fmt: skip
+        return points[: count.value]
 
     def patches(self, grid: tuple[int, int]) -> tuple[NDArray[np.float32], NDArray[np.uint32]]:
         scores, rows = ctypes.POINTER(ctypes.c_float)(), ctypes.POINTER(ctypes.c_uint32)()

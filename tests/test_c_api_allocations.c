@@ -25,10 +25,14 @@ enum { FRAMES = 10000, EMULATED_FRAMES = 300, HANDLE_BYTES = 4096 };
 
 static size_t frames_to_run(void) { return getenv("ONCEOVER_QEMU") == NULL ? FRAMES : EMULATED_FRAMES; }
 
+#define TRACE(region, points, capacity, length) \
+  onceover_session_trace_contour(session, map, 64, 96, 96, region, points, capacity, length)
+
 static void ten_thousand_frames_allocate_nothing(void) {
   static float map[64 * 96];
   frame seen[2];
   onceover_region regions[4];
+  onceover_point points[64];
   onceover_package* package = opened();
   onceover_session_options options = host_options();
   options.max_map_width = 96;
@@ -44,6 +48,8 @@ static void ten_thousand_frames_allocate_nothing(void) {
     failed += onceover_session_run(session, &image, &result) != ONCEOVER_OK;
     failed += onceover_session_draw_map(session, map, 64, 96, 96) != ONCEOVER_OK;
     failed += onceover_session_find_regions(session, map, 64, 96, 96, regions, 4, &count) != ONCEOVER_OK;
+    size_t length = 1;
+    if (count > 0) failed += TRACE(&regions[0], points, 64, &length) != ONCEOVER_OK || length == 0;
     anomalous += result.verdict == ONCEOVER_ANOMALOUS;
   }
   CHECK(allocated.calls == before);

@@ -3,6 +3,7 @@
 #define _POSIX_C_SOURCE 200112L
 
 #include <math.h>
+#include <stdlib.h>
 
 #include "session_check.h"
 
@@ -216,6 +217,21 @@ static void maps_of_any_size_and_their_regions_are_drawn_where_the_caller_says(v
   CHECK(count >= 1 && region.peak_value == largest && map[region.peak_row * STRIDE + region.peak_column] == largest);
   CHECK(region.top <= region.peak_row && region.peak_row < region.bottom && region.area > 0);
   CHECK(region.left < WIDTH / 2 && region.right > WIDTH / 2); /* the defect is in the middle */
+  CHECK(region.centroid_row > region.top && region.centroid_row < region.bottom - 1);
+  CHECK(region.centroid_column > region.left && region.centroid_column < region.right - 1);
+  onceover_session_info info = {.struct_size = sizeof info};
+  static onceover_point points[4 * HEIGHT * WIDTH];
+  size_t length = 0;
+  CHECK(onceover_session_describe(session, &info) == ONCEOVER_OK);
+  CHECK(onceover_session_trace_contour(session, map, HEIGHT, WIDTH, STRIDE, &region, points, 4 * HEIGHT * WIDTH,
+                                       &length) == ONCEOVER_OK);
+  CHECK(length > 8 && length <= 4 * region.area);
+  CHECK(points[0].row == region.top && points[0].column == region.first_column);
+  for (size_t i = 0; i < length; ++i) { /* each above the threshold, and a neighbor of the next */
+    const onceover_point at = points[i], next = points[(i + 1) % length];
+    CHECK(map[at.row * STRIDE + at.column] > info.map_threshold);
+    CHECK(labs((long)at.row - (long)next.row) <= 1 && labs((long)at.column - (long)next.column) <= 1);
+  }
   CHECK(onceover_session_set_map_threshold(session, largest) == ONCEOVER_OK);
   CHECK(onceover_session_find_regions(session, map, HEIGHT, WIDTH, STRIDE, NULL, 0, &count) == ONCEOVER_OK);
   CHECK(count == 0);

@@ -194,6 +194,16 @@ static void what_follows_a_run_needs_one_that_succeeded(void) {
   CHECK_FAILS(FIND(HOST_WIDTH + 1, NULL, 0), ONCEOVER_USAGE, "set max_map_width");
   CHECK_FAILS(FIND(HOST_WIDTH, NULL, 1), ONCEOVER_USAGE, "regions is NULL");
   CHECK(count == 9);
+#define TRACE(region, points, capacity) \
+  onceover_session_trace_contour(session, map, HOST_HEIGHT, HOST_WIDTH, HOST_WIDTH, region, points, capacity, &count)
+  onceover_region region = {0};
+  CHECK_FAILS(TRACE(NULL, NULL, 0), ONCEOVER_USAGE, "region is NULL");
+  CHECK_FAILS(TRACE(&region, NULL, 0), ONCEOVER_USAGE, "not one of this map");
+  CHECK(onceover_session_draw_map(session, map, HOST_HEIGHT, HOST_WIDTH, HOST_WIDTH) == ONCEOVER_OK);
+  CHECK(FIND(HOST_WIDTH, &region, 1) == ONCEOVER_OK && count >= 1);
+  CHECK_FAILS(TRACE(&region, NULL, 1), ONCEOVER_USAGE, "points is NULL");
+  CHECK(onceover_session_set_map_threshold(session, region.peak_value) == ONCEOVER_OK);
+  CHECK_FAILS(TRACE(&region, NULL, 0), ONCEOVER_USAGE, "not one of this map");
   CHECK_FAILS(onceover_session_prepare(session, &seen.image, map, 5), ONCEOVER_USAGE, "input_floats is 5");
   CHECK_FAILS(onceover_session_set_threshold(session, NAN), ONCEOVER_USAGE, "finite");
   CHECK_FAILS(onceover_session_set_map_threshold(session, INFINITY), ONCEOVER_USAGE, "finite");

@@ -73,8 +73,11 @@ def test_c_and_python_answer_with_the_same_bits(package: Path, engine: str, thre
             scores, rows = session.patches(verdict.patch_scores.shape)
             np.testing.assert_array_equal(scores, verdict.patch_scores)
             np.testing.assert_array_equal(rows, inspector.session.nearest_rows())
-            got = [(tuple(r.box), r.area, tuple(r.peak), r.peak_value) for r in session.regions(drawn)]
-            assert got == [(r.box, r.area, r.peak, r.peak_value) for r in verdict.regions]
+            found = session.regions(drawn)
+            got = [(tuple(r.box), r.area, tuple(r.peak), r.peak_value, tuple(r.centroid)) for r in found]
+            assert got == [(r.box, r.area, r.peak, r.peak_value, r.centroid) for r in verdict.regions]
+            for region, expected in zip(found, verdict.regions, strict=True):
+                np.testing.assert_array_equal(session.contour(drawn, region), expected.contour)
             anomalous += len(got) > 0
     assert anomalous >= 2  # regions were compared, too
 
@@ -85,7 +88,7 @@ def test_the_tool_in_cpp_and_python_answer_with_the_same_bits(package: Path, eng
         write_netpbm(tmp_path / f"{i}.{'pgm' if image.ndim == 2 else 'ppm'}", image) for i, image in enumerate(IMAGES)
     ]
     done = run_tool(
-        package, "--engine", engine, "--library", engine_library(engine), "--regions", "--self-test",
+        package, "--engine", engine, "--library", engine_library(engine), "--contours", "--self-test",
         "--repeat", "3", *paths,
     )  # fmt: skip
     assert done.returncode == 1, done.stderr  # there are anomalies
@@ -102,6 +105,9 @@ def test_the_tool_in_cpp_and_python_answer_with_the_same_bits(package: Path, eng
             assert row["patch"] == list(verdict.worst_patch)
             regions = [(tuple(r["box"]), r["area"], tuple(r["peak"])) for r in row["regions"]]
             assert regions == [(r.box, r.area, r.peak) for r in verdict.regions]
+            for told_region, region in zip(row["regions"], verdict.regions, strict=True):
+                assert np.float32(told_region["centroid"]).tolist() == list(region.centroid)
+                assert told_region["contour"] == region.contour.tolist()
 
 
 def test_the_tool_reads_raw_frames_and_sixteen_bits_as_what_they_are(package: Path, tmp_path: Path) -> None:

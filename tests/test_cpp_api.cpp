@@ -50,6 +50,14 @@ void test_it_answers_as_the_core_does(const char* path) {
     const std::vector<onceover_region> found = session.regions(map, HOST_HEIGHT, HOST_WIDTH);
     CHECK(found.size() == regions.size() && found.empty() == (got.verdict == ONCEOVER_NORMAL));
     CHECK(std::memcmp(found.data(), regions.data(), found.size() * sizeof(onceover_region)) == 0);
+    for (size_t i = 0; i < found.size(); ++i) {
+      const std::vector<onceover_point> contour = session.contour(map, HOST_HEIGHT, HOST_WIDTH, found[i]);
+      std::vector<onceover::ContourPoint> points(4 * regions[i].area);
+      points.resize(
+          core.trace_contour({drawn.data(), HOST_HEIGHT, HOST_WIDTH}, regions[i], points.data(), points.size()));
+      CHECK(!contour.empty() && contour.size() == points.size());
+      CHECK(std::memcmp(contour.data(), points.data(), contour.size() * sizeof(onceover_point)) == 0);
+    }
   }
   CHECK(session.self_test() == 3 && session.info().memory_bytes == core.memory_bytes());
 }
@@ -88,6 +96,8 @@ void test_failures_are_thrown(const char* path) {
                ONCEOVER_INPUT, "pixel format 99"));
   CHECK(throws([&] { session.map(4, 4); }, ONCEOVER_USAGE, "call run first"));
   CHECK(throws([&] { session.regions({1, 2}, 2, 2); }, ONCEOVER_USAGE, "another size"));
+  CHECK(throws([&] { session.contour({1, 2}, 2, 2, onceover_region()); }, ONCEOVER_USAGE, "another size"));
+  CHECK(throws([&] { session.contour({1, 2, 3, 4}, 2, 2, onceover_region()); }, ONCEOVER_USAGE, "not one of this map"));
   CHECK(throws([&] { session.run_features(nullptr, 1, 1); }, ONCEOVER_USAGE, "features is NULL"));
 }
 

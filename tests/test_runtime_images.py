@@ -46,6 +46,81 @@ def test_a_region_reports_its_own_peak_where_boxes_overlap() -> None:
     assert corner.area == 9
 
 
+def spiral(side: int) -> NDArray[np.float32]:
+    """A one-pixel-wide line that winds inwards with one pixel between its turns."""
+    drawn = np.zeros((side, side), np.float32)
+    top, left, bottom, right = 0, 0, side - 1, side - 1
+    start = 0
+    while top <= bottom and left <= right:
+        drawn[top, start : right + 1] = drawn[top : bottom + 1, right] = drawn[bottom, left : right + 1] = 1
+        drawn[min(top + 2, bottom) : bottom + 1, left] = 1
+        start, top, left, bottom, right = left, top + 2, left + 2, bottom - 2, right - 2
+    return drawn
+
+
+def shapes() -> dict[str, NDArray[np.float32]]:
+    """Masks whose outlines are easy to get wrong."""
+    ring = np.ones((7, 9), np.float32)
+    ring[2:5, 2:7] = 0
+    ring[3, 4] = 1  # a region in the hole of another
+    diagonal, comb = np.eye(9, dtype=np.float32), np.zeros((8, 15), np.float32)
+    comb[:, ::2] = comb[-1] = 1
+    return {
+        "one pixel": np.ones((1, 1), np.float32), "a row": np.ones((1, 9), np.float32),
+        "a column": np.ones((9, 1), np.float32), "all": np.ones((6, 8), np.float32), "ring": ring,
+        "diagonal": diagonal, "cross": np.maximum(diagonal, diagonal[::-1]), "comb": comb, "spiral": spiral(21),
+        "checkers": np.indices((9, 9)).sum(0).astype(np.float32) % 2, "border": np.pad(np.zeros((5, 5), np.float32), 1,
+        constant_values=1),
+    }  # fmt: skip
+
+
+def outlines_of_opencv(mask: NDArray[np.float32]) -> dict[tuple[int, int], NDArray[Any]]:
+    """First pixel → (n, 2) row, column of every outer border, turned clockwise (OpenCV goes the other way)."""
+    import cv2
+
+    contours, hierarchy = cv2.findContours(mask.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+    outer = [
+        c[:, 0, ::-1] for c, family in zip(contours, hierarchy[0] if contours else (), strict=True) if family[3] < 0
+    ]
+    return {(int(c[0, 0]), int(c[0, 1])): np.concatenate([c[:1], c[:0:-1]]) for c in outer}
+
+
+def check_outlines(mask: NDArray[np.float32]) -> int:
+    expected, regions = outlines_of_opencv(mask), find_regions(mask, 0.5)
+    assert len(expected) == len(regions)
+    for region in regions:
+        assert region.contour.dtype == np.int32
+        np.testing.assert_array_equal(region.contour, expected[region.contour[0, 0], region.contour[0, 1]])
+        assert len(region.contour) <= 4 * region.area
+    return len(regions)
+
+
+@pytest.mark.parametrize("name", shapes())
+def test_outlines_of_awkward_shapes_are_those_of_opencv(name: str) -> None:
+    assert check_outlines(shapes()[name]) >= 1
+
+
+def test_outlines_of_random_masks_are_those_of_opencv() -> None:
+    random = np.random.default_rng(0)
+    found = 0
+    for _ in range(400):
+        height, width = random.integers(1, 30, 2)
+        found += check_outlines((random.random((height, width)) < random.uniform(0.05, 0.95)).astype(np.float32))
+    assert found > 3000  # the masks were worth the test
+
+
+def test_the_centroid_is_the_mean_of_the_pixels() -> None:
+    import cv2
+
+    mask = np.zeros((20, 30), np.float32)
+    mask[3:9, 4:10] = mask[9, 4:25] = 2
+    (region,) = find_regions(mask, 1.0)
+    rows, columns = np.nonzero(mask)
+    assert region.centroid == pytest.approx((rows.mean(), columns.mean()), rel=1e-6)
+    *_, centroids = cv2.connectedComponentsWithStats((mask > 1).astype(np.uint8))
+    assert region.centroid == pytest.approx((centroids[1][1], centroids[1][0]), rel=1e-6)
+
+
 def test_a_defect_is_found_where_it_is(inspector: Inspector) -> None:
     image = tiny_image(2, 64, 96)
     image[40:56, 60:84] = 255
@@ -127,5 +202,8 @@ def test_a_verdict_becomes_json(inspector: Inspector) -> None:
     assert fields["decision"] == "anomalous"
     assert fields["is_anomalous"] is True
     assert fields["score"] > fields["threshold"]
+    assert "contour" not in fields["regions"][0]
+    with_contours = json.loads(json.dumps(inspector.inspect(image).to_dict(contours=True)))
+    assert len(with_contours["regions"][0]["contour"]) > 8
     assert fields["timing"]["total_ms"] > 0
     assert all(fields["timing"][stage] > 0 for stage in ("prepare_ms", "engine_ms", "score_ms", "map_ms"))

@@ -7,6 +7,7 @@
 #include "bindings/arrays.h"
 #include "bindings/bind.h"
 #include "image/anomaly_map.h"
+#include "image/contour.h"
 #include "image/map_regions.h"
 #include "image/prepare.h"
 
@@ -105,6 +106,25 @@ std::vector<MapRegion> find_all(MatrixView<const float> map, float threshold) {
   return regions;
 }
 
+// Its points (n, 2): row, column.
+py::array_t<int32_t> contour_of(MatrixView<const float> map, float threshold, const MapRegion& region) {
+  std::vector<ContourPoint> points(2 * (region.bottom - region.top) + 2 * (region.right - region.left));
+  {
+    const py::gil_scoped_release release;
+    const size_t count = trace_contour(map, threshold, region, points.data(), points.size());
+    const bool longer = count > points.size();
+    points.resize(count);
+    if (longer) trace_contour(map, threshold, region, points.data(), count);
+  }
+  auto out = new_array<int32_t>({points.size(), 2});
+  int32_t* to = out.mutable_data();
+  for (const ContourPoint& point : points) {
+    *to++ = static_cast<int32_t>(point.row);
+    *to++ = static_cast<int32_t>(point.column);
+  }
+  return out;
+}
+
 py::list find_regions(const py::array& anomaly_map, float threshold) {
   const MatrixView<const float> map = view_scores(anomaly_map, "anomaly_map");
   std::vector<MapRegion> regions;
@@ -115,7 +135,8 @@ py::list find_regions(const py::array& anomaly_map, float threshold) {
   py::list rows;
   for (const MapRegion& r : regions) {
     rows.append(py::make_tuple(py::make_tuple(r.top, r.left, r.bottom, r.right), r.area,
-                               py::make_tuple(r.peak_row, r.peak_column), r.peak_value));
+                               py::make_tuple(r.peak_row, r.peak_column), r.peak_value,
+                               py::make_tuple(r.centroid_row, r.centroid_column), contour_of(map, threshold, r)));
   }
   return rows;
 }
@@ -132,7 +153,8 @@ void bind_image(py::module_& module) {
   module.def("resize_map", &resize_map, py::arg("anomaly_map"), py::arg("height"), py::arg("width"),
              "(h, w) -> (height, width), bilinear.");
   module.def("find_regions", &find_regions, py::arg("anomaly_map"), py::arg("threshold"),
-             "8-connected regions above the threshold: (box, area, peak, peak_value), largest peak first.");
+             "8-connected regions above the threshold: (box, area, peak, peak_value, centroid, contour), largest "
+             "peak first.");
 }
 
 }  // namespace onceover

@@ -35,7 +35,10 @@ static_assert(ONCEOVER_NO_VERDICT == static_cast<int>(Decision::kUncalibrated) &
               ONCEOVER_ANOMALOUS == static_cast<int>(Decision::kAnomalous));
 static_assert(sizeof(onceover_region) == sizeof(MapRegion) && alignof(onceover_region) == alignof(MapRegion) &&
               offsetof(onceover_region, area) == offsetof(MapRegion, area) &&
-              offsetof(onceover_region, peak_value) == offsetof(MapRegion, peak_value));
+              offsetof(onceover_region, peak_value) == offsetof(MapRegion, peak_value) &&
+              offsetof(onceover_region, first_column) == offsetof(MapRegion, first_column));
+static_assert(sizeof(onceover_point) == sizeof(ContourPoint) && alignof(onceover_point) == alignof(ContourPoint) &&
+              offsetof(onceover_point, column) == offsetof(ContourPoint, column));
 
 namespace {
 
@@ -176,6 +179,17 @@ onceover_status onceover_session_find_regions(onceover_session* session, const f
     required(count, "count");
     auto* to = reinterpret_cast<MapRegion*>(required_array(regions, capacity, "regions"));  // the same members
     *count = own.find_regions(view_map(map, height, width, stride_floats), to, capacity);
+  });
+}
+
+onceover_status onceover_session_trace_contour(onceover_session* session, const float* map, size_t height, size_t width,
+                                               size_t stride_floats, const onceover_region* region,
+                                               onceover_point* points, size_t capacity, size_t* count) {
+  return with_session(__func__, session, [&](const Session& own) {
+    required(count, "count");
+    const auto& of = *reinterpret_cast<const MapRegion*>(required(region, "region"));  // the same members
+    auto* to = reinterpret_cast<ContourPoint*>(required_array(points, capacity, "points"));
+    *count = own.trace_contour(view_map(map, height, width, stride_floats), of, to, capacity);
   });
 }
 

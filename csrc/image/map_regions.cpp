@@ -13,26 +13,13 @@ namespace {
 
 constexpr uint32_t kNone = UINT32_MAX;
 
-constexpr MapRegion kEmpty = {UINT32_MAX, UINT32_MAX, 0, 0, 0, 0, 0, 0};
+constexpr MapRegion kEmpty = {UINT32_MAX, UINT32_MAX, 0, 0, 0, 0, 0, 0, 0, 0, UINT32_MAX};
 
 std::tuple<uint32_t, uint32_t> place_of_peak(const MapRegion& region) { return {region.peak_row, region.peak_column}; }
 
 bool has_higher_peak(const MapRegion& a, const MapRegion& b) {
   if (a.area == 0 || b.area == 0) return b.area == 0;
   return a.peak_value > b.peak_value || (a.peak_value == b.peak_value && place_of_peak(a) < place_of_peak(b));
-}
-
-void merge(const MapRegion& from, MapRegion& to) {
-  if (has_higher_peak(from, to)) {
-    to.peak_value = from.peak_value;
-    to.peak_row = from.peak_row;
-    to.peak_column = from.peak_column;
-  }
-  to.top = std::min(to.top, from.top);
-  to.left = std::min(to.left, from.left);
-  to.bottom = std::max(to.bottom, from.bottom);
-  to.right = std::max(to.right, from.right);
-  to.area += from.area;
 }
 
 // The order in which regions are told.
@@ -62,6 +49,40 @@ MapRegions::MapRegions(size_t max_width, Memory& memory)
       renamed_(memory, 2 * most_runs(max_width), "regions"),
       regions_(memory, 2 * most_runs(max_width), "regions"),
       next_(memory, most_runs(max_width), "regions") {}
+
+void MapRegions::merge(const Open& other, Open& into) {
+  const MapRegion& from = other.region;
+  MapRegion& to = into.region;
+  if (has_higher_peak(from, to)) {
+    to.peak_value = from.peak_value;
+    to.peak_row = from.peak_row;
+    to.peak_column = from.peak_column;
+  }
+  if (std::tie(from.top, from.first_column) < std::tie(to.top, to.first_column)) to.first_column = from.first_column;
+  to.top = std::min(to.top, from.top);
+  to.left = std::min(to.left, from.left);
+  to.bottom = std::max(to.bottom, from.bottom);
+  to.right = std::max(to.right, from.right);
+  to.area += from.area;
+  into.row_sum += other.row_sum;
+  into.column_sum += other.column_sum;
+}
+
+MapRegion MapRegions::closed(const Open& open) {
+  MapRegion region = open.region;
+  const double area = region.area;
+  region.centroid_row = static_cast<float>(static_cast<double>(open.row_sum) / area);
+  region.centroid_column = static_cast<float>(static_cast<double>(open.column_sum) / area);
+  return region;
+}
+
+void MapRegions::tell(const MapRegion& region, Found& found) {
+  MapRegion* const end = found.regions + std::min(found.count++, found.capacity);
+  MapRegion* const at = std::upper_bound(found.regions, end, region, comes_first);
+  if (at == found.regions + found.capacity) return;
+  std::move_backward(at, found.count > found.capacity ? end - 1 : end, found.count > found.capacity ? end : end + 1);
+  *at = region;
+}
 
 size_t MapRegions::find_runs(const float* row, size_t width, float threshold) {
   size_t count = 0;
@@ -106,7 +127,7 @@ void MapRegions::label_runs(size_t above, size_t current) {
     if (run.label == kNone) {
       run.label = labels_++;
       parents_[run.label] = run.label;
-      regions_[run.label] = kEmpty;
+      regions_[run.label] = {kEmpty, 0, 0};
     }
   }
 }
@@ -125,11 +146,7 @@ void MapRegions::close_row(size_t current, Found& found) {
   }
   for (uint32_t label = 0; label < labels_; ++label) {
     if (parents_[label] != label || renamed_[label] != kNone) continue;
-    MapRegion* const end = found.regions + std::min(found.count++, found.capacity);
-    MapRegion* const at = std::upper_bound(found.regions, end, regions_[label], comes_first);
-    if (at == found.regions + found.capacity) continue;
-    std::move_backward(at, found.count > found.capacity ? end - 1 : end, found.count > found.capacity ? end : end + 1);
-    *at = regions_[label];
+    tell(closed(regions_[label]), found);
   }
   std::copy_n(next_.data(), open_, regions_.data());
   std::swap(above_, runs_);
@@ -151,7 +168,11 @@ size_t MapRegions::find(MatrixView<const float> map, float threshold, MapRegion*
       const Run& run = runs_[i];
       const auto peak = static_cast<uint32_t>(std::max_element(row + run.first, row + run.end) - row);
       const auto at = static_cast<uint32_t>(y);
-      merge({at, run.first, at + 1, run.end, run.end - run.first, at, peak, row[peak]}, regions_[root(run.label)]);
+      const uint64_t pixels = run.end - run.first, columns = uint64_t{run.first} + run.end - 1;  // twice their mean
+      merge({{at, run.first, at + 1, run.end, run.end - run.first, at, peak, row[peak], 0, 0, run.first},
+             pixels * at,
+             pixels * columns / 2},
+            regions_[root(run.label)]);
     }
     close_row(current, found);
     above = current;

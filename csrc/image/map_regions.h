@@ -12,11 +12,13 @@ struct MapRegion {
   uint32_t area;                      // pixels
   uint32_t peak_row, peak_column;     // of its largest value; of equal ones the first, row by row
   float peak_value;
+  float centroid_row, centroid_column;  // mean of its pixels, each counting alike; pixel centers are whole numbers
+  uint32_t first_column;                // of its first pixel in row order, which lies in row `top`
 };
 
 class MapRegions {
  public:
-  // About 90 bytes per column. Throws Error(kUsage) unless 1 ≤ max_width ≤ kMaxImageSide.
+  // About 120 bytes per column. Throws Error(kUsage) unless 1 ≤ max_width ≤ kMaxImageSide.
   MapRegions(size_t max_width, Memory& memory);
 
   // How many regions map (H, W) has above `threshold`. The first `capacity` of them are written, those with the
@@ -30,10 +32,17 @@ class MapRegions {
   struct Run {  // pixels [first, end) of a row
     uint32_t first, end, label;
   };
+  struct Open {  // a region that may still grow
+    MapRegion region;
+    uint64_t row_sum, column_sum;  // over its pixels: below 2^45, as maps have at most 2^30 pixels
+  };
   struct Found {  // what find has written so far
     MapRegion* regions;
     size_t capacity, count;
   };
+  static void merge(const Open& other, Open& into);
+  static MapRegion closed(const Open& open);
+  static void tell(const MapRegion& region, Found& found);
   size_t find_runs(const float* row, size_t width, float threshold);
   uint32_t root(uint32_t label);
   uint32_t unite(uint32_t a, uint32_t b);
@@ -45,7 +54,7 @@ class MapRegions {
   // Labels of one row: those that the row before left open, then new ones.
   Buffer<uint32_t> parents_;  // a root is its own, and never larger than its children
   Buffer<uint32_t> renamed_;  // root → label in the next row
-  Buffer<MapRegion> regions_, next_;
+  Buffer<Open> regions_, next_;
   uint32_t open_ = 0, labels_ = 0;
 };
 

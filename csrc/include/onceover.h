@@ -55,7 +55,7 @@
 extern "C" {
 #endif
 
-#define ONCEOVER_ABI_VERSION 1 /* changes when a program built for another one would not work */
+#define ONCEOVER_ABI_VERSION 2 /* changes when a program built for another one would not work */
 
 typedef enum onceover_status {
   ONCEOVER_OK = 0,
@@ -211,7 +211,13 @@ typedef struct onceover_region {     /* pixels of the map it was found in. An el
   uint32_t top, left, bottom, right; /* bottom and right exclusive */
   uint32_t area, peak_row, peak_column;
   float peak_value;
+  float centroid_row, centroid_column; /* mean of its pixels, each counting alike; pixel centers are whole numbers */
+  uint32_t first_column;               /* of its first pixel in row order, which lies in row `top` */
 } onceover_region;
+
+typedef struct onceover_point { /* a pixel. An element of arrays, so it never grows */
+  uint32_t row, column;
+} onceover_point;
 
 /* One image → result. Our code allocates nothing, opens nothing and, with one thread, takes no lock. INPUT: an image
  * that cannot be read; ENGINE: a failed run, or an answer or a score that is not finite. */
@@ -232,6 +238,13 @@ ONCEOVER_API onceover_status onceover_session_draw_map(onceover_session* session
 ONCEOVER_API onceover_status onceover_session_find_regions(onceover_session* session, const float* map, size_t height,
                                                            size_t width, size_t stride_floats, onceover_region* regions,
                                                            size_t capacity, size_t* count);
+/* The outline of a region that find_regions told of this map: the pixels of its outer border, clockwise as seen, from
+ * its first pixel in row order, closed; up to `capacity` of them, at most 4 per pixel of its area. `count` gets how
+ * many there are. USAGE: it is no region of this map, or the map threshold was changed since. */
+ONCEOVER_API onceover_status onceover_session_trace_contour(onceover_session* session, const float* map, size_t height,
+                                                            size_t width, size_t stride_floats,
+                                                            const onceover_region* region, onceover_point* points,
+                                                            size_t capacity, size_t* count);
 /* The last run's patch scores and nearest memory bank rows (grid_height, grid_width); valid until the next run. */
 ONCEOVER_API onceover_status onceover_session_patches(onceover_session* session, const float** scores,
                                                       const uint32_t** nearest_rows);

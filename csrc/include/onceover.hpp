@@ -157,6 +157,22 @@ class InspectionSession {
     found.resize(count < most ? count : most);
     return found;
   }
+  // The outline of one of them, of the same map.
+  std::vector<onceover_point> contour(const std::vector<float>& map, size_t height, size_t width,
+                                      const onceover_region& region) {
+    if (map.size() != height * width) throw StatusError(ONCEOVER_USAGE, "the map has another size than height x width");
+    std::vector<onceover_point> points(2 * (region.bottom - region.top) + 2 * (region.right - region.left));
+    size_t count = 0;
+    const auto trace = [&] {
+      StatusError::check(onceover_session_trace_contour(get(), map.data(), height, width, width, &region, points.data(),
+                                                        points.size(), &count));
+    };
+    trace();
+    const bool longer = count > points.size();  // than most outlines, which are near their box's
+    points.resize(count);
+    if (longer) trace();
+    return points;
+  }
   void set_threshold(float threshold) { StatusError::check(onceover_session_set_threshold(get(), threshold)); }
   void set_map_threshold(float threshold) { StatusError::check(onceover_session_set_map_threshold(get(), threshold)); }
   uint32_t self_test() {  // → how many images were compared

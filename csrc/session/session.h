@@ -4,6 +4,7 @@
 #include <memory>
 
 #include "image/anomaly_map.h"
+#include "image/contour.h"
 #include "image/map_regions.h"
 #include "kernels/kernel_table.h"
 #include "scoring/memory_bank.h"
@@ -59,6 +60,11 @@ class Session {
   // Where a map that draw_map drew is above the map threshold (image/map_regions.h); none unless the last image was
   // anomalous, so that score and map never differ.
   size_t find_regions(MatrixView<const float> map, MapRegion* regions, size_t capacity);
+  // The outline of one of them (image/contour.h).
+  size_t trace_contour(MatrixView<const float> map, const MapRegion& region, ContourPoint* points,
+                       size_t capacity) const {
+    return onceover::trace_contour(map, map_threshold(), region, points, capacity);
+  }
 
   // Replays the package's parity record. Throws Error(kVerification) with image, expected, got and tolerance.
   struct SelfTest {

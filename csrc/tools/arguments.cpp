@@ -21,7 +21,8 @@ constexpr const char* kHelp =
     "  --memory-limit BYTES of onceover's own buffers; default: none\n"
     "  --threshold SCORE    instead of the package's\n"
     "  --raw FORMAT:WxH     images are files of W x H pixels: gray8, rgb8, bgr8, rgba8, bgra8, nv12\n"
-    "  --regions            where a picture is anomalous\n"
+    "  --regions            where a picture is anomalous: box, area, peak, centroid of each region\n"
+    "  --contours           the same, with the pixels of each region's outline\n"
     "  --repeat N           inspects each picture N times, for the latency\n"
     "  --self-test          first replays the package's reference images\n"
     "  --copy               reads the package into memory instead of mapping it\n"
@@ -62,11 +63,13 @@ class Parser {
   }
 
   bool flag(const std::string& word) {
-    bool* set = word == "--self-test" ? &to_.self_test
-                : word == "--copy"    ? &to_.copy
-                : word == "--regions" ? &to_.regions
-                                      : nullptr;
+    bool* set = word == "--self-test"  ? &to_.self_test
+                : word == "--copy"     ? &to_.copy
+                : word == "--regions"  ? &to_.regions
+                : word == "--contours" ? &to_.contours
+                                       : nullptr;
     if (set != nullptr) *set = true;
+    to_.regions |= to_.contours;
     return set != nullptr;
   }
 

@@ -10,7 +10,7 @@ struct Arguments {
   std::string package;
   std::vector<std::string> images;
   onceover::InspectionOptions options;
-  bool self_test = false, copy = false, regions = false, has_threshold = false;
+  bool self_test = false, copy = false, regions = false, contours = false, has_threshold = false;
   float threshold = 0;
   size_t repeat = 1;
   uint32_t raw_format = 0, raw_height = 0,

@@ -34,9 +34,20 @@ struct Run {
     }
     if (result.verdict == ONCEOVER_ANOMALOUS) exit_status = kAnomalous;
     if (!arguments.regions) return result_json(path, result, nullptr);
-    const uint32_t height = picture.image.height, width = picture.image.width;
-    const std::vector<onceover_region> regions = session.regions(session.map(height, width), height, width);
+    const std::vector<std::string> regions = find_regions(picture.image.height, picture.image.width);
     return result_json(path, result, &regions);
+  }
+
+  // JSON of the regions of the last picture.
+  std::vector<std::string> find_regions(uint32_t height, uint32_t width) {
+    const std::vector<float> map = session.map(height, width);
+    std::vector<std::string> texts;
+    for (const onceover_region& region : session.regions(map, height, width)) {
+      std::vector<onceover_point> contour;
+      if (arguments.contours) contour = session.contour(map, height, width, region);
+      texts.push_back(region_json(region, arguments.contours ? &contour : nullptr));
+    }
+    return texts;
   }
 
   std::string inspect_all() {

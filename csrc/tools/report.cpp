@@ -17,15 +17,10 @@ const char* verdict_name(uint32_t verdict) {
   return verdict == ONCEOVER_ANOMALOUS ? "anomalous" : verdict == ONCEOVER_NORMAL ? "normal" : "uncalibrated";
 }
 
-std::string region_json(const onceover_region& r) {
-  const auto list = [](std::initializer_list<uint32_t> numbers) {
-    std::string text;
-    for (const uint32_t number : numbers) text += (text.empty() ? "[" : ", ") + std::to_string(number);
-    return text + "]";
-  };
-  return "{" + member("box", list({r.top, r.left, r.bottom, r.right})) + ", " + member("area", std::to_string(r.area)) +
-         ", " + member("peak", list({r.peak_row, r.peak_column})) + ", " +
-         member("peak_value", json_number(static_cast<double>(r.peak_value))) + "}";
+std::string list_json(std::initializer_list<uint32_t> numbers) {
+  std::string text;
+  for (const uint32_t number : numbers) text += (text.empty() ? "[" : ", ") + std::to_string(number);
+  return text + "]";
 }
 
 }  // namespace
@@ -59,8 +54,23 @@ std::string session_json(const onceover_session_info& info) {
          member("memory_bytes", std::to_string(info.memory_bytes));
 }
 
-std::string result_json(const std::string& path, const onceover_result& r,
-                        const std::vector<onceover_region>* regions) {
+std::string region_json(const onceover_region& r, const std::vector<onceover_point>* contour) {
+  std::string text = "{" + member("box", list_json({r.top, r.left, r.bottom, r.right})) + ", " +
+                     member("area", std::to_string(r.area)) + ", " +
+                     member("peak", list_json({r.peak_row, r.peak_column})) + ", " +
+                     member("peak_value", json_number(static_cast<double>(r.peak_value))) + ", " +
+                     member("centroid", "[" + json_number(static_cast<double>(r.centroid_row)) + ", " +
+                                            json_number(static_cast<double>(r.centroid_column)) + "]");
+  if (contour != nullptr) {
+    std::string list;
+    for (const onceover_point& point : *contour)
+      list += (list.empty() ? "" : ", ") + list_json({point.row, point.column});
+    text += ", " + member("contour", "[" + list + "]");
+  }
+  return text + "}";
+}
+
+std::string result_json(const std::string& path, const onceover_result& r, const std::vector<std::string>* regions) {
   std::string text = "{" + member("image", json_text(path)) + ", " +
                      member("verdict", json_text(verdict_name(r.verdict))) + ", " +
                      member("score", json_number(static_cast<double>(r.score))) + ", " +
@@ -71,7 +81,7 @@ std::string result_json(const std::string& path, const onceover_result& r,
                      ", " + member("nearest_row", std::to_string(r.nearest_row));
   if (regions != nullptr) {
     std::string list;
-    for (const onceover_region& region : *regions) list += (list.empty() ? "" : ", ") + region_json(region);
+    for (const std::string& region : *regions) list += (list.empty() ? "" : ", ") + region;
     text += ", " + member("regions", "[" + list + "]");
   }
   const auto ms = [](uint64_t ns) { return milliseconds(static_cast<double>(ns)); };

@@ -9,6 +9,7 @@
 std::string json_text(const std::string& text);  // quoted
 std::string json_number(double value);           // enough digits to read the same float32 again; null if not finite
 std::string session_json(const onceover_session_info& info);
+std::string region_json(const onceover_region& region, const std::vector<onceover_point>* contour);  // may be nullptr
 std::string result_json(const std::string& path, const onceover_result& result,
-                        const std::vector<onceover_region>* regions);  // nullptr: not asked for
-std::string latency_json(std::vector<uint64_t> nanoseconds);           // null without any
+                        const std::vector<std::string>* regions);  // JSON of each; nullptr: not asked for
+std::string latency_json(std::vector<uint64_t> nanoseconds);       // null without any

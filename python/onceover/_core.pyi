@@ -39,8 +39,10 @@ def draw_anomaly_map(patch_scores: NDArray[np.float32], height: int, width: int,
 def resize_map(anomaly_map: NDArray[np.float32], height: int, width: int) -> NDArray[np.float32]: ...
 def find_regions(
     anomaly_map: NDArray[np.float32], threshold: float
-) -> list[tuple[tuple[int, int, int, int], int, tuple[int, int], float]]:
-    """Per 8-connected region above the threshold: box, area, peak, peak_value (types.Region); largest peak first."""
+) -> list[tuple[tuple[int, int, int, int], int, tuple[int, int], float, tuple[float, float], NDArray[np.int32]]]:
+    """Per 8-connected region above the threshold: box, area, peak, peak_value, centroid, contour (types.Region).
+
+    Largest peak first."""
 
 # scoring
 class MemoryBank:

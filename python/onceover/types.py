@@ -75,18 +75,77 @@ class Calibration:
     def n(self) -> int:
         return len(self.scores)
 
+    @property
+    def score_range(self) -> ScoreRange:
+        """Where the scores of normal parts lie."""
+        if self.n == 0:
+            return ScoreRange(None, None, None, self.threshold)
+        lowest, median, highest = (float(value) for value in np.quantile(self.scores, (0, 0.5, 1)))
+        return ScoreRange(lowest, median, highest, self.threshold)
+
+
+@dataclass(frozen=True)
+class NearestPatch:
+    """Why a patch has its score: the patch of a normal image that comes nearest to it, and how near.
+
+    patch: (row, column) in the patch grid of the inspected image; box: (top, left, bottom, right) of it, as parts 0 … 1
+    of the image's height and width. distance: its score, raw; times_threshold: in multiples of the threshold, None
+    without one. bank_row: the memory bank row of the normal patch. image, image_index, image_patch, image_box: the
+    normal image it was cut from, as fit called it, its number among the package's bank images, the patch in its grid
+    and the box there; None where the package does not say.
+    """
+
+    patch: tuple[int, int]
+    box: tuple[float, float, float, float]
+    distance: float
+    times_threshold: float | None
+    bank_row: int
+    image: str | None = None
+    image_index: int | None = None
+    image_patch: tuple[int, int] | None = None
+    image_box: tuple[float, float, float, float] | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return dict(vars(self))
+
+
+@dataclass(frozen=True)
+class ScoreRange:
+    """What to compare a score with: the scores of the held-out normal parts, and the threshold made of them.
+
+    lowest, median, highest: None without held-out parts. threshold: None when uncalibrated.
+    """
+
+    lowest: float | None
+    median: float | None
+    highest: float | None
+    threshold: float | None
+
 
 @dataclass(frozen=True)
 class Region:
     """A connected part of the anomaly map above the map threshold, in pixels of the image.
 
     box: (top, left, bottom, right), bottom and right exclusive. peak: (row, column) of its largest map value.
+    centroid: (row, column), the mean of its pixels, each counting alike; pixel centers are whole numbers. contour:
+    int32 (n, 2), row and column of each pixel along its outer border, clockwise as seen, from the first one in row
+    order, closed; a one-pixel-wide part is told there and back. reason: of the patch under its peak.
     """
 
     box: tuple[int, int, int, int]
     area: int
     peak: tuple[int, int]
     peak_value: float
+    centroid: tuple[float, float]
+    contour: NDArray[np.int32] = field(repr=False, compare=False)
+    reason: NearestPatch | None = None
+
+    def to_dict(self, contour: bool = False) -> dict[str, Any]:
+        """For JSON, with the contour only if asked for: it has a point for every pixel of the outline."""
+        told = {name: value for name, value in vars(self).items() if name not in ("contour", "reason")}
+        told["reason"] = None if self.reason is None else self.reason.to_dict()
+        return {**told, "contour": self.contour.tolist()} if contour else told
 
 
 @dataclass(frozen=True)
@@ -121,7 +180,8 @@ class Verdict:
     of the image, raw distances.
     patch_scores: float32 (h, w). regions: where an anomalous image is above the map threshold, largest peak first; none
     for a normal one, and possibly none for an anomaly smaller than the blur (see worst_patch). nearest: memory bank
-    row nearest to the worst patch.
+    row nearest to the worst patch. reason: which patch of which normal image that is, and how near; normal_range: the
+    scores of normal parts to compare it with. Both are None in a verdict that nobody explained.
     """
 
     score: float
@@ -135,18 +195,22 @@ class Verdict:
     worst_patch: tuple[int, int]
     nearest: int
     timing: Timing
+    reason: NearestPatch | None = None
+    normal_range: ScoreRange | None = None
 
     @property
     def is_anomalous(self) -> bool | None:
         """None when the package is uncalibrated: there is a score, but no verdict."""
         return None if self.decision == "uncalibrated" else self.decision == "anomalous"
 
-    def to_dict(self) -> dict[str, Any]:
-        """Everything but the pictures, for JSON."""
+    def to_dict(self, contours: bool = False) -> dict[str, Any]:
+        """Everything but the pictures, for JSON; the outlines of regions only if asked for."""
         return {
             "decision": self.decision, "is_anomalous": self.is_anomalous, "score": self.score,
             "p_value": self.p_value, "threshold": self.threshold, "map_threshold": self.map_threshold,
             "worst_patch": list(self.worst_patch), "nearest": self.nearest,
-            "regions": [asdict(region) for region in self.regions],
+            "reason": None if self.reason is None else self.reason.to_dict(),
+            "normal_range": None if self.normal_range is None else asdict(self.normal_range),
+            "regions": [region.to_dict(contours) for region in self.regions],
             "timing": {**asdict(self.timing), "total_ms": self.timing.total_ms},
         }  # fmt: skip

@@ -13,7 +13,7 @@ from pathlib import Path
 
 # Python: room → the rooms it may import besides its own. A room is a module or a folder of python/onceover.
 FOUNDATION = {"types", "registry", "errors", "_core"}
-RUNTIME = {"images", *FOUNDATION}
+RUNTIME = {"images", "image_header", *FOUNDATION}
 BACKBONES = {"images", "metrics", *FOUNDATION}
 DETECTORS = {"backbones", "runtime", "memory_bank", *BACKBONES}
 TRAINING = {"detectors", *DETECTORS}

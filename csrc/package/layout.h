@@ -17,7 +17,7 @@ namespace onceover {
 
 inline constexpr uint8_t kMagic[8] = {0x89, 'O', 'O', 'V', '\r', '\n', 0x1a, '\n'};  // text-mode transfer breaks it
 inline constexpr uint16_t kFormatMajor = 1;
-inline constexpr uint16_t kFormatMinor = 0;
+inline constexpr uint16_t kFormatMinor = 1;
 inline constexpr size_t kMemberAlignment = 64;
 inline constexpr size_t kMaxDimensions = 4;
 inline constexpr size_t kMaxMembers = 64;
@@ -27,6 +27,14 @@ inline constexpr size_t kMaxEntryBytes = 4096;  // bounds the table and parity r
 // Members that this version understands; any other one marked required is refused by name.
 inline constexpr std::string_view kKnownMembers[] = {"config",     "manifest.json", "graph.onnx", "memory_bank",
                                                      "bank_index", "calibration",   "parity"};
+
+// Optional members that a minor version brought. A package says the lowest version that has all of its members, so that
+// one without the new ones stays, byte for byte, what it was.
+struct MemberSince {
+  std::string_view name;
+  uint16_t minor;
+};
+inline constexpr MemberSince kSince[] = {{"thumbnails", 1}};
 
 enum class DataType : uint32_t { kBytes = 0, kFloat32 = 1, kFloat64 = 2, kUint8 = 3, kInt8 = 4, kUint32 = 5 };
 

@@ -257,7 +257,12 @@ std::vector<uint8_t> PackageWriter::directory() const {
   FileHeader header{};
   std::memcpy(header.magic, kMagic, sizeof kMagic);
   header.major = kFormatMajor;
-  header.minor = kFormatMinor;
+  header.minor = 0;
+  for (const MemberSince& since : kSince) {
+    const bool used =
+        std::any_of(members_.begin(), members_.end(), [&](const Member& m) { return m.name == since.name; });
+    if (used) header.minor = std::max(header.minor, since.minor);
+  }
   header.header_bytes = sizeof(FileHeader);
   header.file_bytes = end;
   header.table_offset = sizeof(FileHeader);

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from onceover.runtime.session import EngineOptions
     from onceover.training.evaluate import EvaluationReport
     from onceover.training.fit import FitOptions
-    from onceover.types import Region, Timing, Verdict
+    from onceover.types import NearestPatch, Region, ScoreRange, Timing, Verdict
 
 _HOMES = {
     "__version__": "onceover._core",
@@ -44,7 +44,9 @@ _HOMES = {
     "FitOptions": "onceover.training.fit",
     "Inspector": "onceover.runtime.inspector",
     "MemoryBank": "onceover.memory_bank",
+    "NearestPatch": "onceover.types",
     "Region": "onceover.types",
+    "ScoreRange": "onceover.types",
     "Timing": "onceover.types",
     "Verdict": "onceover.types",
 }
@@ -59,11 +61,13 @@ __all__ = [
     "MemoryBank",
     "MemoryLimitError",
     "MissingExtraError",
+    "NearestPatch",
     "NotFittedError",
     "OnceoverError",
     "OutputError",
     "PackageError",
     "Region",
+    "ScoreRange",
     "Timing",
     "UnknownNameError",
     "UnsupportedPackageError",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -11,8 +13,10 @@ from numpy.typing import NDArray
 from onceover import _core
 from onceover.errors import UsageError
 from onceover.runtime.package import PackageFile, open_package
+from onceover.runtime.reasons import BankImages, patch_at
 from onceover.runtime.session import EngineOptions, open_session
-from onceover.types import Calibration, Decision, Image, Region, Timing, Verdict
+from onceover.runtime.thumbnails import Thumbnails, read_thumbnails
+from onceover.types import Calibration, Decision, Image, NearestPatch, Region, Timing, Verdict
 
 
 class Inspector:
@@ -21,6 +25,8 @@ class Inspector:
     def __init__(self, package: PackageFile, session: _core.Session) -> None:
         self.package = package
         self.calibration = Calibration.of_record(session.calibration)
+        self.bank_images = BankImages(package)
+        self._normal_range = self.calibration.score_range
         self._session: _core.Session | None = session
 
     @classmethod
@@ -59,8 +65,17 @@ class Inspector:
         result = session.run(image, color)
         height, width = image.shape[:2] if map_size is None else map_size
         anomaly_map = session.anomaly_map(height, width)
-        patch_scores = session.patch_scores()  # (h, w)
-        row, column = divmod(result.worst_patch, patch_scores.shape[1])
+        patch_scores, nearest_rows = session.patch_scores(), session.nearest_rows()  # (h, w) each
+        worst = divmod(result.worst_patch, patch_scores.shape[1])
+
+        def reason(patch: tuple[int, int]) -> NearestPatch:
+            distance, row = float(patch_scores[patch]), int(nearest_rows[patch])
+            return self.bank_images.nearest(patch, distance, row, self.calibration.threshold)
+
+        regions = tuple(
+            replace(region, reason=reason(patch_at(region.peak, anomaly_map.shape, patch_scores.shape)))
+            for region in self._regions(result, anomaly_map)
+        )
         return Verdict(
             score=result.score,
             p_value=result.p_value,
@@ -69,15 +84,31 @@ class Inspector:
             anomaly_map=anomaly_map,
             patch_scores=patch_scores,
             map_threshold=self.calibration.map_threshold,
-            regions=self._regions(result, anomaly_map),
-            worst_patch=(row, column),
+            regions=regions,
+            worst_patch=worst,
             nearest=result.nearest_row,
             timing=_timing(result),
+            reason=reason(worst),
+            normal_range=self._normal_range,
         )
 
     def _regions(self, result: _core.RunResult, anomaly_map: NDArray[np.float32]) -> tuple[Region, ...]:
         """Where, once the score has said that: a normal part has no anomalous regions, so that the two never differ."""
         return find_regions(anomaly_map, self.calibration.map_threshold) if result.decision == "anomalous" else ()
+
+    def normal_picture(self, reason: NearestPatch) -> NDArray[np.uint8] | None:
+        """The thumbnail of the normal image that a reason names, (H, W, 3) RGB; None where the package has none.
+
+        Raises PackageError when the package's thumbnails are damaged.
+        """
+        if self.thumbnails is None or reason.image_index is None:
+            return None
+        return self.thumbnails.picture(reason.image_index)
+
+    @cached_property
+    def thumbnails(self) -> Thumbnails | None:
+        """Pictures of the normal images, where `fit --thumbnails` stored them. PackageError when they are damaged."""
+        return read_thumbnails(self.package)
 
     def verify(self) -> dict[str, Any]:
         """Replay the package's parity record: images, largest differences, tolerance, engine.

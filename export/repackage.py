@@ -24,6 +24,7 @@ from onceover.runtime.graph import read_graph_spec
 from onceover.runtime.inspector import Inspector
 from onceover.runtime.package import PackageFile, open_package
 from onceover.runtime.session import EngineOptions
+from onceover.runtime.thumbnails import describe, privacy_note
 from onceover.training.dataset import Dataset
 from onceover.training.refit import refit
 from onceover.types import Calibration, Image
@@ -71,7 +72,10 @@ class Attempt:
 
 @dataclass(frozen=True)
 class ExportReport:
-    """What was tried. original: size and median ms in float32 on the reference engine, and on the target engine."""
+    """What was tried. original: size and median ms in float32 on the reference engine, and on the target engine.
+
+    thumbnails: what to know of the pictures that were taken over; None where there are none.
+    """
 
     package: str
     package_id: str | None  # of what was written; None: refused
@@ -84,6 +88,7 @@ class ExportReport:
     float32_milliseconds: float
     attempts: tuple[Attempt, ...]
     forced: bool
+    thumbnails: str | None = None
 
     @property
     def accepted(self) -> bool:
@@ -245,6 +250,7 @@ def export_package(
         float32_milliseconds=float32,
         attempts=tuple(attempts),
         forced=bool(attempts[-1].problems) and options.force,
+        thumbnails=None if candidates[-1].thumbnails is None else privacy_note(describe(candidates[-1].thumbnails)),
     )
 
 
@@ -267,6 +273,7 @@ def _taken_apart(package: PackageFile, graph: bytes) -> PackageParts:
         parity=(),
         manifest=package.manifest,
         bank_source=core.array("bank_source") if "bank_source" in names else None,
+        thumbnails=core.read("thumbnails") if "thumbnails" in names else None,
     )
 
 

@@ -113,6 +113,8 @@ def show_export(report: ExportReport, output: Output) -> None:
     if report.package_id:
         forced = " although it was not accepted (--force)" if report.forced else ""
         output.say(f"[bold]{escape(report.package)}[/] written and verified{forced}, id {report.package_id[:16]}")
+        if report.thumbnails is not None:
+            output.warn(report.thumbnails)
     else:
         output.warn("nothing was written; try --refit with the training images, or --force to write it all the same")
 

@@ -21,9 +21,28 @@ if TYPE_CHECKING:
     from onceover.training.fit import FitPlan
 
 
+def add_thumbnails(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--thumbnails",
+        type=_pixels,
+        nargs="?",
+        const=True,
+        metavar="PIXELS",
+        help="store pictures of the normal images, their longest side this long (256), so that `inspect --explain` can "
+        "show them; whoever has the package sees them",
+    )
+
+
+def _pixels(text: str) -> int:
+    if not (text.isascii() and text.isdigit()):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of pixels; for the default give it last")
+    return int(text)
+
+
 def run_fit(options: argparse.Namespace, output: Output) -> int:
     from onceover import export
     from onceover.detectors import BankSize
+    from onceover.runtime.thumbnails import DEFAULT_SIDE, describe, privacy_note
     from onceover.training.calibrate import realised_rate_interval
     from onceover.training.fit import FitOptions, fit
 
@@ -50,8 +69,11 @@ def run_fit(options: argparse.Namespace, output: Output) -> int:
             name=options.name,
             budget_ms=options.budget_ms,
             size=options.size if options.weights is None else None,
+            thumbnails=DEFAULT_SIDE if options.thumbnails is True else options.thumbnails,
         )
         parts = fit(options.directory, settings, progress, keep)
+        if parts.thumbnails is not None:
+            output.warn(privacy_note(describe(parts.thumbnails)))
         package_id = export.package(parts, options.output, settings.engine)
     calibration = parts.calibration
     size_mb = options.output.stat().st_size / 1e6
@@ -79,6 +101,7 @@ def run_fit(options: argparse.Namespace, output: Output) -> int:
             "threshold": calibration.threshold,
             "detector": manifest["detector"],
             "backbone": manifest["backbone"]["name"],
+            **({} if parts.thumbnails is None else {"thumbnails": manifest["thumbnails"]}),
             **({} if choice is None else {"choice": asdict(choice)}),
         }
     )

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onceover import _core
+from onceover.runtime import thumbnails
 from onceover.types import DECISIONS, Calibration, GraphSpec, Image
 
 RELATIVE_TOLERANCE = 1e-4  # of the parity replay: engine kernels differ by CPU; see tests/tolerances.py
@@ -24,7 +25,7 @@ class PackageParts:
 
     state: the detector's members (PatchCore: memory_bank float32 (M, D), bank_index, bank_neighbors).
     bank_source: uint32 (M, 2), for every bank row its image (index into manifest bank_images) and patch; optional.
-    relative_tolerance: of the parity replay.
+    relative_tolerance: of the parity replay. thumbnails: the member of runtime/thumbnails.py; None by default.
     """
 
     graph: bytes
@@ -36,6 +37,7 @@ class PackageParts:
     manifest: Mapping[str, Any]
     bank_source: NDArray[np.uint32] | None = None
     relative_tolerance: float = RELATIVE_TOLERANCE
+    thumbnails: bytes | None = None
 
 
 def config_of(spec: GraphSpec, blur_sigma: float) -> _core.Config:
@@ -83,6 +85,8 @@ def assemble(parts: PackageParts) -> _core.PackageWriter:
     writer.add("parity", _core.parity_bytes(list(parts.parity), config, parts.relative_tolerance, MAP_STEP))
     if parts.bank_source is not None:
         writer.add("bank_source", parts.bank_source, required=False)
+    if parts.thumbnails is not None:
+        writer.add(thumbnails.MEMBER, parts.thumbnails, required=False)
     return writer
 
 

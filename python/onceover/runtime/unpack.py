@@ -4,6 +4,7 @@
 contents.json      id, format version, what each member is
 config.json  calibration.json  parity.json  manifest.json
 parity/00.png …    the reference images
+thumbnails/00000.jpg …  of bank image 0 …, where the package has them
 members/           every member as it is in the package; arrays as NAME.npy
 ```
 """
@@ -23,6 +24,7 @@ from onceover import _core
 from onceover.errors import OutputError, PackageError, UsageError
 from onceover.images import write_image
 from onceover.runtime.package import PackageFile
+from onceover.runtime.thumbnails import read_thumbnails
 from onceover.types import DECISIONS, Image
 
 
@@ -69,6 +71,7 @@ def _write_content(package: PackageFile, folder: Path) -> None:
         _write_json(folder / "calibration.json", _calibration(package.core))
     if {"config", "parity"} <= names:
         _write_parity(package.core, folder)
+    _write_thumbnails(package, folder)
 
 
 def _write_member(package: PackageFile, name: str, kind: str, folder: Path) -> None:
@@ -111,6 +114,15 @@ def _write_parity(core: _core.Package, folder: Path) -> None:
         )
     fields = {"relative_tolerance": record["relative_tolerance"], "map_step": record["map_step"]}
     _write_json(folder / "parity.json", {**fields, "images": rows})
+
+
+def _write_thumbnails(package: PackageFile, folder: Path) -> None:
+    stored = read_thumbnails(package)
+    if stored is None:
+        return
+    (folder / "thumbnails").mkdir()
+    for image, picture in stored.pictures.items():
+        (folder / "thumbnails" / f"{image:05}.jpg").write_bytes(picture.jpeg)
 
 
 def _to_rgb(image: Image, color: str) -> Image:

@@ -20,8 +20,10 @@ from onceover.detectors import BankSize, create_detector
 from onceover.detectors.detector import Progress, no_progress
 from onceover.errors import InputError, UsageError
 from onceover.images import list_images, read_image
+from onceover.runtime import thumbnails
 from onceover.runtime.assemble import PackageParts, assemble, config_of, parity_item, uncalibrated
 from onceover.runtime.graph import DEFAULT_BACKBONE
+from onceover.runtime.reasons import owners
 from onceover.runtime.session import EngineOptions
 from onceover.training.calibrate import DEFAULT_FALSE_ALARM_RATE, calibrate, check_validation, plan_holdout
 from onceover.training.choosing import Choice, choose_network
@@ -50,6 +52,8 @@ class FitOptions:
     calibrates, unless holdout is given. backbone "auto": the best embedded one whose network and preparation of an
     image, of the size of the first, take at most budget_ms on this machine (`training.choosing`). size: side of the
     square input of a backbone that is resizable; None: chosen from what the images show (`training.input_size`).
+    thumbnails: longest side in pixels of pictures of the bank's images to store; None, the default, stores none, for
+    whoever has the package would see them (`runtime.thumbnails`).
     """
 
     backbone: str | Path | bytes = DEFAULT_BACKBONE
@@ -68,6 +72,7 @@ class FitOptions:
     name: str | None = None
     budget_ms: float | None = None
     size: int | None = None
+    thumbnails: int | None = None
 
 
 @dataclass(frozen=True)
@@ -100,6 +105,8 @@ def plan_fit(directory: Path, spec: GraphSpec, options: FitOptions) -> FitPlan:
     """Which images go where; raises InputError or UsageError before any work is done."""
     if options.seed < 0:
         raise UsageError(f"seed is {options.seed}; give a whole number from 0")
+    if options.thumbnails is not None:
+        thumbnails.check_side(options.thumbnails)
     images, official, layout = _find_images(directory, options)
     everything = images + official
     groups = {path: str(path) for path in everything}
@@ -222,7 +229,8 @@ class FitJob:
         parts = replace(parts, calibration=calibrate(scores, map_maxima, groups, rate))
         session = self._session(parts)
         parity = tuple(parity_item(session, image) for image in self._reference_images(scores))
-        return replace(parts, parity=parity, manifest=self._manifest(parts, hashes))
+        parts = replace(parts, parity=parity, thumbnails=self._thumbnails(parts.bank_source))
+        return replace(parts, manifest=self._manifest(parts, hashes))
 
     def _session(self, parts: PackageParts) -> _core.Session:
         package = _core.Package.view(assemble(parts).bytes(), "the package being fitted")
@@ -249,6 +257,17 @@ class FitJob:
         if chosen is None:
             return None
         return np.stack(divmod(chosen, self.spec.grid_height * self.spec.grid_width), axis=1).astype(np.uint32)
+
+    def _thumbnails(self, source: NDArray[np.uint32] | None) -> bytes | None:
+        """Pictures of the images that own a bank row, if asked for. The files are read again: few own none."""
+        side = self.options.thumbnails
+        if side is None or source is None:
+            return None
+        pictures, images = {}, owners(source)
+        for i, image in enumerate(images):
+            pictures[image] = thumbnails.make_thumbnail(read_image(self.plan.bank_images[image]), side)
+            self.progress("thumbnails", i + 1, len(images))
+        return thumbnails.pack(pictures, side)
 
     def _score_held_out(self, session: _core.Session) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Image scores and anomaly-map maxima of the held-out images, float32 (n,) each."""
@@ -291,6 +310,7 @@ class FitJob:
             "seed": self.options.seed,
             "engine": EngineOptions.of(self.options.engine).name,
             **({} if plan.choice is None else {"choice": plan.choice.record()}),
+            **({} if parts.thumbnails is None else {"thumbnails": thumbnails.describe(parts.thumbnails)}),
         }
 
 

@@ -21,6 +21,7 @@ from onceover.detectors import BankSize
 from onceover.detectors.detector import Progress, no_progress
 from onceover.errors import InputError
 from onceover.images import list_images
+from onceover.runtime import thumbnails
 from onceover.runtime.assemble import PackageParts
 from onceover.runtime.graph import read_graph_spec
 from onceover.runtime.package import PackageFile
@@ -68,8 +69,14 @@ def refit(
     # Of two copies of an image that are one file here, one name is used; the package keeps what it said.
     names = dict(zip((*bank, *calibration), (*data["bank_images"], *data["calibration_images"]), strict=True))
     parts = FitJob(graph, spec, plan, options, names, str(package.manifest["name"]), progress, _chosen(package)).run()
-    kept = {"choice": package.manifest["choice"]} if "choice" in package.manifest else {}
-    return replace(parts, manifest={**parts.manifest, "data": data, **kept})
+    has_pictures = any(member.name == thumbnails.MEMBER for member in package.members)
+    kept = {
+        key: package.manifest[key]
+        for key in ("choice", *(["thumbnails"] if has_pictures else []))
+        if key in package.manifest
+    }
+    pictures = package.core.read(thumbnails.MEMBER) if has_pictures else None  # of the same images
+    return replace(parts, manifest={**parts.manifest, "data": data, **kept}, thumbnails=pictures)
 
 
 def _chosen(package: PackageFile) -> NDArray[np.int64] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from onceover.errors import UsageError
 from onceover.report.contact_sheet import SheetRow, draw_contact_sheet, draw_verdict, pick_rows
 from onceover.report.panels import REGION_COLOR, TRUTH_COLOR, HeatScale, heat_scale, panels, shorten, text_width
+from onceover.runtime.inspector import find_regions
 from onceover.types import Decision, Timing, Verdict
 
 SQUARE = np.s_[30:60, 20:50]
@@ -23,9 +25,11 @@ def make_verdict(
     if decision != "normal":
         anomaly_map[hot] = 1.4
     limit = None if decision == "uncalibrated" else threshold
+    told = threshold if decision == "anomalous" else None
     return Verdict(
         score=float(anomaly_map.max()), p_value=0.05, decision=decision, threshold=limit, anomaly_map=anomaly_map,
-        patch_scores=anomaly_map[::8, ::8], map_threshold=limit, regions=(), worst_patch=(0, 0), nearest=0,
+        patch_scores=anomaly_map[::8, ::8], map_threshold=limit, regions=find_regions(anomaly_map, told),
+        worst_patch=(0, 0), nearest=0,
         timing=Timing(1, 1, 1, 1),
     )  # fmt: skip
 
@@ -74,8 +78,11 @@ def test_an_uncalibrated_verdict_has_no_regions_to_outline() -> None:
 
 def test_a_normal_verdict_is_not_outlined_even_where_its_map_is_hot() -> None:
     hot = np.s_[10:20, 10:20]
-    assert panels(gray(), make_verdict("anomalous", hot=hot), None, (96, 96)).regions.any()
-    assert not panels(gray(), make_verdict("normal", hot=hot), None, (96, 96)).regions.any()
+    outlined, plain = (
+        panels(gray(), make_verdict(kind, hot=hot), None, (96, 96)).outlined(None) for kind in ("anomalous", "normal")
+    )
+    assert colored(outlined, REGION_COLOR).any()
+    assert not colored(plain, REGION_COLOR).any()
 
 
 def test_a_single_pixel_of_ground_truth_is_not_lost_when_scaled_down() -> None:
@@ -110,7 +117,7 @@ def test_eight_and_sixteen_bit_images_look_the_same() -> None:
 
 def test_a_map_of_another_resolution_covers_the_same_field_of_view() -> None:
     verdict = make_verdict(shape=(48, 48), hot=np.s_[15:30, 10:25])
-    drawn = panels(gray(), verdict, None, (96, 96)).regions
+    drawn = colored(panels(gray(), verdict, None, (96, 96)).outlined(None), REGION_COLOR)
     rows, columns = np.nonzero(drawn)
     assert (rows.min(), rows.max(), columns.min(), columns.max()) == pytest.approx((30, 59, 20, 49), abs=1)
 
@@ -118,8 +125,9 @@ def test_a_map_of_another_resolution_covers_the_same_field_of_view() -> None:
 def test_a_map_with_infinite_values_is_drawn_as_hot() -> None:
     verdict = make_verdict("anomalous")
     verdict.anomaly_map[10:20, 10:20] = np.inf
+    verdict = replace(verdict, regions=find_regions(verdict.anomaly_map, 1.0))
     drawn = panels(gray(), verdict, None, (96, 96))
-    assert drawn.regions[10:20, 10:20].all()
+    assert colored(drawn.outlined(None), REGION_COLOR)[10, 10:20].all()
     assert drawn.heat(HeatScale(0.5, 1.5, 1.0))[15, 15].sum() > drawn.heat(HeatScale(0.5, 1.5, 1.0))[50, 50].sum()
 
 

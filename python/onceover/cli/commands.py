@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
 
 from onceover import _core
+from onceover.cli.explaining import open_explainer, show_reasons
 from onceover.cli.exporting import check_target
 from onceover.cli.output import Output, number, percent
 from onceover.errors import OutputError, UsageError
-from onceover.types import Verdict
+from onceover.types import Image, NearestPatch, Verdict
 
 if TYPE_CHECKING:
     from onceover.runtime.inspector import Inspector
     from onceover.runtime.session import EngineOptions
+
+Draw = Callable[[Path, Image, Verdict, str], None]  # target, image, verdict, name of the image
 
 
 def version() -> str:
@@ -128,14 +132,24 @@ def _interval(report: Any, name: str) -> str:
 def run_inspect(options: argparse.Namespace, output: Output) -> int:
     inspector = _open_inspector(options)
     paths = _expand(options.images)
-    pictures = _picture_paths(options.save, paths) if options.save else []
+    drawings: list[tuple[str, list[Path], Draw]] = []
+    if options.save:
+        drawings.append(("picture", _picture_paths(options.save, paths), _save_picture))
+    explainer = open_explainer(inspector, options, output)
+    if explainer:
+        drawings.append(("explanation", _picture_paths(options.explain, paths, "--explain"), explainer.draw))
     results: list[dict[str, Any]] = []
-    rows = []
+    rows: list[tuple[str, ...]] = []
+    reasons: list[tuple[str, NearestPatch]] = []
     with output.progress() as progress:
         for i, path in enumerate(paths):
-            result, row = _inspect_one(inspector, path, pictures[i] if pictures else None)
+            result, row, reason = _inspect_one(
+                inspector, path, [(key, targets[i], draw) for key, targets, draw in drawings], options.contours
+            )
             results.append(result)
             rows.append(row)
+            if reason is not None:
+                reasons.append((path.name, reason))
             progress("inspecting", i + 1, len(paths))
     threshold = inspector.calibration.threshold
     output.table(
@@ -143,25 +157,30 @@ def run_inspect(options: argparse.Namespace, output: Output) -> int:
         ("image", "verdict", "score ", "p-value ", "regions ", "ms "),
         rows,
     )
-    if options.save:
-        output.say(f"pictures: {escape(str(options.save))}")
+    show_reasons(reasons, output)
+    for folder, what in ((options.save, "pictures"), (options.explain, "explanations")):
+        if folder:
+            output.say(f"{what}: {escape(str(folder))}")
     if threshold is None:
         output.warn("this package is uncalibrated: scores mean something, verdicts do not; fit with more images")
     output.object({"package": str(options.package), "id": inspector.package.id, "results": results})
     return 0 if all(result["decision"] == "normal" for result in results) else 1
 
 
-def _inspect_one(inspector: Inspector, path: Path, picture: Path | None) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """The JSON and the table row of one image; its map is freed before the next is drawn."""
+def _inspect_one(
+    inspector: Inspector, path: Path, drawings: list[tuple[str, Path, Draw]], contours: bool
+) -> tuple[dict[str, Any], tuple[str, ...], NearestPatch | None]:
+    """The JSON, the table row and, unless it is normal, the reason of one image; its map is freed before the next is
+    drawn. drawings: what to call each picture of it, where it goes, and what draws it."""
     from onceover.images import read_image
 
     image = read_image(path)
     verdict = inspector.inspect(image)
-    result = {"image": str(path), **verdict.to_dict()}
-    if picture is not None:
-        _save_picture(picture, image, verdict, path.name)
-        result["picture"] = str(picture)
-    return result, _verdict_row(path, verdict)
+    result = {"image": str(path), **verdict.to_dict(contours)}
+    for key, target, draw in drawings:
+        draw(target, image, verdict, path.name)
+        result[key] = str(target)
+    return result, _verdict_row(path, verdict), None if verdict.decision == "normal" else verdict.reason
 
 
 def _expand(paths: list[Path]) -> list[Path]:
@@ -177,12 +196,14 @@ def _verdict_row(path: Path, verdict: Verdict) -> tuple[str, ...]:
     )  # fmt: skip
 
 
-def _picture_paths(folder: Path, paths: list[Path]) -> list[Path]:
+def _picture_paths(folder: Path, paths: list[Path], option: str = "--save") -> list[Path]:
     """One picture for each image in `folder`, which is made: <folder of the image>_<stem>.png, numbered on a clash."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OutputError(f"{folder}: cannot be created: {error.strerror}; choose another folder for --save") from error
+        raise OutputError(
+            f"{folder}: cannot be created: {error.strerror}; choose another folder for {option}"
+        ) from error
     taken: set[str] = set()
     inputs = {os.path.realpath(path) for path in paths}
     targets = []
@@ -192,7 +213,7 @@ def _picture_paths(folder: Path, paths: list[Path]) -> list[Path]:
         taken.add(name := next(name for name in names if name not in taken))
         targets.append(folder / name)
         if os.path.realpath(targets[-1]) in inputs:
-            raise UsageError(f"--save {folder}: would overwrite the image {targets[-1]}; choose another folder")
+            raise UsageError(f"{option} {folder}: would overwrite the image {targets[-1]}; choose another folder")
     return targets
 
 

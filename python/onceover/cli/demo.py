@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
 
 from onceover.cli.output import Output, number, percent
 from onceover.errors import OutputError
 from onceover.types import Verdict
+
+if TYPE_CHECKING:
+    from onceover.report.contact_sheet import SheetRow
+    from onceover.runtime.inspector import Inspector
 
 SHEET_ROWS_PER_PRODUCT = 8
 
@@ -20,9 +24,10 @@ def run_demo(options: argparse.Namespace, output: Output) -> int:
     from onceover.images import write_image
     from onceover.report.contact_sheet import SheetRow, draw_contact_sheet, pick_rows
     from onceover.runtime.inspector import Inspector
+    from onceover.runtime.thumbnails import DEFAULT_SIDE
     from onceover.training.demo_products import draw_products
     from onceover.training.evaluate import evaluate
-    from onceover.training.fit import fit
+    from onceover.training.fit import FitOptions, fit
 
     root: Path = options.output
     try:
@@ -33,11 +38,12 @@ def run_demo(options: argparse.Namespace, output: Output) -> int:
         products = draw_products(root / "data", seed=options.seed, progress=progress)
     rows: list[SheetRow] = []
     reports = []
+    explanations: list[str] = []
     for product in products:
         package = root / f"{product.name}.onceover"
-        output.say(f"\n[bold]{escape(f'onceover fit {product}/train/good -o {package}')}[/]")
+        output.say(f"\n[bold]{escape(f'onceover fit {product}/train/good -o {package} --thumbnails')}[/]")
         with output.progress() as progress:
-            export.package(fit(product / "train" / "good", progress=progress), package)
+            export.package(fit(product / "train" / "good", FitOptions(thumbnails=DEFAULT_SIDE), progress), package)
         output.say(f"[bold]{escape(f'onceover evaluate {package} {product}')}[/]")
         seen: list[SheetRow] = []
 
@@ -47,9 +53,12 @@ def run_demo(options: argparse.Namespace, output: Output) -> int:
             name = f"{product.name}/{sample.relative}"
             seen.append(SheetRow(name=name, image=image, verdict=verdict, ground_truth=mask))
 
+        inspector = Inspector.open(package)
         with output.progress() as progress:
-            reports.append(evaluate(Inspector.open(package), product, progress=progress, observe=keep))
-        rows += pick_rows(seen, SHEET_ROWS_PER_PRODUCT)
+            reports.append(evaluate(inspector, product, progress=progress, observe=keep))
+        shown = pick_rows(seen, SHEET_ROWS_PER_PRODUCT)
+        explanations.append(_explain(inspector, shown, root / f"{product.name}_explained.png"))
+        rows += shown
     sheet = root / "contact_sheet.png"
     write_image(sheet, draw_contact_sheet(rows, "onceover demo"))
     output.table(
@@ -65,5 +74,24 @@ def run_demo(options: argparse.Namespace, output: Output) -> int:
         ],
     )  # fmt: skip
     output.say(f"Look at [bold]{escape(str(sheet))}[/]: images, heat maps, outlines, verdicts.")
-    output.object({"contact_sheet": str(sheet), "products": [report.to_dict() for report in reports]})
+    output.say(f"Why an image got its verdict: [bold]{escape(', '.join(explanations))}[/]")
+    output.object(
+        {
+            "contact_sheet": str(sheet),
+            "explanations": explanations,
+            "products": [report.to_dict() for report in reports],
+        }
+    )
     return 0
+
+
+def _explain(inspector: Inspector, rows: list[SheetRow], target: Path) -> str:
+    """A picture of why the least obvious defect that was found (of all images, where none was) got its verdict."""
+    from onceover.images import write_image
+    from onceover.report.explanation import draw_explanation
+
+    row = min([row for row in rows if row.outcome == "hit"] or rows, key=lambda row: row.verdict.score)
+    assert row.verdict.reason is not None  # an inspector gives one
+    normal = inspector.normal_picture(row.verdict.reason)
+    write_image(target, draw_explanation(row.image, row.verdict, normal, row.name))
+    return str(target)

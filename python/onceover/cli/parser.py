@@ -10,7 +10,8 @@ from typing import Any, NoReturn
 from onceover.cli import commands, exporting
 from onceover.cli.backbones import add_measuring
 from onceover.cli.demo import run_demo
-from onceover.cli.fitting import run_fit
+from onceover.cli.explaining import add_explain_options
+from onceover.cli.fitting import add_thumbnails, run_fit
 from onceover.cli.listing import LISTINGS, run_list
 from onceover.cli.packages import add_package_commands
 from onceover.cli.pretraining import add_pretrain_commands
@@ -193,6 +194,7 @@ def _add_fit(subparsers: Any) -> None:
     _add_layout(fit, "of a data set, whose train images are learned from (default: auto)")
     _add_seed(fit)
     fit.add_argument("--name", help="product name (default: from the folder)")
+    add_thumbnails(fit)
     _add_engine(fit)
 
 
@@ -249,6 +251,7 @@ def _add_inspect(subparsers: Any) -> None:
     _add_key(inspect)
     inspect.add_argument("images", type=Path, nargs="+", help="image files or folders")
     inspect.add_argument("--save", type=Path, metavar="DIR", help="write a picture with heat map for every image")
+    add_explain_options(inspect)
     _add_engine(inspect)
 
 

@@ -22,11 +22,13 @@ from onceover.report.panels import (
     Picture,
     badge,
     canvas,
+    draw_headline,
     heat_bar,
     heat_scale,
     overlay_bar,
     panels,
     paste,
+    score_words,
     shorten,
     text_width,
     write,
@@ -106,12 +108,7 @@ def draw_verdict(
     box = (max(parts.image.shape[0], PANEL // 2), PANEL)
     top, bottom = 84, 84 + box[0]
     picture = canvas(bottom + 56, MARGIN + 3 * (PANEL + MARGIN) + BAR)
-    badge(picture, verdict.decision, (MARGIN + 16, 40), 16)
-    end = write(picture, DECISION_WORDS[verdict.decision], (MARGIN + 46, 49), 20, DECISION_COLORS[verdict.decision])
-    write(picture, _score_words(verdict), (end + 24, 48), 15)
-    room = picture.shape[1] - MARGIN - end - 48 - text_width(_score_words(verdict), 15)
-    label = shorten(name, max(0, room), 15) if name else ""
-    write(picture, label, (picture.shape[1] - MARGIN - text_width(label, 15), 48), 15, FAINT)
+    draw_headline(picture, verdict, name, MARGIN)
     lefts = [MARGIN, MARGIN + PANEL + MARGIN, MARGIN + 2 * (PANEL + MARGIN) + BAR]
     for piece, left in zip((parts.image, parts.heat(scale), parts.outlined(None)), lefts, strict=True):
         picture[top:bottom, left : left + PANEL] = CARD
@@ -166,7 +163,7 @@ def _draw_cell(cell: Picture, row: SheetRow, scale: HeatScale) -> None:
     write(cell, DECISION_WORDS[verdict.decision], (38, THUMBNAIL + 26), 15, DECISION_COLORS[verdict.decision])
     if row.outcome:
         _draw_tag(cell, row.outcome.upper(), THUMBNAIL + 8, row.is_wrong)
-    write(cell, _score_words(verdict), (10, THUMBNAIL + 46), 13)
+    write(cell, score_words(verdict), (10, THUMBNAIL + 46), 13)
     room = cell.shape[1] - 20
     write(cell, shorten(row.name, room, 13), (10, THUMBNAIL + 65), 13, FAINT)
     border, thickness = (WRONG, 2) if row.is_wrong else (LINE, 1)
@@ -202,13 +199,6 @@ def _draw_vertical_bar(picture: Picture, scale: HeatScale, corner: tuple[int, in
         y = top + round(height * (scale.high - scale.threshold) / (scale.high - scale.low))
         write(picture, f"{scale.threshold:.3g}", (left + 26, y - 2), 13)
         write(picture, "threshold", (left + 26, y + 16), 13)
-
-
-def _score_words(verdict: Verdict) -> str:
-    if verdict.threshold is None:
-        return f"score {verdict.score:.4g}   no threshold, no verdict"
-    sign = ">" if verdict.score > verdict.threshold else "<="
-    return f"score {verdict.score:.4g} {sign} {verdict.threshold:.4g}   p = {verdict.p_value:.3g}"
 
 
 def _spread(groups: list[list[SheetRow]], count: int) -> list[SheetRow]:

@@ -92,7 +92,25 @@ def badge(picture: Picture, decision: Decision, center: tuple[int, int], radius:
         cv2.line(picture, (x - radius // 2, y), (x + radius // 2, y), PAPER, weight, cv2.LINE_AA)
 
 
-def fitted(shape: tuple[int, ...], box: tuple[int, int]) -> tuple[int, int]:
+def draw_headline(picture: Picture, verdict: Verdict, name: str, margin: int) -> None:
+    """The verdict in words across the top 84 pixels, and at the right the name of the image."""
+    badge(picture, verdict.decision, (margin + 16, 40), 16)
+    end = write(picture, DECISION_WORDS[verdict.decision], (margin + 46, 49), 20, DECISION_COLORS[verdict.decision])
+    write(picture, score_words(verdict), (end + 24, 48), 15)
+    room = picture.shape[1] - margin - end - 48 - text_width(score_words(verdict), 15)
+    label = shorten(name, max(0, room), 15) if name else ""
+    write(picture, label, (picture.shape[1] - margin - text_width(label, 15), 48), 15, FAINT)
+
+
+def score_words(verdict: Verdict) -> str:
+    """Score, threshold and p-value on a line."""
+    if verdict.threshold is None:
+        return f"score {verdict.score:.4g}   no threshold, no verdict"
+    sign = ">" if verdict.score > verdict.threshold else "<="
+    return f"score {verdict.score:.4g} {sign} {verdict.threshold:.4g}   p = {verdict.p_value:.3g}"
+
+
+def fitted(shape: tuple[float, ...], box: tuple[int, int]) -> tuple[int, int]:
     """(height, width) of a picture scaled into a box, its aspect kept, no side below one pixel."""
     factor = min(box[0] / shape[0], box[1] / shape[1])
     return max(1, round(shape[0] * factor)), max(1, round(shape[1] * factor))
@@ -113,7 +131,7 @@ class Panels:
 
     image: Picture
     anomaly_map: NDArray[np.float32]
-    regions: NDArray[np.bool_]  # above the map threshold; nothing unless anomalous
+    contours: tuple[NDArray[np.int32], ...]  # (n, 2) x, y each: outlines of the verdict's regions
     truth: NDArray[np.bool_] | None
 
     def heat(self, scale: HeatScale) -> Picture:
@@ -123,8 +141,8 @@ class Panels:
     def outlined(self, scale: HeatScale | None) -> Picture:
         """The image, under the heat map when a scale is given, with the outlines of ground truth and of regions."""
         picture = self.image.copy() if scale is None else overlay(self.image, self.anomaly_map, scale.low, scale.high)
-        if self.regions.any():  # white on a dark halo reads on every ground
-            picture = outline(outline(picture, self.regions, PAPER, 3), self.regions, REGION_COLOR)
+        for color, thickness in ((PAPER, 3), (REGION_COLOR, 1)):  # white on a dark halo reads on every ground
+            cv2.polylines(picture, self.contours, True, color, thickness)
         if self.truth is not None:
             picture = outline(picture, self.truth, TRUTH_COLOR)
         return picture
@@ -136,10 +154,10 @@ def panels(image: Image, verdict: Verdict, truth: NDArray[np.bool_] | None, box:
     size = fitted(rgb.shape, box)
     finite = np.nan_to_num(verdict.anomaly_map, nan=1e30, posinf=1e30)  # an unusable patch is drawn as the worst
     heat = np.asarray(scaled(finite, size), np.float32)
-    limit = verdict.map_threshold if verdict.is_anomalous else None  # as Verdict.regions: a good part has none
-    regions = np.zeros(size, np.bool_) if limit is None else np.asarray(scaled(finite > limit, size), np.bool_)
+    factors = np.divide(size, verdict.anomaly_map.shape)
+    contours = tuple(np.floor((region.contour + 0.5) * factors).astype(np.int32)[:, ::-1] for region in verdict.regions)
     mask = None if truth is None else np.asarray(scaled(np.asarray(truth, np.bool_), size), np.bool_)
-    return Panels(np.asarray(scaled(rgb, size), np.uint8), heat, regions, mask)
+    return Panels(np.asarray(scaled(rgb, size), np.uint8), heat, contours, mask)
 
 
 def paste(picture: Picture, piece: Picture, corner: tuple[int, int], box: tuple[int, int]) -> None:

@@ -17,6 +17,12 @@ static void a_package_says_what_it_is(void) {
   CHECK(info.bank_rows == 40 * HOST_PATCHES);
   CHECK(info.manifest_bytes == 16 && memcmp(info.manifest, "{\"name\": \"host\"}", 16) == 0);
   CHECK(onceover_package_verify(package) == ONCEOVER_OK);
+  const void* member = NULL;
+  size_t bytes = 0;
+  CHECK(onceover_package_find_member(package, "memory_bank", &member, &bytes) == ONCEOVER_OK && member != NULL);
+  CHECK(bytes == info.bank_rows * HOST_DIM * sizeof(float) && (uintptr_t)member % 64 == 0);
+  CHECK(onceover_package_find_member(package, "no_such", &member, &bytes) == ONCEOVER_OK && member == NULL);
+  CHECK(bytes == 0);
   onceover_package_free(package);
   onceover_package_free(NULL);
 

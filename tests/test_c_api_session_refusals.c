@@ -15,6 +15,9 @@ static void packages_that_cannot_be_opened_are_refused(void) {
   CHECK_FAILS(onceover_package_view("no package", 10, &package), ONCEOVER_PACKAGE, "not an onceover package");
   CHECK_FAILS(onceover_package_view(NULL, 10, &package), ONCEOVER_USAGE, "data is NULL");
   CHECK_FAILS(onceover_package_verify(NULL), ONCEOVER_USAGE, "package is NULL");
+  const void* member = NULL;
+  size_t bytes = 0;
+  CHECK_FAILS(onceover_package_find_member(NULL, "config", &member, &bytes), ONCEOVER_USAGE, "package is NULL");
   CHECK_FAILS(onceover_package_describe(NULL, &info), ONCEOVER_USAGE, "package is NULL");
   package = opened();
   CHECK_FAILS(onceover_package_describe(package, NULL), ONCEOVER_USAGE, "info is NULL");

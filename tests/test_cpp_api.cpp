@@ -66,6 +66,8 @@ void test_options_reach_the_library(const char* path) {
   const onceover::PackageFile package = onceover::PackageFile::open(path, true);
   CHECK(package.info().input_width == HOST_WIDTH);
   package.verify();
+  CHECK(package.member("memory_bank").second == package.info().bank_rows * HOST_DIM * sizeof(float));
+  CHECK(package.member("no_such").first == nullptr);
   onceover::InspectionOptions options = host_options();
   options.other.threads = 2;
   const size_t bytes = onceover::session_memory(package, options);

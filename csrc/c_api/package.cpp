@@ -73,6 +73,17 @@ onceover_status onceover_package_describe(const onceover_package* package, onceo
   });
 }
 
+onceover_status onceover_package_find_member(const onceover_package* package, const char* name, const void** data,
+                                             size_t* bytes) {
+  return guarded(__func__, [&] {
+    required(data, "data");
+    required(bytes, "bytes");
+    const MemberView* member = required(package, "package")->package->find(required(name, "name"));
+    *data = member == nullptr ? nullptr : member->data;
+    *bytes = member == nullptr ? 0 : static_cast<size_t>(member->size_bytes);
+  });
+}
+
 onceover_status onceover_package_verify(const onceover_package* package) {
   return guarded(__func__, [&] { required(package, "package")->package->check_members(); });
 }

@@ -111,6 +111,11 @@ ONCEOVER_API onceover_status onceover_package_open(const char* path, const onceo
  * where they begin at a multiple of 64, else copied. */
 ONCEOVER_API onceover_status onceover_package_view(const void* data, size_t bytes, onceover_package** package);
 ONCEOVER_API onceover_status onceover_package_describe(const onceover_package* package, onceover_package_info* info);
+/* What export/FORMAT.md says of a member, in place, at a multiple of 64: "bank_source" tells image and patch of each
+ * memory bank row, "thumbnails" holds pictures of them. The package's, valid until it is freed; `data` gets NULL and
+ * `bytes` 0 when there is no such member. */
+ONCEOVER_API onceover_status onceover_package_find_member(const onceover_package* package, const char* name,
+                                                          const void** data, size_t* bytes);
 /* Hashes every member again. PACKAGE: one is damaged. */
 ONCEOVER_API onceover_status onceover_package_verify(const onceover_package* package);
 /* NULL is allowed. Sessions keep what they need of it. */

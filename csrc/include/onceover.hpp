@@ -76,6 +76,12 @@ class PackageFile {
     return told;
   }
   void verify() const { StatusError::check(onceover_package_verify(get())); }
+  // A member's bytes, which are the package's; nullptr and 0 when there is none of this name.
+  std::pair<const void*, size_t> member(const std::string& name) const {
+    std::pair<const void*, size_t> found(nullptr, 0);
+    StatusError::check(onceover_package_find_member(get(), name.c_str(), &found.first, &found.second));
+    return found;
+  }
   const onceover_package* get() const noexcept { return handle_.get(); }
 
  private:

@@ -49,6 +49,7 @@ TORCH_MODULES = {
 # C++: room of csrc → the rooms it may include besides its own; "include" is the public headers.
 CORE = {"base", "include"}
 MIDDLE = {"kernels", *CORE}
+MONITOR = {"package", *MIDDLE}
 SESSION = {"package", "engines", "scoring", "metrics", "image", *MIDDLE}
 CXX_ROOMS: dict[str, set[str]] = {
     "include": set(),
@@ -59,9 +60,10 @@ CXX_ROOMS: dict[str, set[str]] = {
     "scoring": MIDDLE,
     "engines": MIDDLE,
     "package": {"image", *MIDDLE},  # the config of a package holds the preprocessing
+    "monitor": MONITOR,
     "session": SESSION,
-    "c_api": {"session", *SESSION},
-    "bindings": {"session", *SESSION},
+    "c_api": {"session", "monitor", *SESSION},
+    "bindings": {"session", "monitor", *SESSION},
     "tools": {"include"},  # programs over the public headers
 }
 

@@ -9,6 +9,7 @@ void bind_image(pybind11::module_& module);
 void bind_scoring(pybind11::module_& module);
 void bind_memory_bank(pybind11::module_& module);
 void bind_metrics(pybind11::module_& module);
+void bind_monitor(pybind11::module_& module);
 void bind_package(pybind11::module_& module);
 void bind_records(pybind11::module_& module);
 void bind_session(pybind11::module_& module);

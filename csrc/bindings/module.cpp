@@ -67,6 +67,7 @@ PYBIND11_MODULE(_core, m) {
   onceover::bind_scoring(m);
   onceover::bind_memory_bank(m);
   onceover::bind_metrics(m);
+  onceover::bind_monitor(m);
   onceover::bind_package(m);
   onceover::bind_records(m);
   onceover::bind_session(m);

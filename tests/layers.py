@@ -28,13 +28,14 @@ PYTHON_ROOMS: dict[str, set[str]] = {
     "metrics": FOUNDATION,
     "memory_bank": FOUNDATION,
     "runtime": RUNTIME,
-    "report": {"types", "images", "errors"},
+    "monitoring": {"runtime", *RUNTIME},
+    "report": {"types", "images", "errors", "monitoring"},
     "backbones": BACKBONES,
     "detectors": DETECTORS,
     "training": TRAINING,
     "export": EXPORT,
-    "cli": {"export", "report", "", *EXPORT},
-    "": {"cli", "export", "report", *EXPORT},  # onceover/__init__.py, the front door
+    "cli": {"export", "report", "monitoring", "", *EXPORT},
+    "": {"cli", "export", "report", "monitoring", *EXPORT},  # onceover/__init__.py, the front door
 }
 
 TORCH_FAMILY = {"torch", "onnx", "onnxscript", "safetensors"}

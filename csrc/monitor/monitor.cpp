@@ -75,7 +75,7 @@ void Monitor::check(const InspectedPart& part) const {
   if (part.outcome > Outcome::kRejected) {
     fail(Status::kInput, "part %llu: its verdict is %u, expected 0 to 2", number, static_cast<unsigned>(part.outcome));
   }
-  const double steps = part.p_value * (double{package_.calibration_parts} + 1);
+  const double steps = part.p_value * (static_cast<double>(package_.calibration_parts) + 1);
   if (p_values_.exists() && std::fabs(steps - std::round(steps)) > 1e-6 * (1 + steps)) {
     fail(Status::kInput, "part %llu: its p-value %g is none of %u calibration parts; was it another package's?", number,
          part.p_value, package_.calibration_parts);

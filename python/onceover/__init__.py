@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         VerificationError,
     )
     from onceover.memory_bank import MemoryBank
+    from onceover.monitoring.monitor import DriftMonitor
     from onceover.runtime.inspector import Inspector
     from onceover.runtime.session import EngineOptions
     from onceover.training.evaluate import EvaluationReport
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "__version__": "onceover._core",
+    "DriftMonitor": "onceover.monitoring.monitor",
     "EngineOptions": "onceover.runtime.session",
     "FitOptions": "onceover.training.fit",
     "Inspector": "onceover.runtime.inspector",
@@ -52,6 +54,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "DriftMonitor",
     "EngineError",
     "EngineOptions",
     "FitOptions",

@@ -147,6 +147,46 @@ def connected_components(
 ) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.int32]]: ...  # areas (R,), boxes (R, 4), runs (n, 4)
 
 # package
+# monitor
+def measure_image(image: NDArray[Any], color: str = "rgb") -> tuple[float, float]:
+    """Brightness (mean luma, 0 … 1) and sharpness, from at most 128 × 128 places."""
+
+def monitored_package(package: Package) -> tuple[int, int]:
+    """Calibration parts, and how many ranks among them an accepted score can have; 0, 0 when uncalibrated."""
+
+class Monitor:
+    def __init__(
+        self,
+        *,
+        package_id: str,  # 64 hex digits, or ""
+        calibration_parts: int,
+        accepted_cells: int,
+        run_length: float,
+        batch: int,
+        reject_rate: float,  # 0: learned
+    ) -> None: ...
+    def update(
+        self,
+        decision: str,
+        score: float,
+        p_value: float,
+        brightness: float | None = None,
+        sharpness: float | None = None,
+    ) -> list[str]: ...  # charts whose alarm begins
+    def states(self) -> dict[str, tuple[int, int, float, float, float]]: ...  # parts, alarm part, value, limits
+    def restart(self, keep_baseline: bool) -> None: ...
+    def to_bytes(self) -> bytes: ...
+    @staticmethod
+    def from_bytes(data: bytes) -> Monitor: ...
+    @property
+    def alarms(self) -> list[str]: ...
+    @property
+    def parts(self) -> int: ...
+    @property
+    def package_id(self) -> str: ...
+    @property
+    def run_length(self) -> float: ...
+
 class Package:
     @staticmethod
     def open(path: StrOrBytesPath, verify_hashes: str = "all", copy: bool = False) -> Package:

@@ -13,11 +13,13 @@ from rich.markup import escape
 from onceover import _core
 from onceover.cli.explaining import open_explainer, show_reasons
 from onceover.cli.exporting import check_target
+from onceover.cli.monitoring import now, open_log
 from onceover.cli.output import Output, number, percent
 from onceover.errors import OutputError, UsageError
 from onceover.types import Image, NearestPatch, Verdict
 
 if TYPE_CHECKING:
+    from onceover.monitoring.log import InspectionLog
     from onceover.runtime.inspector import Inspector
     from onceover.runtime.session import EngineOptions
 
@@ -141,10 +143,10 @@ def run_inspect(options: argparse.Namespace, output: Output) -> int:
     results: list[dict[str, Any]] = []
     rows: list[tuple[str, ...]] = []
     reasons: list[tuple[str, NearestPatch]] = []
-    with output.progress() as progress:
+    with output.progress() as progress, open_log(options.log, inspector.package) as log:
         for i, path in enumerate(paths):
             result, row, reason = _inspect_one(
-                inspector, path, [(key, targets[i], draw) for key, targets, draw in drawings], options.contours
+                inspector, path, [(key, targets[i], draw) for key, targets, draw in drawings], options.contours, log
             )
             results.append(result)
             rows.append(row)
@@ -168,7 +170,11 @@ def run_inspect(options: argparse.Namespace, output: Output) -> int:
 
 
 def _inspect_one(
-    inspector: Inspector, path: Path, drawings: list[tuple[str, Path, Draw]], contours: bool
+    inspector: Inspector,
+    path: Path,
+    drawings: list[tuple[str, Path, Draw]],
+    contours: bool,
+    log: InspectionLog | None,
 ) -> tuple[dict[str, Any], tuple[str, ...], NearestPatch | None]:
     """The JSON, the table row and, unless it is normal, the reason of one image; its map is freed before the next is
     drawn. drawings: what to call each picture of it, where it goes, and what draws it."""
@@ -176,6 +182,8 @@ def _inspect_one(
 
     image = read_image(path)
     verdict = inspector.inspect(image)
+    if log is not None:
+        log.append(str(path), verdict, image, time=now())
     result = {"image": str(path), **verdict.to_dict(contours)}
     for key, target, draw in drawings:
         draw(target, image, verdict, path.name)

@@ -13,6 +13,7 @@ from onceover.cli.demo import run_demo
 from onceover.cli.explaining import add_explain_options
 from onceover.cli.fitting import add_thumbnails, run_fit
 from onceover.cli.listing import LISTINGS, run_list
+from onceover.cli.monitoring import add_log, add_monitor_command
 from onceover.cli.packages import add_package_commands
 from onceover.cli.pretraining import add_pretrain_commands
 from onceover.errors import UsageError, unknown_name
@@ -47,6 +48,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_evaluate(subparsers)
     _add_inspect(subparsers)
     _add_verify(subparsers)
+    add_monitor_command(subparsers, _command)
     add_package_commands(subparsers, _command)
     _add_export(subparsers)
     _add_convert(subparsers)
@@ -85,6 +87,7 @@ COMMANDS = (
     "inspect",
     "keygen",
     "list",
+    "monitor",
     "pretrain",
     "sign",
     "unpack",
@@ -252,6 +255,7 @@ def _add_inspect(subparsers: Any) -> None:
     inspect.add_argument("images", type=Path, nargs="+", help="image files or folders")
     inspect.add_argument("--save", type=Path, metavar="DIR", help="write a picture with heat map for every image")
     add_explain_options(inspect)
+    add_log(inspect)
     _add_engine(inspect)
 
 

@@ -1,0 +1,196 @@
+"""The log of inspected parts: one JSON object per line, appended; what `inspect --log` writes and `monitor` reads.
+
+A line with "log" names the package and what its p-values are of; the lines after it are parts, in order.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, get_args
+
+from onceover import _core
+from onceover.errors import InputError, OutputError
+from onceover.monitoring.monitor import Calibrated
+from onceover.runtime.package import PackageFile
+from onceover.types import Decision, Image, Verdict
+
+LOG_VERSION = 1
+
+
+@dataclass(frozen=True)
+class LoggedPart:
+    """One inspected part. brightness, sharpness: of its image, None when not measured. time: ISO 8601, or None."""
+
+    image: str
+    decision: Decision
+    score: float
+    p_value: float
+    package: str
+    brightness: float | None = None
+    sharpness: float | None = None
+    time: str | None = None
+
+
+@dataclass
+class PackageLog:
+    """The parts of one package, in order. calibrated: None when no line says it."""
+
+    id: str
+    name: str = ""
+    calibrated: Calibrated | None = None
+    parts: list[LoggedPart] = field(default_factory=list)
+
+
+class InspectionLog:
+    """Appends to a log; a line is written at once, so that a power cut tears the last one at most."""
+
+    def __init__(self, path: str | os.PathLike[str], package: PackageFile) -> None:
+        """Open or begin a log for parts of a package. A torn last line is cut off. Raises OutputError."""
+        self.path = Path(path)
+        self._package = package.id
+        try:
+            self._file = open(self.path, "ab+", buffering=0)  # noqa: SIM115 - until close
+            self._mend()
+        except OSError as error:
+            raise OutputError(f"{self.path}: cannot be written: {error.strerror}") from error
+        calibrated = Calibrated.of(package)
+        self._write(
+            {
+                "log": LOG_VERSION, "package": package.id, "name": str(package.manifest.get("name", "")),
+                "calibration_parts": calibrated.parts, "accepted_cells": calibrated.accepted_cells,
+            }
+        )  # fmt: skip
+
+    def append(self, name: str, verdict: Verdict, image: Image, color: str = "rgb", time: str | None = None) -> None:
+        """One part, its image measured here. time: ISO 8601. Raises OutputError."""
+        brightness, sharpness = _core.measure_image(image, color)
+        line = {
+            "image": name, "decision": verdict.decision, "score": verdict.score, "p_value": verdict.p_value,
+            "brightness": brightness, "sharpness": sharpness, "package": self._package,
+        }  # fmt: skip
+        self._write({"time": time, **line} if time is not None else line)
+
+    def close(self) -> None:
+        self._file.close()
+
+    def __enter__(self) -> InspectionLog:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _mend(self) -> None:
+        """End a last line that a power cut left without its newline: kept if it is whole, else cut off."""
+        size = self._file.seek(0, os.SEEK_END)
+        self._file.seek(max(0, size - 65536))
+        tail = self._file.read()
+        last = tail[tail.rfind(b"\n") + 1 :]
+        if not last:
+            return
+        try:
+            json.loads(last)
+        except ValueError:
+            self._file.truncate(size - len(last))
+        else:
+            self._file.write(b"\n")
+
+    def _write(self, line: dict[str, Any]) -> None:
+        try:
+            self._file.write(json.dumps(line, ensure_ascii=False, allow_nan=False).encode("utf-8", "replace") + b"\n")
+        except OSError as error:
+            raise OutputError(f"{self.path}: cannot be written: {error.strerror}; make room, then go on") from error
+
+
+@dataclass(frozen=True)
+class Log:
+    """A whole log. torn: its last line is incomplete and was left out."""
+
+    packages: tuple[PackageLog, ...]  # in the order they appear
+    torn: bool
+
+
+def read_log(path: str | os.PathLike[str]) -> Log:
+    """Every part of a log, by package. Raises InputError: unreadable, or a line that is no record, with its number."""
+    try:
+        lines = Path(path).read_bytes().split(b"\n")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+    packages: dict[str, PackageLog] = {}
+    torn = False
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line.decode("utf-8"))
+        except (ValueError, RecursionError):
+            if number == len(lines):  # no newline: it was being written
+                torn = True
+                break
+            raise InputError(
+                f"{path}, line {number}: no JSON; this log was changed or damaged, delete that line"
+            ) from None
+        _take(record, f"{path}, line {number}", packages)
+    return Log(tuple(log for log in packages.values() if log.parts), torn)
+
+
+def _take(record: Any, where: str, packages: dict[str, PackageLog]) -> None:
+    if not isinstance(record, dict):
+        raise InputError(f"{where}: a JSON {type(record).__name__}, expected an object")
+    package = record.get("package")
+    if not (isinstance(package, str) and len(package) == 64 and set(package) <= set("0123456789abcdef")):
+        raise InputError(f"{where}: 'package' is {package!r}, expected the 64 hex digits of a package id")
+    log = packages.setdefault(package, PackageLog(package))
+    if "log" not in record:
+        log.parts.append(_part(record, where))
+        return
+    if record["log"] != LOG_VERSION:
+        raise InputError(f"{where}: a log of version {record['log']!r}, this onceover reads {LOG_VERSION}")
+    log.name = str(record.get("name", ""))
+    log.calibrated = Calibrated(
+        _count(record, "calibration_parts", where),
+        _count(record, "accepted_cells", where),
+    )
+
+
+def _part(record: dict[str, Any], where: str) -> LoggedPart:
+    decision = record.get("decision")
+    if decision not in get_args(Decision):
+        raise InputError(f"{where}: 'decision' is {decision!r}, expected one of {', '.join(get_args(Decision))}")
+    score, p_value, brightness, sharpness = _numbers(record, where)
+    if score is None or p_value is None:
+        raise InputError(f"{where}: 'score' and 'p_value' must be there")
+    time = record.get("time")
+    return LoggedPart(
+        image=str(record.get("image", "")),
+        decision=decision,
+        score=score,
+        p_value=p_value,
+        package=record["package"],
+        brightness=brightness,
+        sharpness=sharpness,
+        time=None if time is None else str(time),
+    )
+
+
+def _numbers(record: dict[str, Any], where: str) -> Iterator[float | None]:
+    for key in ("score", "p_value", "brightness", "sharpness"):
+        value = record.get(key)
+        is_number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+        if value is not None and not is_number:
+            raise InputError(f"{where}: {key!r} is {value!r}, expected a finite number")
+        yield None if value is None else float(value)
+
+
+def _count(record: dict[str, Any], key: str, where: str) -> int:
+    value = record.get(key)
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**32:
+        raise InputError(f"{where}: {key!r} is {value!r}, expected a whole number from 0")
+    return value
+
+
+__all__ = ["InspectionLog", "Log", "LoggedPart", "PackageLog", "read_log"]

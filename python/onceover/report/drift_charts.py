@@ -1,0 +1,84 @@
+"""The charts of a drift history as one picture, by matplotlib."""
+
+from __future__ import annotations
+
+import io
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from onceover import _core
+from onceover.errors import UsageError, missing_extra
+from onceover.monitoring.history import ChartHistory, DriftHistory
+
+FORMATS = (".png", ".svg", ".pdf")
+_MOST_POINTS = 4000  # per line: more than a picture has columns
+_ALARM, _LINE, _LIMIT = "#d62728", "#1f4e79", "#8a8f98"
+
+
+def check_picture(path: str | os.PathLike[str]) -> None:
+    """Raises UsageError for a format that cannot be drawn, MissingExtraError without matplotlib."""
+    if Path(path).suffix.lower() not in FORMATS:
+        raise UsageError(f"{path}: charts are drawn as {', '.join(FORMATS)}; give the file such an ending")
+    _pyplot()
+
+
+def draw_drift(history: DriftHistory, path: str | os.PathLike[str]) -> None:
+    """One row per chart that has values: the statistic, its limits, and where its alarm began.
+
+    Raises what check_picture does, and OutputError.
+    """
+    check_picture(path)
+    shown = [chart for chart in history.charts if chart.state.parts > 0]
+    figure, rows = _pyplot().subplots(
+        max(1, len(shown)), 1, sharex=True, squeeze=False, figsize=(10, 0.8 + 1.5 * max(1, len(shown)))
+    )
+    for axes, chart in zip(rows[:, 0], shown, strict=False):
+        _draw(axes, chart, history.first)
+    rows[-1, 0].set_xlabel("part")
+    name = history.package.name or "package"
+    figure.suptitle(
+        f"{name} ({history.package.id[:16]}): one false alarm in {history.average_run_length:g} parts or more",
+        fontsize=10,
+    )
+    figure.tight_layout()
+    target, extension = io.BytesIO(), Path(path).suffix.lower()
+    dated = {".svg": "Date", ".pdf": "CreationDate"}  # left out: the same log gives the same bytes
+    metadata = {dated[extension]: None} if extension in dated else None
+    with _pyplot().rc_context({"svg.hashsalt": "onceover"}):
+        figure.savefig(target, format=extension[1:], dpi=120, metadata=metadata)
+    _pyplot().close(figure)
+    _core.save_atomically(os.fspath(path), target.getvalue())
+
+
+def _draw(axes: Any, chart: ChartHistory, first: int) -> None:
+    step = max(1, len(chart.value) // _MOST_POINTS)
+    parts = np.arange(first, first + len(chart.value))[::step]
+    axes.plot(parts, chart.value[::step], color=_LINE, linewidth=0.9)
+    for limit in (chart.lower, chart.upper):
+        axes.plot(parts, limit[::step], color=_LIMIT, linewidth=0.9, linestyle="--")
+    if chart.state.name == "p_values":
+        axes.set_yscale("symlog", linthresh=1)  # evidence multiplies
+    title = chart.state.title
+    if chart.state.alarm_part is not None:
+        at = first - 1 + chart.state.alarm_part
+        axes.axvline(at, color=_ALARM, linewidth=1.2)
+        title += f": alarm at part {at}"
+    axes.set_title(title, fontsize=9, loc="left", color="black" if chart.state.alarm_part is None else _ALARM)
+    axes.tick_params(labelsize=8)
+
+
+def _pyplot() -> Any:
+    try:
+        import matplotlib
+    except ModuleNotFoundError:
+        raise missing_extra("matplotlib", "report", "drawing charts") from None
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    return pyplot
+
+
+__all__ = ["check_picture", "draw_drift"]

@@ -62,6 +62,9 @@ def add_monitor_command(subparsers: Any, command: AddCommand) -> None:
         "--reject-rate", type=float, metavar="SHARE", help="of rejected parts when all is well (default: learned)"
     )
     monitor.add_argument(
+        "--every", type=int, default=1, metavar="K", help="take each K-th part, where successive ones are much alike"
+    )
+    monitor.add_argument(
         "--from-part", type=int, default=1, metavar="N", help="leave out the parts before, e.g. before a repair"
     )
 
@@ -127,36 +130,40 @@ def _history(options: argparse.Namespace, log: PackageLog, output: Output) -> Dr
     from onceover.monitoring.history import replay
     from onceover.monitoring.monitor import Calibrated, DriftMonitor
 
-    if not 1 <= options.from_part <= len(log.parts):
-        raise UsageError(
-            f"--from-part {options.from_part}: package {log.id[:16]} has the parts 1 to {len(log.parts)} in this log"
-        )
     if log.calibrated is None:
         output.warn(f"{log.id[:16]}: the log does not say its calibration; --package adds that chart")
     monitor = DriftMonitor.with_calibration(
         log.id, log.calibrated or Calibrated(), options.run_length, options.batch, options.reject_rate
     )
     with output.progress() as progress:
-        return replay(log, monitor, options.from_part, progress)
+        return replay(log, monitor, options.from_part, options.every, progress)
 
 
 def _show(history: DriftHistory, options: argparse.Namespace, output: Output) -> None:
-    parts = len(history.package.parts) - history.first + 1
+    from onceover.monitoring.history import independent_step
+
     name = history.package.name or str(options.log)
+    verdict = "in control" if history.in_control else "ALARM"
     output.table(
-        f"{name} ({history.package.id[:16]}): {parts} parts, {'in control' if history.in_control else 'ALARM'}; "
+        f"{name} ({history.package.id[:16]}): {history.parts} parts, {verdict}; "
         f"a false alarm in {history.average_run_length:g} parts or more, on average",
         ("chart", "now ", "limits ", "trend", "alarm since"),
-        [_row(chart, history.first) for chart in history.charts],
+        [_row(chart, history.alarm_part(chart)) for chart in history.charts],
     )
     for chart in history.charts:
-        if chart.state.alarm_part is not None:
-            image = history.package.parts[history.first + chart.state.alarm_part - 2]
+        alarm = history.alarm_part(chart)
+        if alarm is not None:
+            image = history.package.parts[alarm - 1]
             at = f" ({image.time})" if image.time else ""
             output.say(f"[bold red]{chart.state.title}[/]: {escape(image.image)}{escape(at)}. {chart.state.advice}.")
+    for what, correlation in history.correlations.items():
+        output.warn(
+            f"{what} of successive parts correlates ({correlation:.2f}): false alarms come sooner than said; "
+            f"try --every {history.every * independent_step(correlation)}"
+        )
 
 
-def _row(chart: ChartHistory, first: int) -> tuple[str, ...]:
+def _row(chart: ChartHistory, alarm: int | None) -> tuple[str, ...]:
     state = chart.state
     if state.value is None:
         idle = "no data" if state.parts == 0 else f"{state.parts} parts"
@@ -164,7 +171,7 @@ def _row(chart: ChartHistory, first: int) -> tuple[str, ...]:
     limits = "; ".join(
         f"{sign} {limit:.4g}" for sign, limit in (("≥", state.upper), ("≤", state.lower)) if limit is not None
     )
-    since = "" if state.alarm_part is None else f"part {first - 1 + state.alarm_part}"
+    since = "" if alarm is None else f"part {alarm}"
     return (state.title, f"{state.value:.4g}", limits, _trend(chart), since)
 
 
@@ -180,16 +187,16 @@ def _trend(chart: ChartHistory) -> str:
 
 
 def _to_dict(history: DriftHistory) -> dict[str, Any]:
-    shift = history.first - 1
     charts = []
     for chart in history.charts:
         told = chart.state.to_dict()
+        told["alarm_part"] = history.alarm_part(chart)  # in the log
         if told["alarm_part"] is not None:
-            told["alarm_part"] += shift
             told["advice"] = chart.state.advice
         charts.append(told)
     return {
-        "id": history.package.id, "name": history.package.name, "parts": len(history.package.parts) - shift,
-        "from_part": history.first, "in_control": history.in_control,
+        "id": history.package.id, "name": history.package.name, "parts": history.parts,
+        "from_part": history.first, "every": history.every, "in_control": history.in_control,
         "average_run_length": history.average_run_length, "charts": charts,
+        "correlations": history.correlations,
     }  # fmt: skip

@@ -11,13 +11,13 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from onceover import _core
 from onceover.errors import InputError, OutputError
 from onceover.monitoring.monitor import Calibrated
 from onceover.runtime.package import PackageFile
-from onceover.types import Decision, Image, Verdict
+from onceover.types import DECISIONS, Decision, Image, Verdict
 
 LOG_VERSION = 1
 
@@ -158,9 +158,9 @@ def _take(record: Any, where: str, packages: dict[str, PackageLog]) -> None:
 
 
 def _part(record: dict[str, Any], where: str) -> LoggedPart:
-    decision = record.get("decision")
-    if decision not in get_args(Decision):
-        raise InputError(f"{where}: 'decision' is {decision!r}, expected one of {', '.join(get_args(Decision))}")
+    decision = next((known for known in DECISIONS if known == record.get("decision")), None)
+    if decision is None:
+        raise InputError(f"{where}: 'decision' is {record.get('decision')!r}, expected one of {', '.join(DECISIONS)}")
     score, p_value, brightness, sharpness = _numbers(record, where)
     if score is None or p_value is None:
         raise InputError(f"{where}: 'score' and 'p_value' must be there")

@@ -36,7 +36,7 @@ def draw_drift(history: DriftHistory, path: str | os.PathLike[str]) -> None:
         max(1, len(shown)), 1, sharex=True, squeeze=False, figsize=(10, 0.8 + 1.5 * max(1, len(shown)))
     )
     for axes, chart in zip(rows[:, 0], shown, strict=False):
-        _draw(axes, chart, history.first)
+        _draw(axes, chart, history)
     rows[-1, 0].set_xlabel("part")
     name = history.package.name or "package"
     figure.suptitle(
@@ -53,20 +53,20 @@ def draw_drift(history: DriftHistory, path: str | os.PathLike[str]) -> None:
     _core.save_atomically(os.fspath(path), target.getvalue())
 
 
-def _draw(axes: Any, chart: ChartHistory, first: int) -> None:
+def _draw(axes: Any, chart: ChartHistory, history: DriftHistory) -> None:
     step = max(1, len(chart.value) // _MOST_POINTS)
-    parts = np.arange(first, first + len(chart.value))[::step]
+    parts = (history.first + history.every * np.arange(len(chart.value)))[::step]
     axes.plot(parts, chart.value[::step], color=_LINE, linewidth=0.9)
     for limit in (chart.lower, chart.upper):
         axes.plot(parts, limit[::step], color=_LIMIT, linewidth=0.9, linestyle="--")
     if chart.state.name == "p_values":
         axes.set_yscale("symlog", linthresh=1)  # evidence multiplies
     title = chart.state.title
-    if chart.state.alarm_part is not None:
-        at = first - 1 + chart.state.alarm_part
+    at = history.alarm_part(chart)
+    if at is not None:
         axes.axvline(at, color=_ALARM, linewidth=1.2)
         title += f": alarm at part {at}"
-    axes.set_title(title, fontsize=9, loc="left", color="black" if chart.state.alarm_part is None else _ALARM)
+    axes.set_title(title, fontsize=9, loc="left", color="black" if at is None else _ALARM)
     axes.tick_params(labelsize=8)
 
 

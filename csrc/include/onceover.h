@@ -1,5 +1,6 @@
 /* onceover: visual anomaly inspection on edge devices. The C ABI (C99): image → verdict, without Python. Beside it:
- * onceover_memory_bank.h (nearest neighbors), onceover_metrics.h (pixel metrics), onceover.hpp (C++). A whole program:
+ * onceover_memory_bank.h (nearest neighbors), onceover_metrics.h (pixel metrics), onceover_monitor.h (drift),
+ * onceover.hpp (C++). A whole program:
  *
  *   #include <stdio.h>
  *

@@ -155,7 +155,7 @@ def _show(history: DriftHistory, options: argparse.Namespace, output: Output) ->
         if alarm is not None:
             image = history.package.parts[alarm - 1]
             at = f" ({image.time})" if image.time else ""
-            output.say(f"[bold red]{chart.state.title}[/]: {escape(image.image)}{escape(at)}. {chart.state.advice}.")
+            output.say(f"[bold red]{chart.state.title}[/]: {escape(image.image)}{escape(at)}. {chart.state.advice}")
     for what, correlation in history.correlations.items():
         output.warn(
             f"{what} of successive parts correlates ({correlation:.2f}): false alarms come sooner than said; "

@@ -60,7 +60,9 @@ def _draw(axes: Any, chart: ChartHistory, history: DriftHistory) -> None:
     for limit in (chart.lower, chart.upper):
         axes.plot(parts, limit[::step], color=_LIMIT, linewidth=0.9, linestyle="--")
     if chart.state.name == "p_values":
-        axes.set_yscale("symlog", linthresh=1)  # evidence multiplies
+        axes.set_yscale("symlog", linthresh=1)  # evidence multiplies, and goes on doing so after an alarm
+        if chart.state.upper is not None:
+            axes.set_ylim(0, 1e3 * chart.state.upper)
     title = chart.state.title
     at = history.alarm_part(chart)
     if at is not None:

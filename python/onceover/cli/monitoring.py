@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
 
+from onceover import _core
 from onceover.cli.output import Output
 from onceover.errors import InputError, UsageError
 
@@ -76,7 +77,7 @@ def run_monitor(options: argparse.Namespace, output: Output) -> int:
         from onceover.cli.exporting import check_target
         from onceover.report.drift_charts import check_picture
 
-        check_picture(options.save)
+        picture_format = check_picture(options.save)
         check_target(options.save)
     log = read_log(options.log)
     if not log.packages:
@@ -92,7 +93,7 @@ def run_monitor(options: argparse.Namespace, output: Output) -> int:
     if options.save:
         from onceover.report.drift_charts import draw_drift
 
-        draw_drift(histories[0], options.save)
+        _core.save_atomically(options.save, draw_drift(histories[0], picture_format))
         output.say(f"charts: {escape(str(options.save))}")
     in_control = all(history.in_control for history in histories)
     output.object(

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from onceover import _core
 from onceover.errors import UsageError, missing_extra
 from onceover.monitoring.history import ChartHistory, DriftHistory
 
@@ -18,19 +17,19 @@ _MOST_POINTS = 4000  # per line: more than a picture has columns
 _ALARM, _LINE, _LIMIT = "#d62728", "#1f4e79", "#8a8f98"
 
 
-def check_picture(path: str | os.PathLike[str]) -> None:
-    """Raises UsageError for a format that cannot be drawn, MissingExtraError without matplotlib."""
-    if Path(path).suffix.lower() not in FORMATS:
+def check_picture(path: str | os.PathLike[str]) -> str:
+    """→ the format that the file's ending names: UsageError for one that cannot be drawn, MissingExtraError without
+    matplotlib."""
+    extension = Path(path).suffix.lower()
+    if extension not in FORMATS:
         raise UsageError(f"{path}: charts are drawn as {', '.join(FORMATS)}; give the file such an ending")
     _pyplot()
+    return extension[1:]
 
 
-def draw_drift(history: DriftHistory, path: str | os.PathLike[str]) -> None:
-    """One row per chart that has values: the statistic, its limits, and where its alarm began.
-
-    Raises what check_picture does, and OutputError.
-    """
-    check_picture(path)
+def draw_drift(history: DriftHistory, picture_format: str) -> bytes:
+    """→ a file of that format: one row per chart that has values, its limits, and where its alarm began. The same history
+    gives the same bytes."""
     shown = [chart for chart in history.charts if chart.state.parts > 0]
     figure, rows = _pyplot().subplots(
         max(1, len(shown)), 1, sharex=True, squeeze=False, figsize=(10, 0.8 + 1.5 * max(1, len(shown)))
@@ -44,13 +43,13 @@ def draw_drift(history: DriftHistory, path: str | os.PathLike[str]) -> None:
         fontsize=10,
     )
     figure.tight_layout()
-    target, extension = io.BytesIO(), Path(path).suffix.lower()
-    dated = {".svg": "Date", ".pdf": "CreationDate"}  # left out: the same log gives the same bytes
-    metadata = {dated[extension]: None} if extension in dated else None
+    target = io.BytesIO()
+    dated = {"svg": "Date", "pdf": "CreationDate"}  # left out: they differ each time
+    metadata = {dated[picture_format]: None} if picture_format in dated else None
     with _pyplot().rc_context({"svg.hashsalt": "onceover"}):
-        figure.savefig(target, format=extension[1:], dpi=120, metadata=metadata)
+        figure.savefig(target, format=picture_format, dpi=120, metadata=metadata)
     _pyplot().close(figure)
-    _core.save_atomically(os.fspath(path), target.getvalue())
+    return target.getvalue()
 
 
 def _draw(axes: Any, chart: ChartHistory, history: DriftHistory) -> None:

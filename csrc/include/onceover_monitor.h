@@ -91,8 +91,9 @@ ONCEOVER_API onceover_status onceover_monitor_create(const onceover_package* pac
 ONCEOVER_API onceover_status onceover_measure_image(const onceover_image* image, onceover_image_statistics* statistics);
 
 /* Takes the result of one part, and statistics of its image (NULL: not measured). Call it once per part, in order;
- * a repeated image is not a new part. `alarms` gets 1 << chart of those whose alarm begins now; an alarm lasts until
- * restart. INPUT: a score or statistic that is not finite, or a p-value that the package cannot give. */
+ * a repeated image is not a new part, and of several images of one part the highest score counts. `alarms` gets 1 <<
+ * chart of those whose alarm begins now; an alarm lasts until restart. INPUT: a score or statistic that is not finite,
+ * or a p-value that the package cannot give. */
 ONCEOVER_API onceover_status onceover_monitor_update(onceover_monitor* monitor, const onceover_result* result,
                                                      const onceover_image_statistics* statistics, uint32_t* alarms);
 
@@ -104,8 +105,8 @@ ONCEOVER_API onceover_status onceover_monitor_describe(const onceover_monitor* m
  * lamp), and the next parts are what others are compared with. */
 ONCEOVER_API onceover_status onceover_monitor_restart(onceover_monitor* monitor, int32_t keep_baseline);
 
-/* Everything, as info.state_bytes bytes that any machine can load and that go on with the same bits. Write them to a
- * second file and rename it, so that a power cut leaves one of both. */
+/* Everything, as info.state_bytes bytes that any machine can load; on the same one they go on with the same bits. Write
+ * them to a second file and rename it, so that a power cut leaves one of both. */
 ONCEOVER_API onceover_status onceover_monitor_save(const onceover_monitor* monitor, void* buffer, size_t capacity,
                                                    size_t* size);
 

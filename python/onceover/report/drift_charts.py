@@ -28,8 +28,7 @@ def check_picture(path: str | os.PathLike[str]) -> str:
 
 
 def draw_drift(history: DriftHistory, picture_format: str) -> bytes:
-    """→ a file of that format: one row per chart that has values, its limits, and where its alarm began. The same history
-    gives the same bytes."""
+    """→ a file of that format: a row per chart with values, limits and alarm; the same bytes for the same history."""
     shown = [chart for chart in history.charts if chart.state.parts > 0]
     figure, rows = _pyplot().subplots(
         max(1, len(shown)), 1, sharex=True, squeeze=False, figsize=(10, 0.8 + 1.5 * max(1, len(shown)))

@@ -61,6 +61,7 @@ def test_inspect_appends_a_line_per_image_that_says_what_it_said(package: Path, 
     _, second = answer(capsys, "inspect", str(package), "line/00.png", "--log", "line.jsonl")
     log = read_log("line.jsonl")
     assert (len(log.packages), log.torn) == (1, False)
+    assert Path("line.jsonl").read_text(encoding="utf-8").count('"log"') == 1  # said once, while the package stays
     parts = log.packages[0].parts
     told = first["results"] + second["results"]
     assert [(part.image, part.decision, part.score, part.p_value) for part in parts] == [

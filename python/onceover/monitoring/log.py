@@ -55,9 +55,11 @@ class InspectionLog:
         self._package = package.id
         try:
             self._file = open(self.path, "ab+", buffering=0)  # noqa: SIM115 - until close
-            self._mend()
+            last = self._mend()
         except OSError as error:
             raise OutputError(f"{self.path}: cannot be written: {error.strerror}") from error
+        if last == package.id:  # it is going on
+            return
         calibrated = Calibrated.of(package)
         self._write(
             {
@@ -84,26 +86,33 @@ class InspectionLog:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _mend(self) -> None:
-        """End a last line that a power cut left without its newline: kept if it is whole, else cut off."""
+    def _mend(self) -> object:
+        """End a last line that a power cut left without its newline: kept if it is whole, else cut off. → the package
+        of the last line, None when there is none."""
         size = self._file.seek(0, os.SEEK_END)
         self._file.seek(max(0, size - 65536))
-        tail = self._file.read()
-        last = tail[tail.rfind(b"\n") + 1 :]
-        if not last:
-            return
-        try:
-            json.loads(last)
-        except ValueError:
+        *whole, last = self._file.read().split(b"\n")
+        if last and _record(last) is None:
             self._file.truncate(size - len(last))
-        else:
+        elif last:
             self._file.write(b"\n")
+            whole.append(last)
+        return (_record(whole[-1]) or {}).get("package") if whole else None
 
     def _write(self, line: dict[str, Any]) -> None:
         try:
             self._file.write(json.dumps(line, ensure_ascii=False, allow_nan=False).encode("utf-8", "replace") + b"\n")
         except OSError as error:
             raise OutputError(f"{self.path}: cannot be written: {error.strerror}; make room, then go on") from error
+
+
+def _record(line: bytes) -> dict[str, Any] | None:
+    """The JSON object of a line; None for anything else."""
+    try:
+        record = json.loads(line.decode("utf-8"))
+    except (ValueError, RecursionError):
+        return None
+    return record if isinstance(record, dict) else None
 
 
 @dataclass(frozen=True)

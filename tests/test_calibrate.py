@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import reference
-from hypothesis import given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -14,9 +14,11 @@ from onceover.training.calibrate import (
     calibrate,
     check_rate,
     conformal_threshold,
+    observed_rate_interval,
     plan_holdout,
     realised_rate_interval,
     required_groups,
+    threshold_interval,
 )
 
 # ---------------------------------------------------------------- thresholds
@@ -142,6 +144,38 @@ def test_the_interval_of_the_realised_rate_is_that_of_the_beta_distribution(
 def test_ninety_nine_images_at_one_percent_may_realise_a_rate_of_a_twentieth_to_three_percent() -> None:
     low, high = realised_rate_interval(99, 0.01)
     assert (round(low, 4), round(high, 2)) == (0.0005, 0.03)
+
+
+@settings(deadline=None)
+@given(st.integers(0, 300), st.integers(0, 300), st.floats(0.5, 0.99))
+def test_the_interval_of_an_observed_rate_is_scipys_exact_one(k: int, others: int, confidence: float) -> None:
+    assume(k + others > 0)
+    expected = stats.binomtest(k, k + others).proportion_ci(confidence, method="exact")
+    np.testing.assert_allclose(observed_rate_interval(k, k + others, confidence), expected, rtol=1e-8, atol=1e-12)
+
+
+@pytest.mark.parametrize(("k", "n"), [(0, 0), (-1, 5), (6, 5)])
+def test_what_is_no_share_has_no_interval(k: int, n: int) -> None:
+    with pytest.raises(UsageError, match=f"{k} of {n} is no share"):
+        observed_rate_interval(k, n)
+
+
+@settings(deadline=None)
+@given(st.integers(19, 400), st.integers(1, 50), st.floats(0.5, 0.99))
+def test_the_interval_of_a_threshold_is_the_shortest_pair_of_ranks_that_each_tail_allows(
+    n: int, percent: int, confidence: float
+) -> None:
+    found = threshold_interval(np.random.default_rng(n).permutation(n) + 1, percent / 100, confidence)
+    ranks, tail = np.arange(1, n + 1), (1 - confidence) / 2
+    below = stats.binom(n, 1 - percent / 100).cdf(ranks - 1)
+    low = max(ranks[below <= tail], default=-np.inf)
+    high = min(ranks[below >= 1 - tail], default=np.inf)
+    assert found == (low, high)
+
+
+def test_nineteen_scores_bound_the_threshold_from_below_only() -> None:
+    low, high = threshold_interval(np.arange(1, 20), 0.05)  # no rank is high enough
+    assert (low, high) == (16, np.inf)  # P(Binomial(19, 0.95) ≤ 15) = 1.3 %, ≤ 16: 6.7 %; ≤ 18: 62 %
 
 
 def test_a_rate_that_the_data_cannot_support_is_refused_with_the_number_it_would_take() -> None:

@@ -129,23 +129,65 @@ def realised_rate_interval(n: int, alpha: float, confidence: float = 0.9) -> tup
     k is the rank of the threshold. n = 99, α = 0.01: 0.05 % to 3 %. Continuous scores; with ties the rate is lower.
     """
     check_rate(alpha, n)
+    exceeding, tail = n + 1 - conformal_rank(n, alpha), _tail(confidence)
+    return _beta_quantile(n, exceeding, tail), _beta_quantile(n, exceeding, 1 - tail)
+
+
+def observed_rate_interval(k: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Where the rate lies that made k of n independent parts wrong: Clopper and Pearson 1934, never covers less.
+
+    0 of 60: 0 to 6 %. Raises UsageError unless 0 ≤ k ≤ n and n ≥ 1.
+    """
+    if not (n >= 1 and 0 <= k <= n):
+        raise UsageError(f"{k} of {n} is no share; expected 0 ≤ k ≤ n and n ≥ 1")
+    tail = _tail(confidence)
+    return _beta_quantile(n, k, tail) if k else 0.0, _beta_quantile(n, k + 1, 1 - tail) if k < n else 1.0
+
+
+def threshold_interval(scores: ArrayLike, alpha: float, confidence: float = 0.95) -> tuple[float, float]:
+    """Where the score lies that exactly a share alpha of all normal parts exceeds, given n of them: (lower, upper).
+
+    Both are order statistics of the scores, so that this holds for any distribution (David and Nagaraja 2003, 7.1):
+    P(l-th ≤ quantile < u-th) = P(l ≤ Binomial(n, 1−α) < u). An end that n scores cannot bound is infinite: 19 scores
+    have no upper one at 5 %.
+    """
+    ordered = np.sort(np.asarray(scores, np.float64))
+    n, tail = len(ordered), _tail(confidence)
+    below = np.cumsum(np.exp(_log_ways(n, n + 1) + _log_powers(n, n + 1, 1 - float(_exact(alpha)))))  # P(Bin ≤ i)
+    first = int(np.searchsorted(below, tail, side="right"))  # the largest l with P(Bin ≤ l−1) ≤ tail
+    last = int(np.searchsorted(below, 1 - tail, side="left")) + 1  # the smallest u with P(Bin ≤ u−1) ≥ 1−tail
+    return (
+        float(ordered[first - 1]) if first else -math.inf,
+        float(ordered[last - 1]) if last <= n else math.inf,
+    )
+
+
+def _tail(confidence: float) -> float:
     if not 0 < confidence < 1:
         raise UsageError(f"confidence is {confidence:g}; it must lie between 0 and 1, usually 0.9")
-    exceeding = n + 1 - conformal_rank(n, alpha)
-    tail = (1 - confidence) / 2
-    return _beta_quantile(n, exceeding, tail), _beta_quantile(n, exceeding, 1 - tail)
+    return (1 - confidence) / 2
 
 
 def _beta_quantile(n: int, a: int, probability: float) -> float:
     """Quantile of Beta(a, n+1−a), whole a, by bisection: its distribution function at x is P(Binomial(n, x) ≥ a)."""
-    log_ways = [math.lgamma(n + 1) - math.lgamma(i + 1) - math.lgamma(n - i + 1) for i in range(a)]
-    fewer, ways = np.arange(a), np.array(log_ways)
+    ways = _log_ways(n, a)
     low, high = 0.0, 1.0
     while high - low > 1e-15 + 1e-13 * high:
         middle = (low + high) / 2
-        below = np.exp(ways + fewer * math.log(middle) + (n - fewer) * math.log1p(-middle)).sum()
+        below = np.exp(ways + _log_powers(n, a, middle)).sum()
         low, high = (middle, high) if 1 - below < probability else (low, middle)
     return (low + high) / 2
+
+
+def _log_ways(n: int, a: int) -> NDArray[np.float64]:
+    """log of n choose i for i < a."""
+    return np.array([math.lgamma(n + 1) - math.lgamma(i + 1) - math.lgamma(n - i + 1) for i in range(a)])
+
+
+def _log_powers(n: int, a: int, x: float) -> NDArray[np.float64]:
+    """log of xⁱ (1−x)ⁿ⁻ⁱ for i < a."""
+    fewer = np.arange(a)
+    return np.asarray(fewer * math.log(x) + (n - fewer) * math.log1p(-x))
 
 
 def _highest(values: NDArray[np.float32], parts: list[Hashable]) -> NDArray[np.float32]:

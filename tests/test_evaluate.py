@@ -81,6 +81,20 @@ def test_every_metric_equals_its_plain_definition(inspector: Inspector, data: Pa
     assert 0.5 < report.pixel_auroc < 1  # neither trivial nor perfect, or the comparison says little
 
 
+def test_the_pixel_metrics_know_the_curve_that_aupro_integrates_and_stay_out_of_the_json(
+    inspector: Inspector, data: Path
+) -> None:
+    report = evaluate(inspector, data)
+    assert report.pixel_metrics is not None
+    curve = report.pixel_metrics.curve()
+    inside = curve.fpr <= 0.3
+    x = np.append(curve.fpr[inside], 0.3)
+    y = np.append(curve.pro[inside], np.interp(0.3, curve.fpr, curve.pro))
+    area = ((x[1:] - x[:-1]) * (y[1:] + y[:-1])).sum() / 2
+    assert area / 0.3 == pytest.approx(report.aupro, abs=1e-12)
+    assert "pixel_metrics" not in report.to_dict()
+
+
 def test_intervals_lie_around_the_metrics(inspector: Inspector, data: Path) -> None:
     report = evaluate(inspector, data)
     assert list(report.intervals) == ["image_auroc", "pixel_auroc", "aupro"]

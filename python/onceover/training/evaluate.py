@@ -84,10 +84,13 @@ class EvaluationReport:
     latency_ms: dict[str, dict[str, float]]  # stage → p50, p99
     problems: tuple[str, ...]
     scores: dict[str, float] = field(repr=False)  # relative path → image score
+    # Of all images with masks, for their curves and for other limits; None when no image has any.
+    pixel_metrics: metrics.SegmentationMetrics | None = field(default=None, repr=False, compare=False)
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON: NaN and infinities become null."""
-        return {key: _without_nan(value) for key, value in asdict(self).items()}
+        """For JSON: NaN and infinities become null; without pixel_metrics."""
+        plain = asdict(replace(self, pixel_metrics=None))
+        return {key: _without_nan(value) for key, value in plain.items() if key != "pixel_metrics"}
 
 
 def _without_nan(value: Any) -> Any:
@@ -229,6 +232,7 @@ class _Collected:
             latency_ms=self._latency(),
             problems=(),
             scores={sample.relative: float(score) for sample, score in zip(self.samples, scores, strict=True)},
+            pixel_metrics=found.metrics,
         )
 
     def _defects(

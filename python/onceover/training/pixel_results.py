@@ -19,9 +19,13 @@ GOOD = ""  # the part of images without a defect
 
 @dataclass(frozen=True)
 class PixelResults:
-    """pixels: of all images. auspro: by limit, the mean over LOCO's two protocols; empty for other data sets."""
+    """pixels: of all images. auspro: by limit, the mean over LOCO's two protocols; empty for other data sets.
+
+    metrics: what `pixels` was computed from; it knows the curves, which may have a million vertices.
+    """
 
     pixels: SegmentationReport | None = None  # None: no image has a ground truth of its pixels
+    metrics: SegmentationMetrics | None = None
     auspro: dict[float, float] = field(default_factory=dict)
     intervals: dict[str, Interval] = field(default_factory=dict)
 
@@ -51,7 +55,7 @@ class PixelCollector:
         whole = SegmentationMetrics(FPR_LIMITS, bootstrap=True)
         for part in self._parts.values():
             whole.merge(part)
-        return PixelResults(whole.compute(), self._auspro(), whole.intervals(level, seed=seed))
+        return PixelResults(whole.compute(), whole, self._auspro(), whole.intervals(level, seed=seed))
 
     def _part(self, kind: str) -> SegmentationMetrics:
         return self._parts.setdefault(kind, SegmentationMetrics(FPR_LIMITS, bootstrap=True))

@@ -73,7 +73,9 @@ def test_a_wheel_built_from_the_sdist_holds_every_module_and_nothing_foreign(bui
     }
     assert modules == {name for name in names if name.endswith(".py")}
     embedded = {f"onceover/embedded/{path.name}" for path in (ROOT / "python/onceover/embedded").glob("*.onnx")}
-    assert {"onceover/py.typed", "onceover/_core.pyi", *embedded} <= set(names)
+    templates = {f"onceover/report/{path.name}" for path in (ROOT / "python/onceover/report").glob("page.*")}
+    assert len(templates) == 3
+    assert {"onceover/py.typed", "onceover/_core.pyi", *embedded, *templates} <= set(names)
     assert [name.split(".")[0] for name in names if name.endswith(".so")] == ["onceover/_core"]
     assert {name.split("/")[0].split("-")[0] for name in names} == {"onceover"}
 

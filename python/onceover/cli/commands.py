@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from rich.markup import escape
 
 from onceover import _core
+from onceover.cli.evaluation_page import check_report, new_gallery, write_report
 from onceover.cli.explaining import open_explainer, show_reasons
 from onceover.cli.exporting import check_target
 from onceover.cli.monitoring import now, open_log
@@ -61,20 +62,29 @@ def run_evaluate(options: argparse.Namespace, output: Output) -> int:
 
         picture_format(options.save)
         check_target(options.save)
+    if options.report:
+        check_report(options.report)
     rows: list[SheetRow] = []
+    inspector = _open_inspector(options)
+    gallery = new_gallery(inspector.calibration) if options.report else None
 
     def keep(sample: Any, image: Any, mask: Any, verdict: Verdict) -> None:
-        rows.append(SheetRow(name=sample.relative, image=image, verdict=verdict, ground_truth=mask))
+        if options.save:
+            rows.append(SheetRow(name=sample.relative, image=image, verdict=verdict, ground_truth=mask))
+        if gallery is not None:
+            gallery.add(sample.relative, sample.label, sample.defect, image, verdict, mask)
 
-    inspector = _open_inspector(options)
     dataset = read_dataset(options.dataset, options.layout, options.category)
     with output.progress() as progress:
-        report = evaluate(inspector, dataset, options.resolution, progress, keep if options.save else None)
+        report = evaluate(inspector, dataset, options.resolution, progress, keep)
     show_report(report, output)
     if options.save:
         write_image(options.save, draw_contact_sheet(pick_rows(rows), report.name))
         output.say(f"contact sheet: {escape(str(options.save))}")
-    output.object(report.to_dict())
+    if gallery is not None:
+        write_report(options.report, report, inspector, options.dataset, gallery)
+        output.say(f"report: {escape(str(options.report))}")
+    output.object(report.to_dict() | ({"report": str(options.report)} if options.report else {}))
     return 0
 
 

@@ -245,6 +245,9 @@ def _add_evaluate(subparsers: Any) -> None:
     evaluate.add_argument(
         "--save", type=Path, metavar="FILE", help="write a contact sheet of the hardest images (.png)"
     )
+    evaluate.add_argument(
+        "--report", type=Path, metavar="FILE", help="write one self-contained page with curves and images (.html)"
+    )
     _add_engine(evaluate)
 
 

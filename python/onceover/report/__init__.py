@@ -1,1 +1,1 @@
-"""Pictures from results. Drawn from plain data: nothing here knows how a verdict was made."""
+"""Pictures and pages from results. Drawn from plain data: nothing here knows how a verdict was made."""

@@ -8,6 +8,7 @@ namespace onceover {
 void bind_image(pybind11::module_& module);
 void bind_scoring(pybind11::module_& module);
 void bind_memory_bank(pybind11::module_& module);
+void bind_measuring(pybind11::module_& module);
 void bind_metrics(pybind11::module_& module);
 void bind_monitor(pybind11::module_& module);
 void bind_package(pybind11::module_& module);

@@ -66,6 +66,7 @@ PYBIND11_MODULE(_core, m) {
   onceover::bind_image(m);
   onceover::bind_scoring(m);
   onceover::bind_memory_bank(m);
+  onceover::bind_measuring(m);
   onceover::bind_metrics(m);
   onceover::bind_monitor(m);
   onceover::bind_package(m);

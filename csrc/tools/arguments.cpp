@@ -24,6 +24,8 @@ constexpr const char* kHelp =
     "  --regions            where a picture is anomalous: box, area, peak, centroid of each region\n"
     "  --contours           the same, with the pixels of each region's outline\n"
     "  --repeat N           inspects each picture N times, for the latency\n"
+    "  --bench SECONDS      instead: how long a picture takes; cold, warm, after a pause, where the time goes\n"
+    "  --rate HZ            with --bench: also when parts arrive at this rate, whether the last one is done or not\n"
     "  --self-test          first replays the package's reference images\n"
     "  --copy               reads the package into memory instead of mapping it\n"
     "  --version\n"
@@ -52,7 +54,8 @@ class Parser {
     }
     if (to_.package.empty()) return refuse("a package is missing");
     if (to_.options.engine.empty()) return refuse("--engine is missing: onnxruntime or openvino");
-    if (to_.images.empty() && !to_.self_test) return refuse("an image is missing");
+    if (to_.images.empty() && (!to_.self_test || to_.bench_seconds > 0)) return refuse("an image is missing");
+    if (to_.rate_hz > 0 && !(to_.bench_seconds > 0)) return refuse("--rate goes with --bench");
     return true;
   }
 
@@ -85,6 +88,8 @@ class Parser {
     if (word == "--memory-limit") return count(text, other.memory_limit_bytes);
     if (word == "--repeat") return count(text, to_.repeat);
     if (word == "--threshold") return threshold(text);
+    if (word == "--bench") return positive(text, to_.bench_seconds);
+    if (word == "--rate") return positive(text, to_.rate_hz);
     return word == "--raw" && raw(text);
   }
 
@@ -103,6 +108,12 @@ class Parser {
     const unsigned long long parsed = std::strtoull(text, &end, 10);
     number = static_cast<Number>(parsed);
     return errno == 0 && *text >= '0' && *text <= '9' && *end == '\0' && parsed > 0 && number == parsed;
+  }
+
+  static bool positive(const char* text, double& number) {
+    char* end = nullptr;
+    number = std::strtod(text, &end);
+    return end != text && *end == '\0' && number > 0 && number <= 1e6;
   }
 
   bool threshold(const char* text) {

@@ -13,6 +13,7 @@ struct Arguments {
   bool self_test = false, copy = false, regions = false, contours = false, has_threshold = false;
   float threshold = 0;
   size_t repeat = 1;
+  double bench_seconds = 0, rate_hz = 0;  // 0: not asked for
   uint32_t raw_format = 0, raw_height = 0,
            raw_width = 0;  // of files that are pixels and nothing else; 0: there are none
 };

@@ -3,7 +3,9 @@
 #include <cstdio>
 #include <stdexcept>
 
+#include "measuring/json.h"
 #include "tools/arguments.h"
+#include "tools/bench.h"
 #include "tools/picture.h"
 #include "tools/report.h"
 
@@ -11,20 +13,20 @@ namespace {
 
 constexpr int kNormal = 0, kAnomalous = 1, kFailed = 3;
 
+Picture read(const Arguments& arguments, const std::string& path) {
+  if (arguments.raw_format == 0) return read_netpbm(path);
+  return read_raw(path, static_cast<onceover_pixel_format>(arguments.raw_format), arguments.raw_height,
+                  arguments.raw_width);
+}
+
 struct Run {
   const Arguments& arguments;
   onceover::InspectionSession session;
   std::vector<uint64_t> nanoseconds;
   int exit_status;
 
-  Picture read(const std::string& path) const {
-    if (arguments.raw_format == 0) return read_netpbm(path);
-    return read_raw(path, static_cast<onceover_pixel_format>(arguments.raw_format), arguments.raw_height,
-                    arguments.raw_width);
-  }
-
   std::string inspect(const std::string& path) {
-    const Picture picture = read(path);
+    const Picture picture = read(arguments, path);
     onceover_result result = {};
     for (size_t i = 0; i < arguments.repeat; ++i) {
       const auto start = std::chrono::steady_clock::now();
@@ -60,11 +62,18 @@ struct Run {
 int run(const Arguments& arguments) {
   onceover::InspectionOptions options = arguments.options;
   if (arguments.regions) options.other.max_map_width = 32768;  // pictures of any size may follow
+  if (arguments.bench_seconds > 0) {
+    std::vector<Picture> pictures;
+    for (const std::string& path : arguments.images) pictures.push_back(read(arguments, path));
+    std::puts(bench_json(arguments, options, pictures).c_str());
+    return kNormal;
+  }
   Run run{arguments,
           onceover::InspectionSession(onceover::PackageFile::open(arguments.package, arguments.copy), options),
           {},
           kNormal};
-  std::string text = "{\"package\": " + json_text(arguments.package) + ", " + session_json(run.session.info());
+  std::string text =
+      "{\"package\": " + onceover::json_text(arguments.package) + ", " + session_json(run.session.info());
   if (arguments.self_test) text += ", \"self_test_images\": " + std::to_string(run.session.self_test());
   if (arguments.has_threshold) run.session.set_threshold(arguments.threshold);
   text += ", \"images\": [" + run.inspect_all() + "]";

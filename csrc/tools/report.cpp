@@ -2,14 +2,14 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstdio>
+
+#include "measuring/json.h"
 
 namespace {
 
-template <typename Value>
-std::string member(const char* name, const Value& json) {
-  return std::string("\"") + name + "\": " + json;
-}
+constexpr auto member = onceover::json_member;
+using onceover::json_number;
+using onceover::json_text;
 
 std::string milliseconds(double nanoseconds) { return json_number(nanoseconds / 1e6); }
 
@@ -24,29 +24,6 @@ std::string list_json(std::initializer_list<uint32_t> numbers) {
 }
 
 }  // namespace
-
-std::string json_text(const std::string& text) {
-  std::string quoted = "\"";
-  for (const char c : text) {
-    char escaped[8];
-    if (c == '"' || c == '\\') {
-      quoted += std::string("\\") + c;
-    } else if (static_cast<unsigned char>(c) < 0x20) {
-      std::snprintf(escaped, sizeof escaped, "\\u%04x", static_cast<unsigned>(c));
-      quoted += escaped;
-    } else {
-      quoted += c;
-    }
-  }
-  return quoted + "\"";
-}
-
-std::string json_number(double value) {
-  if (!std::isfinite(value)) return "null";
-  char text[32];
-  std::snprintf(text, sizeof text, "%.9g", value);
-  return text;
-}
 
 std::string session_json(const onceover_session_info& info) {
   return member("engine", json_text(info.engine_version)) + ", " + member("isa", json_text(info.isa)) + ", " +

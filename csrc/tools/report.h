@@ -6,8 +6,6 @@
 
 #include "onceover.hpp"
 
-std::string json_text(const std::string& text);  // quoted
-std::string json_number(double value);           // enough digits to read the same float32 again; null if not finite
 std::string session_json(const onceover_session_info& info);
 std::string region_json(const onceover_region& region, const std::vector<onceover_point>* contour);  // may be nullptr
 std::string result_json(const std::string& path, const onceover_result& result,

@@ -28,14 +28,15 @@ PYTHON_ROOMS: dict[str, set[str]] = {
     "metrics": FOUNDATION,
     "memory_bank": FOUNDATION,
     "runtime": RUNTIME,
+    "measuring": {"runtime", *RUNTIME},
     "monitoring": {"runtime", *RUNTIME},
     "report": {"types", "images", "errors", "monitoring"},
     "backbones": BACKBONES,
     "detectors": DETECTORS,
     "training": TRAINING,
     "export": EXPORT,
-    "cli": {"export", "report", "monitoring", "", *EXPORT},
-    "": {"cli", "export", "report", "monitoring", *EXPORT},  # onceover/__init__.py, the front door
+    "cli": {"export", "measuring", "report", "monitoring", "", *EXPORT},
+    "": {"cli", "export", "measuring", "report", "monitoring", *EXPORT},  # onceover/__init__.py, the front door
 }
 
 TORCH_FAMILY = {"torch", "onnx", "onnxscript", "safetensors"}

@@ -270,6 +270,20 @@ def read_calibration(package: Package) -> dict[str, Any]: ...  # as Session.cali
 def read_parity(package: Package) -> dict[str, Any]:
     """relative_tolerance, map_step, images: each image, color, score, verdict, patch_scores (h, w), map (sampled)."""
 
+# measuring: a subject inspects one image; runs are (n, 8) uint64 ns: start, wall, CPU, wait, prepare, engine, score,
+# map; summaries are JSON (csrc/measuring/summary.h)
+def measure_in_turn(
+    subjects: Sequence[Callable[[], RunResult]], seconds: float, turn: int = 1, max_runs: int = 1_000_000
+) -> list[tuple[NDArray[np.uint64], str]]: ...
+def measure_after_idle(
+    subject: Callable[[], RunResult], idle_seconds: float, count: int
+) -> tuple[NDArray[np.uint64], str]: ...
+def measure_at_rate(
+    subject: Callable[[], RunResult], rate_hz: float, seconds: float, max_queue: int = 1000
+) -> tuple[NDArray[np.uint64], str]: ...
+def describe_machine() -> str: ...
+def describe_memory() -> str: ...
+
 # session
 class EngineOptions:
     """What runs a graph, on what; `onceover.EngineOptions` finds the library."""

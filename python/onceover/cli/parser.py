@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 
 from onceover.cli import commands, exporting
 from onceover.cli.backbones import add_measuring
+from onceover.cli.benching import add_bench_command
 from onceover.cli.demo import run_demo
 from onceover.cli.explaining import add_explain_options
 from onceover.cli.fitting import add_thumbnails, run_fit
@@ -50,6 +51,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_verify(subparsers)
     add_monitor_command(subparsers, _command)
     add_package_commands(subparsers, _command)
+    add_bench_command(subparsers, _command, _add_engine)
     _add_export(subparsers)
     _add_convert(subparsers)
     add_pretrain_commands(subparsers, _command)
@@ -79,6 +81,7 @@ def check_command(words: Sequence[str]) -> None:
 
 
 COMMANDS = (
+    "bench",
     "convert",
     "demo",
     "evaluate",

@@ -15,6 +15,10 @@ foreach(test image nv12 map_regions kernels coreset memory_bank metrics package 
   add_test(NAME ${test} COMMAND test_${test})
 endforeach()
 
+add_executable(test_measuring ../tests/test_measuring.cpp)
+target_link_libraries(test_measuring PRIVATE onceover_measuring onceover_base)
+add_test(NAME measuring COMMAND test_measuring)
+
 # The C ABI, called from C99.
 enable_language(C)
 set(HEADERS "${CMAKE_CURRENT_SOURCE_DIR}/include/onceover.h" "${CMAKE_CURRENT_SOURCE_DIR}/include/onceover_memory_bank.h"

@@ -25,6 +25,7 @@ constexpr const char* kHelp =
     "  --contours           the same, with the pixels of each region's outline\n"
     "  --repeat N           inspects each picture N times, for the latency\n"
     "  --bench SECONDS      instead: how long a picture takes; cold, warm, after a pause, where the time goes\n"
+    "  --no-idle            with --bench: without the runs after pauses, which take 20 s\n"
     "  --rate HZ            with --bench: also when parts arrive at this rate, whether the last one is done or not\n"
     "  --self-test          first replays the package's reference images\n"
     "  --copy               reads the package into memory instead of mapping it\n"
@@ -70,6 +71,7 @@ class Parser {
                 : word == "--copy"     ? &to_.copy
                 : word == "--regions"  ? &to_.regions
                 : word == "--contours" ? &to_.contours
+                : word == "--no-idle"  ? &to_.no_idle
                                        : nullptr;
     if (set != nullptr) *set = true;
     to_.regions |= to_.contours;

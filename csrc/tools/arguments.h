@@ -10,7 +10,7 @@ struct Arguments {
   std::string package;
   std::vector<std::string> images;
   onceover::InspectionOptions options;
-  bool self_test = false, copy = false, regions = false, contours = false, has_threshold = false;
+  bool self_test = false, copy = false, regions = false, contours = false, no_idle = false, has_threshold = false;
   float threshold = 0;
   size_t repeat = 1;
   double bench_seconds = 0, rate_hz = 0;  // 0: not asked for

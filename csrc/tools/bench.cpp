@@ -48,7 +48,7 @@ std::string bench_json(const Arguments& arguments, const InspectionOptions& opti
   const Measurement warm = measure_in_turn({subject}, arguments.bench_seconds, 1, kMaxRuns);
   text += ", " + json_member("warm", summary_json(warm.runs[0], warm.disturbance));
   std::string idle;
-  for (size_t i = 0; i < std::size(kIdle); ++i) {
+  for (size_t i = 0; i < std::size(kIdle) && !arguments.no_idle; ++i) {
     const Measurement found = measure_after_idle(subject, kIdle[i], kIdleRuns[i]);
     idle += (idle.empty() ? "{" : ", {") + json_member("idle_s", json_number(kIdle[i])) + ", " +
             json_member("latency", summary_json(found.runs[0], found.disturbance)) + "}";

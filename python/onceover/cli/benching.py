@@ -137,7 +137,7 @@ Cases = dict[str, dict[str, Any]]
 
 
 def _case_table(cases: Cases) -> Table:
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for case, result in cases.items():
         where = "" if result["device"] == "CPU" else f" on {result['device']}"
         threads = f"{result['threads']} thread{'s' if result['threads'] > 1 else ''}"

@@ -70,6 +70,7 @@ def run_fit(options: argparse.Namespace, output: Output) -> int:
             budget_ms=options.budget_ms,
             size=options.size if options.weights is None else None,
             thumbnails=DEFAULT_SIDE if options.thumbnails is True else options.thumbnails,
+            adapt=options.adapt,
         )
         parts = fit(options.directory, settings, progress, keep)
         if parts.thumbnails is not None:
@@ -91,6 +92,12 @@ def run_fit(options: argparse.Namespace, output: Output) -> int:
             f"{percent(settings.false_alarm_rate or 0.05)}; scores and maps work, verdicts will say 'uncalibrated'"
         )
     manifest, choice = parts.manifest, plans[0].choice
+    if adaptation := manifest.get("adaptation"):
+        before, after = adaptation["contrast"]
+        output.say(
+            f"adapted by {adaptation['images']} images: drawn damage moves patches {after / before:.1f} times as far, "
+            "compared with how good parts differ (mean squares)"
+        )
     output.object(
         {
             "package": str(options.output),
@@ -103,6 +110,7 @@ def run_fit(options: argparse.Namespace, output: Output) -> int:
             "backbone": manifest["backbone"]["name"],
             **({} if parts.thumbnails is None else {"thumbnails": manifest["thumbnails"]}),
             **({} if choice is None else {"choice": asdict(choice)}),
+            **({"adaptation": adaptation} if adaptation else {}),
         }
     )
     return 0

@@ -25,6 +25,7 @@ from onceover.runtime.assemble import PackageParts, assemble, config_of, parity_
 from onceover.runtime.graph import DEFAULT_BACKBONE
 from onceover.runtime.reasons import owners
 from onceover.runtime.session import EngineOptions
+from onceover.training.adapting import adapt
 from onceover.training.calibrate import DEFAULT_FALSE_ALARM_RATE, calibrate, check_validation, plan_holdout
 from onceover.training.choosing import Choice, choose_network
 from onceover.training.dataset import (
@@ -54,6 +55,7 @@ class FitOptions:
     square input of a backbone that is resizable; None: chosen from what the images show (`training.input_size`).
     thumbnails: longest side in pixels of pictures of the bank's images to store; None, the default, stores none, for
     whoever has the package would see them (`runtime.thumbnails`).
+    adapt: measure distances as the product's own images suggest (`training.adapting`).
     """
 
     backbone: str | Path | bytes = DEFAULT_BACKBONE
@@ -73,6 +75,7 @@ class FitOptions:
     budget_ms: float | None = None
     size: int | None = None
     thumbnails: int | None = None
+    adapt: bool = False
 
 
 @dataclass(frozen=True)
@@ -90,6 +93,7 @@ class FitPlan:
     layout: str = ""  # of the data set they are the train images of; empty for an ordinary folder
     choice: Choice | None = None  # of backbone "auto"
     input_size: InputSize | None = None  # where it was chosen
+    adaptation: Mapping[str, Any] | None = None  # what the manifest says of it, once it is done
 
     @property
     def embeddings_mb(self) -> float:
@@ -177,6 +181,10 @@ def fit(
     plan = replace(plan_fit(folder, spec, options), choice=network.choice, input_size=network.input_size)
     if on_plan is not None:
         on_plan(plan)
+    if options.adapt:
+        engine = EngineOptions.of(options.engine).resolve(options.threads)
+        adapted = adapt(graph, spec, plan.bank_images, options.seed, engine, progress)
+        graph, plan = adapted.graph, replace(plan, adaptation=adapted.record)
     images = (*plan.bank_images, *plan.calibration_images)
     names = {path: relative_path(path, _folder(folder)) for path in images}
     product = options.name or options.category or product_name(folder)
@@ -311,6 +319,7 @@ class FitJob:
             "engine": EngineOptions.of(self.options.engine).name,
             **({} if plan.choice is None else {"choice": plan.choice.record()}),
             **({} if parts.thumbnails is None else {"thumbnails": thumbnails.describe(parts.thumbnails)}),
+            **({} if plan.adaptation is None else {"adaptation": dict(plan.adaptation)}),
         }
 
 

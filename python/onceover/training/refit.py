@@ -72,7 +72,7 @@ def refit(
     has_pictures = any(member.name == thumbnails.MEMBER for member in package.members)
     kept = {
         key: package.manifest[key]
-        for key in ("choice", *(["thumbnails"] if has_pictures else []))
+        for key in ("choice", "adaptation", *(["thumbnails"] if has_pictures else []))
         if key in package.manifest
     }
     pictures = package.core.read(thumbnails.MEMBER) if has_pictures else None  # of the same images

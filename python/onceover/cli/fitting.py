@@ -93,10 +93,11 @@ def run_fit(options: argparse.Namespace, output: Output) -> int:
         )
     manifest, choice = parts.manifest, plans[0].choice
     if adaptation := manifest.get("adaptation"):
-        before, after = adaptation["contrast"]
+        gains = {kind: after / before for kind, (before, after) in adaptation["contrast"].items()}
+        listed = ", ".join(f"{kind} {gain:.1f}" for kind, gain in gains.items())
         output.say(
-            f"adapted by {adaptation['images']} images: drawn damage moves patches {after / before:.1f} times as far, "
-            "compared with how good parts differ (mean squares)"
+            f"adapted by {adaptation['images']} images of the memory bank: against how good parts differ, drawn damage "
+            f"stands out by these factors (mean squares): {listed}"
         )
     output.object(
         {

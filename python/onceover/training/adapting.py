@@ -2,14 +2,15 @@
 
 Distances between patch embeddings count all directions alike, also those in which good parts differ among each other.
 With W the covariance of how normal patches differ from their nearest ones in other images, and B that of how
-embeddings move when damage is drawn into the same image (`training.damage`), embeddings x become
+x · W^-1/2 moves when damage is drawn into the same image (`training.damage`), embeddings x become
 
-    x · W^-1/2 · (W^-1/2 · B · W^-1/2)^1/2
+    x · W^-1/2 · B^1/2
 
-so that squared distances are measured by W^-1 · B · W^-1: what good parts do is small, what damage does is large. The
-first factor is relevant component analysis (Bar-Hillel et al. 2005, JMLR 6), which alone was a loss on some products;
-the second is Fisher's between-class scatter with drawn damage in the place of a second class. Both are shrunk towards
-the identity. What it is worth: benchmarks/README.md; only images of the memory bank are read, none that calibrates.
+so that what good parts do is small and what damage does is large. The first factor is relevant component analysis
+(Bar-Hillel et al. 2005, JMLR 6), which alone was a loss on some products; the second is Fisher's between-class scatter
+with drawn damage in the place of a second class. Every kind of damage counts alike in B, however far it moves patches:
+else what the network sees best anyway would drown the rest. Both are shrunk towards the identity. What it is worth:
+benchmarks/README.md; only images of the memory bank are read, none that calibrates.
 """
 
 from __future__ import annotations
@@ -46,8 +47,8 @@ Matrix = NDArray[np.float64]  # (D, D)
 
 @dataclass(frozen=True)
 class Adaptation:
-    """graph: the adapted one. record: for the manifest; contrast is the mean squared move of a damaged patch over the
-    mean squared difference between normal ones, before and after."""
+    """graph: the adapted one. record: for the manifest; contrast is, for every kind of damage, the mean squared move of
+    a damaged patch over the mean squared difference between normal ones, before and after."""
 
     graph: bytes
     record: dict[str, Any]
@@ -75,53 +76,60 @@ def adapt(
     rng = np.random.Generator(np.random.PCG64(seed))
     embedder = _core.Embedder(config_of(spec, 0.0), graph, engine)
     normal, moved = _embed(chosen, embedder, spec, rng, progress)
-    w, b = _covariance(_nearest_differences(normal, rng)), _covariance(moved)
-    if not (np.trace(w) > 0 and np.trace(b) > 0):
-        what = "good parts do not differ at all" if np.trace(b) > 0 else "drawn damage changes nothing"
+    w = _covariance(_nearest_differences(normal, rng))
+    seen = {kind: _covariance(rows) for kind, rows in moved.items() if rows.any()}  # blur leaves what is smooth alone
+    if not (np.trace(w) > 0 and seen):
+        what = "drawn damage changes nothing" if np.trace(w) > 0 else "good parts do not differ at all"
         raise InputError(f"{images[0].parent}: to the network {what}, so there is nothing to adapt; leave out --adapt")
-    matrix = adapting_matrix(w, b)
+    matrix = adapting_matrix(w, list(seen.values()))
     adapted = with_matrix(graph, matrix.astype(np.float32), CONSTANT)
     read_graph_spec(adapted, "the adapted graph")  # that it loads
     record = {
         "method": "fisher",
         "images": len(chosen),
         "damaged_images": len(chosen) * VIEWS,
-        "damaged_patches": len(moved),
-        "contrast": [_rounded(np.trace(b) / np.trace(w)), _rounded(_spread(matrix, b) / _spread(matrix, w))],
+        "damaged_patches": sum(map(len, moved.values())),
+        "contrast": {
+            kind: [_contrast(np.eye(len(w)), damage, w), _contrast(matrix, damage, w)] for kind, damage in seen.items()
+        },
         "seed": seed,
     }
     return Adaptation(adapted, record)
 
 
-def adapting_matrix(w: Matrix, b: Matrix) -> Matrix:
-    """See the file's head; scaled so that normal patches differ as much as before: scores keep their magnitude."""
+def adapting_matrix(w: Matrix, kinds: Sequence[Matrix]) -> Matrix:
+    """See the file's head; kinds: the covariance of what each kind of damage does, all of positive trace.
+
+    Scaled so that normal patches differ as much as before: scores keep their magnitude.
+    """
     within = _power(_shrunk(w, W_SHRINKAGE), -0.5)
-    matrix = within @ _power(_shrunk(within @ b @ within, B_SHRINKAGE), 0.5)
+    b = np.mean([_shrunk(within @ kind @ within, B_SHRINKAGE) for kind in kinds], axis=0)
+    matrix = within @ _power(b, 0.5)
     return np.asarray(matrix * np.sqrt(np.trace(w) / _spread(matrix, w)))
 
 
 def _embed(
     images: Sequence[Path], embedder: _core.Embedder, spec: GraphSpec, rng: np.random.Generator, progress: Progress
-) -> tuple[NDArray[np.float32], Rows]:
-    """→ (N, P, D) embeddings of the images, and (M, D) by how much damage moves those of the patches it touches."""
+) -> tuple[NDArray[np.float32], dict[str, Rows]]:
+    """→ (N, P, D) embeddings of the images, and by kind of damage (M, D): how it moves the patches that it touches."""
     size = (spec.preprocessing.height, spec.preprocessing.width)
     grid = (spec.grid_height, spec.grid_width)
-    kinds = list(KINDS)
-    normal, moved = [], []
+    normal: list[Rows] = []
+    moved: dict[str, list[Rows]] = {kind: [] for kind in KINDS}
     other = _core.resize(to_rgb8(read_image(images[-1])), *size)
     for i, path in enumerate(images):
         image = _core.resize(to_rgb8(read_image(path)), *size)
         embeddings = embedder.embed(image)
         for view in range(VIEWS):
-            kind = kinds[(i * VIEWS + view) % len(kinds)]
+            kind = list(KINDS)[(i * VIEWS + view) % len(KINDS)]
             damaged, mask = draw_damage(rng, image, other, kind)
             share = _cell_shares(mask, grid)
             touched = share >= min(TOUCHED, share.max())  # a coarse grid may have no cell that is covered so far
-            moved.append(embedder.embed(damaged)[touched] - embeddings[touched])
+            moved[kind].append(embedder.embed(damaged)[touched] - embeddings[touched])
         normal.append(embeddings)
         other = image
         progress("adapting", i + 1, len(images))
-    return np.stack(normal), np.concatenate(moved)
+    return np.stack(normal), {kind: np.concatenate(rows) for kind, rows in moved.items()}
 
 
 def _cell_shares(mask: NDArray[np.bool_], grid: tuple[int, int]) -> NDArray[np.float64]:
@@ -167,8 +175,8 @@ def _spread(matrix: Matrix, covariance: Matrix) -> float:
     return float(np.trace(matrix.T @ covariance @ matrix))
 
 
-def _rounded(value: float) -> float:
-    return round(float(value), 4)
+def _contrast(matrix: Matrix, damage: Matrix, w: Matrix) -> float:
+    return round(_spread(matrix, damage) / _spread(matrix, w), 4)
 
 
 __all__ = ["MIN_IMAGES", "Adaptation", "adapt", "adapting_matrix"]

@@ -155,13 +155,13 @@ def _nearest_differences(normal: NDArray[np.float32], rng: np.random.Generator) 
 def _covariance(rows: Rows) -> Matrix:
     """About 0, where there is no difference; summed in float64."""
     values = rows.astype(np.float64)
-    return values.T @ values / len(values)
+    return np.asarray(values.T @ values / len(values))
 
 
 def _shrunk(matrix: Matrix, share: float) -> Matrix:
     """Towards the identity; trace D."""
     mean = np.trace(matrix) / len(matrix)
-    return (1 - share) * matrix / mean + share * np.eye(len(matrix))
+    return np.asarray((1 - share) * matrix / mean + share * np.eye(len(matrix)))
 
 
 def _power(matrix: Matrix, exponent: float) -> Matrix:

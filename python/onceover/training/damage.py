@@ -35,12 +35,12 @@ def foreign(rng: np.random.Generator, image: Levels, other: Pixels) -> Levels:
     height, width = image.shape[:2]
     opacity = np.float32(rng.uniform(0.4, 1))
     material = draw_material(rng, max(height, width))[:height, :width].astype(np.float32)
-    return image + opacity * (material - image)
+    return np.asarray(image + opacity * (material - image))
 
 
 def shaded(rng: np.random.Generator, image: Levels, other: Pixels) -> Levels:
     """Brighter or darker."""
-    return image * np.float32(np.exp(rng.uniform(0.2, 0.8) * rng.choice([-1, 1])))
+    return np.asarray(image * np.float32(np.exp(rng.uniform(0.2, 0.8) * rng.choice([-1, 1]))))
 
 
 def blurred(rng: np.random.Generator, image: Levels, other: Pixels) -> Levels:

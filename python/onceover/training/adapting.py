@@ -23,10 +23,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onceover import MemoryBank, _core
+from onceover import _core
 from onceover.detectors.detector import Progress, no_progress
 from onceover.errors import InputError, UsageError
 from onceover.images import read_image, to_rgb8
+from onceover.memory_bank import MemoryBank
 from onceover.runtime.assemble import config_of
 from onceover.runtime.graph import read_graph_spec
 from onceover.runtime.linear_end import with_matrix

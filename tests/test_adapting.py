@@ -167,6 +167,14 @@ def test_images_that_do_not_differ_are_refused(tmp_path: Path) -> None:
         adapt(GRAPH, read_graph_spec(GRAPH, "tiny"), sorted(tmp_path.iterdir()), 0, ENGINE)
 
 
+def test_damage_that_leaves_smooth_parts_alone_is_left_out(tmp_path: Path) -> None:
+    for i in range(MIN_IMAGES):
+        write_image(tmp_path / f"{i}.png", np.full((32, 48, 3), 60 + 10 * i, np.uint8))
+    record = adapt(GRAPH, read_graph_spec(GRAPH, "tiny"), sorted(tmp_path.iterdir()), 0, ENGINE).record
+    assert "blurred" not in record["contrast"]
+    assert "foreign" in record["contrast"]
+
+
 def test_adapting_an_adapted_graph_is_refused(folder: Path, parts: PackageParts) -> None:
     with pytest.raises(InputError, match="already has a constant 'adaptation'"):
         fit(folder, tiny_options(backbone=parts.graph, adapt=True))
@@ -213,6 +221,7 @@ def test_a_refit_keeps_what_the_manifest_says_of_the_adaptation(
 ) -> None:
     export.package(parts, tmp_path / "adapted.onceover")
     package = open_package(tmp_path / "adapted.onceover")
+    assert dict(package.describe())["adapted"] == "by 19 images of the memory bank"
     again = refit(package, package.core.read("graph.onnx"), folder)
     assert again.manifest["adaptation"] == parts.manifest["adaptation"]
     assert assemble(replace(again, manifest=parts.manifest)).bytes() == assemble(parts).bytes()

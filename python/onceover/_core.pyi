@@ -99,7 +99,7 @@ class GreedyCoreset:
     def covering_radius(self) -> float: ...
 
 class StreamingCoreset:
-    """k-center selection over rows that pass by once; csrc/scoring/streaming_coreset.h. ids: one per row, any numbers."""
+    """k-center selection over rows that pass by once; csrc/scoring/streaming_coreset.h. ids: any number of each row."""
     def __init__(
         self, seeds: NDArray[np.float32], ids: NDArray[np.int64], radius: float, count: int, isa: str | None = None
     ) -> None: ...

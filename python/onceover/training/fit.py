@@ -5,7 +5,6 @@ Everything is computed by the C++ session that the device will run, so nothing h
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -21,15 +20,17 @@ from onceover.detectors.detector import Progress, no_progress
 from onceover.errors import InputError, UsageError
 from onceover.images import list_images, read_image
 from onceover.runtime import thumbnails
-from onceover.runtime.assemble import PackageParts, assemble, config_of, parity_item, uncalibrated
+from onceover.runtime.assemble import PackageParts, assemble, parity_item, uncalibrated
 from onceover.runtime.graph import DEFAULT_BACKBONE
 from onceover.runtime.reasons import owners
 from onceover.runtime.session import EngineOptions
 from onceover.training.adapting import adapt
+from onceover.training.bank_images import BankImages
 from onceover.training.calibrate import DEFAULT_FALSE_ALARM_RATE, calibrate, check_validation, plan_holdout
 from onceover.training.choosing import Choice, choose_network
 from onceover.training.dataset import (
     dataset_folders,
+    file_hash,
     fitting_layouts,
     join_copies,
     read_dataset,
@@ -38,6 +39,8 @@ from onceover.training.dataset import (
     split_holdout,
 )
 from onceover.training.input_size import InputSize
+from onceover.training.machine_memory import memory_limit
+from onceover.training.memory_plan import MemoryPlan, plan_memory, probe
 from onceover.training.references import choose_references
 from onceover.types import GraphSpec, Image
 
@@ -56,6 +59,8 @@ class FitOptions:
     thumbnails: longest side in pixels of pictures of the bank's images to store; None, the default, stores none, for
     whoever has the package would see them (`runtime.thumbnails`).
     adapt: measure distances as the product's own images suggest (`training.adapting`).
+    max_memory: bytes, or text like "2GiB", that the whole process may take; None: a share of what is free here. Where
+    the patches of all images do not fit, the greedy coreset is selected from a stream, and labelled so.
     """
 
     backbone: str | Path | bytes = DEFAULT_BACKBONE
@@ -76,6 +81,7 @@ class FitOptions:
     size: int | None = None
     thumbnails: int | None = None
     adapt: bool = False
+    max_memory: int | str | None = None
 
 
 @dataclass(frozen=True)
@@ -94,18 +100,19 @@ class FitPlan:
     choice: Choice | None = None  # of backbone "auto"
     input_size: InputSize | None = None  # where it was chosen
     adaptation: Mapping[str, Any] | None = None  # what the manifest says of it, once it is done
+    memory: MemoryPlan | None = None  # what it will cost; None: not asked, all patches are held
 
     @property
-    def embeddings_mb(self) -> float:
-        """Peak memory of the embeddings while the bank is chosen."""
-        return self.patch_count * self.embedding_dim * 4 / 1e6
+    def streaming(self) -> bool:
+        """Whether patches pass image by image instead of being held."""
+        return self.memory is not None and self.memory.streaming
 
     @property
     def bank_mb(self) -> float:
         return self.bank_rows * self.embedding_dim * 4 / 1e6
 
 
-def plan_fit(directory: Path, spec: GraphSpec, options: FitOptions) -> FitPlan:
+def plan_fit(directory: Path, spec: GraphSpec, options: FitOptions, progress: Progress = no_progress) -> FitPlan:
     """Which images go where; raises InputError or UsageError before any work is done."""
     if options.seed < 0:
         raise UsageError(f"seed is {options.seed}; give a whole number from 0")
@@ -116,7 +123,7 @@ def plan_fit(directory: Path, spec: GraphSpec, options: FitOptions) -> FitPlan:
     groups = {path: str(path) for path in everything}
     if options.groups:
         groups = read_groups(options.groups, everything, _folder(directory))
-    groups, copies = join_copies(everything, groups)
+    groups, copies = join_copies(everything, groups, progress)
     explicit = options.false_alarm_rate is not None
     rate = DEFAULT_FALSE_ALARM_RATE if options.false_alarm_rate is None else options.false_alarm_rate
     if official:
@@ -170,15 +177,18 @@ def fit(
 
     on_plan is told what will happen before anything expensive does; it may raise to stop.
     Returns the parts of a package; `onceover.export.package` writes and verifies it. Raises InputError (nothing or
-    nothing usable in the folder), UsageError (an impossible rate, size or budget), UnknownNameError, EngineError.
+    nothing usable in the folder), UsageError (an impossible rate, size or budget), UnknownNameError, EngineError,
+    MemoryLimitError (before anything expensive).
     """
     options, folder = options or FitOptions(), Path(directory)
+    limit = memory_limit(options.max_memory)
     found, _, _ = _find_images(folder, options)
     network = choose_network(
         found, options.backbone, options.budget_ms, options.size, options.engine, options.threads, progress
     )
     graph, spec = network.graph, network.spec
-    plan = replace(plan_fit(folder, spec, options), choice=network.choice, input_size=network.input_size)
+    plan = with_memory(plan_fit(folder, spec, options, progress), graph, spec, options, limit)
+    plan = replace(plan, choice=network.choice, input_size=network.input_size)
     if on_plan is not None:
         on_plan(plan)
     if options.adapt:
@@ -189,6 +199,24 @@ def fit(
     names = {path: relative_path(path, _folder(folder)) for path in images}
     product = options.name or options.category or product_name(folder)
     return FitJob(graph, spec, plan, options, names, product, progress).run()
+
+
+def with_memory(
+    plan: FitPlan,
+    graph: bytes,
+    spec: GraphSpec,
+    options: FitOptions,
+    limit: tuple[int | None, str],
+    greedy: bool = True,
+) -> FitPlan:
+    """The plan with what it will cost here, measured on a few images; MemoryLimitError where that is too much.
+
+    greedy: whether a coreset is to be selected by distances.
+    """
+    found = probe(spec, graph, EngineOptions.of(options.engine).resolve(options.threads), plan.bank_images)
+    counts = (len(plan.bank_images), len(plan.calibration_images))
+    greedy = greedy and options.coreset == "greedy"
+    return replace(plan, memory=plan_memory(spec, len(graph), counts, plan.bank_rows, greedy, limit, found))
 
 
 class FitJob:
@@ -216,12 +244,7 @@ class FitJob:
         self.detector = create_detector(options.detector, options.bank, options.coreset, options.seed)
 
     def run(self) -> PackageParts:
-        embeddings, hashes = self._embed_bank_images()
-        if self.chosen is None:
-            self.detector.fit(embeddings, self.progress)
-        else:
-            self.detector.refit(embeddings, self.chosen, self.progress)
-        del embeddings
+        hashes = self._learn()
         parts = PackageParts(
             graph=self.graph,
             spec=self.spec,
@@ -244,20 +267,16 @@ class FitJob:
         package = _core.Package.view(assemble(parts).bytes(), "the package being fitted")
         return _core.Session(package, self.engine)
 
-    def _embed_bank_images(self) -> tuple[NDArray[np.float32], list[str]]:
-        """→ (N·P, D) patch embeddings of the bank images in order, and the SHA-256 of each file."""
-        config = config_of(self.spec, self.options.blur_sigma)
-        embedder = _core.Embedder(config, self.graph, self.engine)
-        images = self.plan.bank_images
-        patches = self.spec.grid_height * self.spec.grid_width
-        embeddings = np.empty((len(images) * patches, self.spec.embedding_dim), np.float32)
-        hashes = []
-        self.progress("patch embeddings", 0, len(images))
-        for i, path in enumerate(images):
-            embeddings[i * patches : (i + 1) * patches] = embedder.embed(read_image(path))
-            hashes.append(file_hash(path))
-            self.progress("patch embeddings", i + 1, len(images))
-        return embeddings, hashes
+    def _learn(self) -> list[str]:
+        """The detector's fit on the bank images, in memory or as a stream; returns the SHA-256 of each file."""
+        images = BankImages(self.plan.bank_images, self.graph, self.spec, self.options.blur_sigma, self.engine)
+        if self.plan.memory is not None and self.plan.memory.streaming:
+            self.detector.stream(images, self.plan.memory.sample_images, self.chosen, self.progress)
+        elif self.chosen is None:
+            self.detector.fit(images.all(self.progress), self.progress)
+        else:
+            self.detector.refit(images.all(self.progress), self.chosen, self.progress)
+        return images.hashes
 
     def _bank_source(self) -> NDArray[np.uint32] | None:
         """(M, 2): image and patch of every bank row, for detectors that keep patches."""
@@ -321,11 +340,6 @@ class FitJob:
             **({} if parts.thumbnails is None else {"thumbnails": thumbnails.describe(parts.thumbnails)}),
             **({} if plan.adaptation is None else {"adaptation": dict(plan.adaptation)}),
         }
-
-
-def file_hash(path: Path) -> str:
-    """SHA-256 of a file, hex."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _numbered(groups: Sequence[str]) -> list[int]:

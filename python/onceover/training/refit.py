@@ -26,8 +26,9 @@ from onceover.runtime.assemble import PackageParts
 from onceover.runtime.graph import read_graph_spec
 from onceover.runtime.package import PackageFile
 from onceover.runtime.session import EngineOptions
-from onceover.training.dataset import listed
-from onceover.training.fit import FitJob, FitOptions, FitPlan, file_hash
+from onceover.training.dataset import file_hash, listed
+from onceover.training.fit import FitJob, FitOptions, FitPlan, with_memory
+from onceover.training.machine_memory import memory_limit
 
 
 def refit(
@@ -59,13 +60,14 @@ def refit(
     )
     options = FitOptions(
         detector=str(detector["name"]),
-        coreset=str(detector["coreset"]),
+        coreset="random" if detector["coreset"] == "random" else "greedy",  # which has another label from a stream
         bank=BankSize(rows=rows),
         seed=int(package.manifest["seed"]),
         blur_sigma=float(_core.read_config(package.core).blur_sigma),
         engine=engine,
         threads=threads,
     )
+    plan = with_memory(plan, graph, spec, options, memory_limit(None), greedy=False)
     # Of two copies of an image that are one file here, one name is used; the package keeps what it said.
     names = dict(zip((*bank, *calibration), (*data["bank_images"], *data["calibration_images"]), strict=True))
     parts = FitJob(graph, spec, plan, options, names, str(package.manifest["name"]), progress, _chosen(package)).run()

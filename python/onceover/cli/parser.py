@@ -200,6 +200,11 @@ def _add_fit(subparsers: Any) -> None:
     fit.add_argument("--groups", type=Path, help="CSV with columns file,group: images of the same part count once")
     _add_layout(fit, "of a data set, whose train images are learned from (default: auto)")
     _add_seed(fit)
+    fit.add_argument(
+        "--max-memory",
+        metavar="SIZE",
+        help="that fit may take, e.g. 2GiB (default: 75 %% of what is free); a larger set passes as a stream",
+    )
     fit.add_argument("--name", help="product name (default: from the folder)")
     add_thumbnails(fit)
     _add_engine(fit)

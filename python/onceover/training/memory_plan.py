@@ -43,7 +43,7 @@ _PROBES = 4  # images that tell what one takes
 
 @dataclass(frozen=True)
 class Probe:
-    """What this machine takes. base_bytes: the process with its engine open; image_s: read, embed and hash one image."""
+    """What this machine takes. base_bytes: the process with its engine open; image_s: read and embed an image."""
 
     base_bytes: int
     image_s: float

@@ -4,8 +4,8 @@
     python benchmarks/fit_memory.py large --images 20000 --max-memory 2GiB
     python benchmarks/fit_memory.py radius                       # 250,000 patches: streaming beside plain greedy
 
-Images are drawn: a few hundred good parts of the demo, each shifted, turned, lit and grained anew, 256 × 256 JPEG. Every
-fit runs in a process of its own; its peak is VmHWM of /proc/self/status, of everything from the interpreter on.
+Images are drawn: a hundred good parts of the demo, each shifted, turned, lit and grained anew, 256 × 256 JPEG.
+Every fit runs in a process of its own; its peak is VmHWM of /proc/self/status, of everything from the interpreter on.
 """
 
 from __future__ import annotations
@@ -36,13 +36,14 @@ from onceover.runtime.assemble import config_of
 from onceover.runtime.graph import load_graph
 from onceover.runtime.session import EngineOptions
 from onceover.training.demo_parts import PRODUCTS
+from onceover.training.demo_products import draw_part
 from onceover.training.fit import FitOptions, FitPlan, fit
 from onceover.training.machine_memory import resident_bytes
 
 F32 = NDArray[np.float32]
 
 SIDE = 256
-ORIGINALS = 48  # of each product
+ORIGINALS = 40  # of each product
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 REAL = ("magnetic_tile", "pcb")
 PATCHES = 250_000
@@ -61,8 +62,9 @@ def draw(folder: Path, count: int, seed: int = 0) -> Path:
     originals = []
     for product in PRODUCTS:
         for number in range(ORIGINALS):
-            picture = product.draw(np.random.default_rng([seed, number]), None)
-            originals.append(cv2.resize(picture, (SIDE, SIDE), interpolation=cv2.INTER_AREA))
+            picture = draw_part(product, None, "train/good", number, seed).image
+            bgr = picture if picture.ndim == 2 else cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
+            originals.append(cv2.resize(bgr, (SIDE, SIDE), interpolation=cv2.INTER_AREA))
     for number in track(range(count), description=f"drawing {count} images"):
         cv2.imwrite(str(folder / f"{number:06d}.jpg"), varied(originals[number % len(originals)], number, seed))
     return folder
@@ -135,9 +137,11 @@ def large(console: Console, backbone: str, images: int, limit: str, keep: Path |
 def radius(console: Console, backbone: str) -> None:
     """Largest distance of any patch to the bank, in the projection that both select in, and of whole embeddings."""
     table = Table("patches", "order", "rows", "sample", "told", "projection", "whole", "plain: projection", "whole")
-    for source, embeddings in ((name, load(backbone)) for name, load in (("real", real_patches), ("drawn", drawn_patches))):
+    for source, load in (("real", real_patches), ("drawn", drawn_patches)):
+        embeddings = load(backbone)
         for order in ("sorted", "shuffled"):
-            patches = embeddings if order == "sorted" else embeddings[np.random.default_rng(0).permutation(len(embeddings))]
+            shuffled = np.random.default_rng(0).permutation(len(embeddings))
+            patches = embeddings if order == "sorted" else embeddings[shuffled]
             per_image, dim = patches.shape[1:]
             whole = patches.reshape(-1, dim)
             projection = np.random.default_rng(1).standard_normal((dim, 32), np.float32) / np.float32(32**0.5)
@@ -152,11 +156,11 @@ def radius(console: Console, backbone: str) -> None:
                 for image in sorted(set(range(len(patches))) - set(sample.tolist())):
                     place = np.arange(image * per_image, (image + 1) * per_image)
                     stream.add(points[place], place)
-                chosen = stream.selected()
+                told, both = stream.covering_radius, (stream.selected(), plain.selected)
+                reached = [farthest(data, chosen) for chosen in both for data in (points, whole)]
                 table.add_row(
                     f"{source}, {len(whole):,}", order, f"{rows:,}", f"1/{share}",
-                    *(f"{value:.3f}" for value in (stream.covering_radius, farthest(points, chosen), farthest(whole, chosen))),
-                    *(f"{farthest(data, plain.selected):.3f}" for data in (points, whole)),
+                    *(f"{value:.3f}" for value in (told, *reached)),
                 )  # fmt: skip
                 ratio = stream.covering_radius / plain.covering_radius
                 console.print(f"{source}, {order}, {rows} rows: told radius {ratio:.3f} of the plain one")

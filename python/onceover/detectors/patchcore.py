@@ -160,7 +160,7 @@ class PatchCore(Detector):
         if self.projection_dim >= dim:
             return None
         projection = rng.standard_normal((dim, self.projection_dim)) / np.sqrt(self.projection_dim)
-        return projection.astype(np.float32)
+        return np.asarray(projection, np.float32)
 
     def _greedy(
         self, points: NDArray[np.float32], count: int, rng: np.random.Generator, progress: Progress

@@ -50,7 +50,7 @@ def memory_limit(given: int | str | None) -> tuple[int | None, str]:
     available = available_bytes()
     if available is None:
         return None, "this system does not tell what is free"
-    return resident_bytes() + int(SHARE * available), f"{SHARE:.0%} of what is free here"
+    return resident_bytes() + int(SHARE * available), f"{100 * SHARE:.0f} % of what is free here"
 
 
 def _free(root: Path) -> int | None:

@@ -18,11 +18,13 @@ from onceover.detectors import BankSize, streaming
 from onceover.detectors.patchcore import PatchCore
 from onceover.errors import InputError, MemoryLimitError, UsageError
 from onceover.runtime.inspector import Inspector
+from onceover.runtime.package import open_package
 from onceover.training import fit as fitting
 from onceover.training import machine_memory
 from onceover.training.fit import FitPlan, fit
 from onceover.training.machine_memory import available_bytes, memory_limit, parse_size, resident_bytes
 from onceover.training.memory_plan import MemoryPlan, Probe, plan_memory
+from onceover.training.refit import refit
 from onceover.types import GraphSpec, Preprocessing
 
 GIB = 1 << 30
@@ -247,6 +249,10 @@ def test_a_package_fitted_from_a_stream_says_so_and_inspects_as_its_record_says(
     assert Inspector.open(tmp_path / "plate.onceover").verify()["largest_relative_difference"] == 0
     assert parts.bank_source is not None
     assert len(parts.bank_source) == len(parts.state["memory_bank"]) == 64
+
+    again = refit(open_package(tmp_path / "plate.onceover"), parts.graph, folder)
+    np.testing.assert_array_equal(again.state["memory_bank"], parts.state["memory_bank"])
+    assert again.manifest["detector"]["coreset"] == "greedy, streaming"
 
 
 def test_the_command_line_tells_the_plan_and_refuses_what_cannot_fit(

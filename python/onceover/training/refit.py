@@ -67,16 +67,20 @@ def refit(
         engine=engine,
         threads=threads,
     )
-    plan = with_memory(plan, graph, spec, options, memory_limit(None), greedy=False)
+    chosen = _chosen(package)
+    plan = with_memory(plan, graph, spec, options, memory_limit(None), greedy=chosen is None)
     # Of two copies of an image that are one file here, one name is used; the package keeps what it said.
     names = dict(zip((*bank, *calibration), (*data["bank_images"], *data["calibration_images"]), strict=True))
-    parts = FitJob(graph, spec, plan, options, names, str(package.manifest["name"]), progress, _chosen(package)).run()
+    parts = FitJob(graph, spec, plan, options, names, str(package.manifest["name"]), progress, chosen).run()
     has_pictures = any(member.name == thumbnails.MEMBER for member in package.members)
     kept = {
         key: package.manifest[key]
         for key in ("choice", "adaptation", *(["thumbnails"] if has_pictures else []))
         if key in package.manifest
     }
+    if chosen is not None:  # how the patches came to be chosen
+        facts = {key: detector[key] for key in ("coreset", "sample_patches") if key in detector}
+        kept["detector"] = {**parts.manifest["detector"], **facts}
     pictures = package.core.read(thumbnails.MEMBER) if has_pictures else None  # of the same images
     return replace(parts, manifest={**parts.manifest, "data": data, **kept}, thumbnails=pictures)
 

@@ -23,7 +23,7 @@ from onceover.training import fit as fitting
 from onceover.training import machine_memory
 from onceover.training.fit import FitPlan, fit
 from onceover.training.machine_memory import available_bytes, memory_limit, parse_size, resident_bytes
-from onceover.training.memory_plan import MemoryPlan, Probe, plan_memory
+from onceover.training.memory_plan import FitSize, MemoryPlan, Probe, plan_memory
 from onceover.training.refit import refit
 from onceover.types import GraphSpec, Preprocessing
 
@@ -132,7 +132,7 @@ def test_the_sample_is_spread_over_all_images() -> None:
 
 
 def planned(images: int, rows: int, limit: int | None, greedy: bool = True) -> MemoryPlan:
-    return plan_memory(SPEC, 5_000_000, (images, images // 5), rows, greedy, (limit, "as asked for"), PROBE)
+    return plan_memory(SPEC, FitSize(images, images // 5, rows, 5_000_000, greedy), (limit, "as asked for"), PROBE)
 
 
 def test_twenty_thousand_images_fit_in_two_gibibytes_as_a_stream() -> None:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from onceover import _core
 from onceover.detectors.detector import Detector, PatchSource, Progress, no_progress
-from onceover.detectors.streaming import LABEL, gather, sample_images, select_from_stream
+from onceover.detectors.streaming import LABEL, Steps, gather, sample_images, select_from_stream
 from onceover.errors import InputError, NotFittedError, UsageError
 
 DEFAULT_RATIO = 0.1
@@ -116,15 +116,12 @@ class PatchCore(Detector):
         if chosen is None and self.coreset == "greedy":
             projection = self._projection(source.dim, rng)
             sample = sample_images(source.image_count, sample_count)
-            streamed = select_from_stream(
-                source,
-                sample,
-                count,
-                lambda embeddings: _project(embeddings, projection),
-                lambda points: self._greedy(points, min(count, len(points)), rng, progress),
-                _held_out_rows,
-                progress,
+            steps = Steps(
+                project=lambda embeddings: _project(embeddings, projection),
+                greedy=lambda points: self._greedy(points, min(count, len(points)), rng, progress),
+                keep=_held_out_rows,
             )
+            streamed = select_from_stream(source, sample, count, steps, progress)
             self._covering_radius = streamed.covering_radius
             self._sample_patches = len(sample) * source.patches
             self._chosen = streamed.chosen

@@ -41,19 +41,23 @@ def sample_images(image_count: int, wanted: int) -> NDArray[np.int64]:
     return np.unique(np.linspace(0, image_count - 1, min(wanted, image_count)).round().astype(np.int64))
 
 
-def select_from_stream(
-    source: PatchSource,
-    sample: NDArray[np.int64],
-    count: int,
-    project: Callable[[NDArray[np.float32]], NDArray[np.float32]],
-    greedy: Callable[[NDArray[np.float32]], _core.GreedyCoreset],
-    keep: Callable[[NDArray[np.int64], int], NDArray[np.int64]],
-    progress: Progress,
-) -> Streamed:
-    """`count` of all patches. project: (n, D) → (n, d), where distances are compared; greedy: selects of (n, d).
+@dataclass(frozen=True)
+class Steps:
+    """What the streaming selection shares with the plain one.
 
-    keep(chosen, total): which other patches of the sample the search index is chosen by.
+    project: (n, D) → (n, d), where distances are compared; greedy: selects of (n, d). keep(chosen, total): which others
+    of `total` patches the search index is chosen by.
     """
+
+    project: Callable[[NDArray[np.float32]], NDArray[np.float32]]
+    greedy: Callable[[NDArray[np.float32]], _core.GreedyCoreset]
+    keep: Callable[[NDArray[np.int64], int], NDArray[np.int64]]
+
+
+def select_from_stream(
+    source: PatchSource, sample: NDArray[np.int64], count: int, steps: Steps, progress: Progress
+) -> Streamed:
+    """`count` of all patches, each image embedded once; sample: numbers of the images that come first, and together."""
     patches, seen = source.patches, 0
 
     def embed(image: int) -> NDArray[np.float32]:
@@ -68,12 +72,12 @@ def select_from_stream(
     for i, image in enumerate(sample.tolist()):
         first[i * patches : (i + 1) * patches] = embed(image)
     ids = (sample[:, None] * patches + np.arange(patches)).ravel()  # (S·P,)
-    points = project(first)
-    selection = greedy(points)
+    points = steps.project(first)
+    selection = steps.greedy(points)
     seeds = selection.selected
     coreset = _core.StreamingCoreset(points[seeds], ids[seeds], selection.covering_radius, count)
     rows = dict(zip(ids[seeds].tolist(), first[seeds], strict=True))
-    others = keep(seeds, len(first))
+    others = steps.keep(seeds, len(first))
     spare = dict(zip(ids[others].tolist(), first[others], strict=True))
     del first, points, selection
 
@@ -84,7 +88,7 @@ def select_from_stream(
             continue
         embeddings = embed(image)
         numbers = np.arange(image * patches, (image + 1) * patches)
-        for taken in coreset.add(project(embeddings), numbers).tolist():
+        for taken in coreset.add(steps.project(embeddings), numbers).tolist():
             rows[image * patches + taken] = embeddings[taken].copy()  # a view would keep the whole image
         if len(rows) > pruned + pruned // 4 + patches:
             rows = {number: rows[number] for number in coreset.held().tolist()}

@@ -40,7 +40,7 @@ from onceover.training.dataset import (
 )
 from onceover.training.input_size import InputSize
 from onceover.training.machine_memory import memory_limit
-from onceover.training.memory_plan import MemoryPlan, plan_memory, probe
+from onceover.training.memory_plan import THUMBNAIL_PIXEL_BYTES, FitSize, MemoryPlan, plan_memory, probe
 from onceover.training.references import choose_references
 from onceover.types import GraphSpec, Image
 
@@ -214,9 +214,13 @@ def with_memory(
     greedy: whether a coreset is to be selected by distances.
     """
     found = probe(spec, graph, EngineOptions.of(options.engine).resolve(options.threads), plan.bank_images)
-    counts = (len(plan.bank_images), len(plan.calibration_images))
     greedy = greedy and options.coreset == "greedy"
-    return replace(plan, memory=plan_memory(spec, len(graph), counts, plan.bank_rows, greedy, limit, found))
+    pictures = 0
+    if options.thumbnails is not None:
+        pictures = min(plan.bank_rows, len(plan.bank_images)) * int(THUMBNAIL_PIXEL_BYTES * options.thumbnails**2)
+    counts = (len(plan.bank_images), len(plan.calibration_images))
+    size = FitSize(*counts, plan.bank_rows, len(graph) + pictures, greedy)
+    return replace(plan, memory=plan_memory(spec, size, limit, found))
 
 
 class FitJob:

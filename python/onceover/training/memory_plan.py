@@ -38,6 +38,7 @@ _SEARCH_S = 5e-10  # times patches · rows
 _INDEX_S = 2e-5  # per row
 _FINISH_S = 1.0  # parity, package, verification
 
+THUMBNAIL_PIXEL_BYTES = 0.5  # of a grainy picture as a JPEG of quality 90; most take less
 _PROBES = 4  # images that tell what one takes
 
 
@@ -48,6 +49,20 @@ class Probe:
     base_bytes: int
     image_s: float
     factor: float = 1.0  # how much slower than the reference selections run here
+
+
+@dataclass(frozen=True)
+class FitSize:
+    """What a fit is about. stored_bytes: of the graph and of pictures in the package.
+
+    greedy: the coreset compares patches, so it needs all of them, or a sample and a stream.
+    """
+
+    bank_images: int
+    calibration_images: int
+    rows: int
+    stored_bytes: int
+    greedy: bool = True
 
 
 @dataclass(frozen=True)
@@ -81,25 +96,17 @@ def probe(spec: GraphSpec, graph: bytes, engine: _core.EngineOptions, images: Se
     return Probe(resident_bytes() + 2 * largest, float(np.median(times)), _machine_factor())
 
 
-def plan_memory(
-    spec: GraphSpec,
-    graph_bytes: int,
-    images: tuple[int, int],
-    rows: int,
-    greedy: bool,
-    limit: tuple[int | None, str],
-    found: Probe,
-) -> MemoryPlan:
-    """images: for the bank and for calibration. greedy: the coreset needs all patches, or a sample and a stream.
+def plan_memory(spec: GraphSpec, size: FitSize, limit: tuple[int | None, str], found: Probe) -> MemoryPlan:
+    """What a fit will cost; patches are held where the limit allows it, else they pass as a stream.
 
     Raises MemoryLimitError with what it would take when even a stream needs more than `limit`.
     """
     patches, dim = spec.grid_height * spec.grid_width, spec.embedding_dim
-    bank_images, calibration_images = images
-    total = bank_images * patches
-    base = found.base_bytes + _CONSTANT + _IMAGE_BYTES * sum(images)
+    rows, greedy, images = size.rows, size.greedy, size.bank_images + size.calibration_images
+    total = size.bank_images * patches
+    base = found.base_bytes + _CONSTANT + _IMAGE_BYTES * images
     index = int(_INDEX_PER_DIM * dim + _INDEX_PER_ROW_BYTE * rows * 4 * dim)
-    package = _PACKAGE_COPIES * (graph_bytes + rows * (4 * dim + _INDEX_ROW_BYTES))
+    package = _PACKAGE_COPIES * (size.stored_bytes + rows * (4 * dim + _INDEX_ROW_BYTES))
     projected = 4 * min(DEFAULT_PROJECTION_DIM, dim) if greedy and dim > DEFAULT_PROJECTION_DIM else 0
     selecting = (projected + _GREEDY_BYTES) if greedy else 8
     bank = rows * 4 * dim
@@ -132,10 +139,8 @@ def plan_memory(
     select_s = _GREEDY_S[0] * sample * rows**0.5 + _GREEDY_S[1] * rows * sample**0.5 if greedy else 0.0
     if streaming and greedy:
         select_s += (total - sample) * (_STREAM_S[0] + _STREAM_S[1] * rows**0.5)
-    search_s = calibration_images * patches * rows * _SEARCH_S
-    seconds = (
-        sum(images) * found.image_s + found.factor * (select_s + search_s + _INDEX_S * rows * dim / 128) + _FINISH_S
-    )
+    search_s = size.calibration_images * patches * rows * _SEARCH_S
+    seconds = images * found.image_s + found.factor * (select_s + search_s + _INDEX_S * rows * dim / 128) + _FINISH_S
     return MemoryPlan(
         peak_bytes=needed,
         plain_bytes=plain,
@@ -159,4 +164,4 @@ def _machine_factor() -> float:
     return (time.perf_counter() - start) / _REFERENCE_S
 
 
-__all__ = ["MemoryPlan", "Probe", "megabytes", "plan_memory", "probe"]
+__all__ = ["FitSize", "MemoryPlan", "Probe", "megabytes", "plan_memory", "probe"]

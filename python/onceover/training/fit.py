@@ -25,7 +25,6 @@ from onceover.runtime.graph import DEFAULT_BACKBONE
 from onceover.runtime.reasons import owners
 from onceover.runtime.session import EngineOptions
 from onceover.training.adapting import adapt
-from onceover.training.bank_images import BankImages
 from onceover.training.calibrate import DEFAULT_FALSE_ALARM_RATE, calibrate, check_validation, plan_holdout
 from onceover.training.choosing import Choice, choose_network
 from onceover.training.dataset import (
@@ -38,6 +37,7 @@ from onceover.training.dataset import (
     relative_path,
     split_holdout,
 )
+from onceover.training.image_patches import ImagePatches
 from onceover.training.input_size import InputSize
 from onceover.training.machine_memory import memory_limit
 from onceover.training.memory_plan import THUMBNAIL_PIXEL_BYTES, FitSize, MemoryPlan, plan_memory, probe
@@ -273,7 +273,7 @@ class FitJob:
 
     def _learn(self) -> list[str]:
         """The detector's fit on the bank images, in memory or as a stream; returns the SHA-256 of each file."""
-        images = BankImages(self.plan.bank_images, self.graph, self.spec, self.options.blur_sigma, self.engine)
+        images = ImagePatches(self.plan.bank_images, self.graph, self.spec, self.options.blur_sigma, self.engine)
         if self.plan.memory is not None and self.plan.memory.streaming:
             self.detector.stream(images, self.plan.memory.sample_images, self.chosen, self.progress)
         elif self.chosen is None:

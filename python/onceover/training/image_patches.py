@@ -1,4 +1,4 @@
-"""The images of a memory bank as patch embeddings, each read, hashed and embedded once, in any order."""
+"""Images as patch embeddings for a detector: each read, hashed and embedded once, in any order."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from onceover.training.dataset import file_hash
 from onceover.types import GraphSpec
 
 
-class BankImages:
+class ImagePatches:
     """A source of patches for detectors. hashes: SHA-256 of each file, empty until it was embedded."""
 
     def __init__(
@@ -52,4 +52,4 @@ class BankImages:
         return embeddings
 
 
-__all__ = ["BankImages"]
+__all__ = ["ImagePatches"]

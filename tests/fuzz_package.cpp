@@ -38,6 +38,8 @@ void use_calibration(const Package& package) {
   for (const float score : {-1.0f, 0.0f, 1e30f, std::nanf("")}) {
     const double p_value = calibration.p_value(score);
     must(p_value > 0 && p_value <= 1, "a p-value is not above 0 and at most 1");
+    const double of_region = calibration.map_p_value(score);
+    must(of_region > 0 && of_region <= 1, "the p-value of a region is not above 0 and at most 1");
   }
   must(!calibration.calibrated || std::isfinite(calibration.threshold), "a threshold is not finite");
 }

@@ -14,6 +14,7 @@ static void a_package_says_what_it_is(void) {
   CHECK(info.format_major == 1 && info.input_height == HOST_HEIGHT && info.input_width == HOST_WIDTH);
   CHECK(info.grid_height == HOST_ROWS && info.grid_width == HOST_COLUMNS && info.embedding_dim == HOST_DIM);
   CHECK(info.calibrated == 1 && info.false_alarm_rate == 0.05 && info.threshold > 0 && info.map_threshold > 0);
+  CHECK(info.calibration_parts == 19 && info.cross_conformal == 0 && info.confidence == 0);
   CHECK(info.bank_rows == 40 * HOST_PATCHES);
   CHECK(info.manifest_bytes == 16 && memcmp(info.manifest, "{\"name\": \"host\"}", 16) == 0);
   CHECK(onceover_package_verify(package) == ONCEOVER_OK);
@@ -238,6 +239,10 @@ static void maps_of_any_size_and_their_regions_are_drawn_where_the_caller_says(v
     CHECK(map[at.row * STRIDE + at.column] > info.map_threshold);
     CHECK(labs((long)at.row - (long)next.row) <= 1 && labs((long)at.column - (long)next.column) <= 1);
   }
+  double rare = 0, common = 0;
+  CHECK(onceover_session_region_p_value(session, region.peak_value, &rare) == ONCEOVER_OK);
+  CHECK(onceover_session_region_p_value(session, 0, &common) == ONCEOVER_OK);
+  CHECK(rare == 1.0 / 20 && common == 1); /* 19 parts, none of them with such a peak */
   CHECK(onceover_session_set_map_threshold(session, largest) == ONCEOVER_OK);
   CHECK(onceover_session_find_regions(session, map, HEIGHT, WIDTH, STRIDE, NULL, 0, &count) == ONCEOVER_OK);
   CHECK(count == 0);

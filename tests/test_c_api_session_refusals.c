@@ -209,6 +209,11 @@ static void what_follows_a_run_needs_one_that_succeeded(void) {
   CHECK_FAILS(TRACE(&region, NULL, 0), ONCEOVER_USAGE, "not one of this map");
   CHECK_FAILS(onceover_session_prepare(session, &seen.image, map, 5), ONCEOVER_USAGE, "input_floats is 5");
   CHECK_FAILS(onceover_session_set_threshold(session, NAN), ONCEOVER_USAGE, "finite");
+  double p_value = 7;
+  CHECK_FAILS(onceover_session_region_p_value(session, NAN, &p_value), ONCEOVER_USAGE, "peak_value is not a number");
+  CHECK_FAILS(onceover_session_region_p_value(session, 1, NULL), ONCEOVER_USAGE, "p_value is NULL");
+  CHECK_FAILS(onceover_session_region_p_value(NULL, 1, &p_value), ONCEOVER_USAGE, "session is NULL");
+  CHECK(p_value == 7);
   CHECK_FAILS(onceover_session_set_map_threshold(session, INFINITY), ONCEOVER_USAGE, "finite");
 
   features[3 * HOST_DIM] = NAN;

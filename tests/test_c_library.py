@@ -103,8 +103,8 @@ def test_the_tool_in_cpp_and_python_answer_with_the_same_bits(package: Path, eng
             assert np.float32(row["score"]) == np.float32(verdict.score)  # nine digits name a float32
             assert np.float32(row["threshold"]) == np.float32(verdict.threshold)
             assert row["patch"] == list(verdict.worst_patch)
-            regions = [(tuple(r["box"]), r["area"], tuple(r["peak"])) for r in row["regions"]]
-            assert regions == [(r.box, r.area, r.peak) for r in verdict.regions]
+            regions = [(tuple(r["box"]), r["area"], tuple(r["peak"]), r["p_value"]) for r in row["regions"]]
+            assert regions == [(r.box, r.area, r.peak, pytest.approx(r.p_value)) for r in verdict.regions]
             for told_region, region in zip(row["regions"], verdict.regions, strict=True):
                 assert np.float32(told_region["centroid"]).tolist() == list(region.centroid)
                 assert told_region["contour"] == region.contour.tolist()

@@ -51,6 +51,7 @@ void test_it_answers_as_the_core_does(const char* path) {
     CHECK(found.size() == regions.size() && found.empty() == (got.verdict == ONCEOVER_NORMAL));
     CHECK(std::memcmp(found.data(), regions.data(), found.size() * sizeof(onceover_region)) == 0);
     for (size_t i = 0; i < found.size(); ++i) {
+      CHECK(session.p_value(found[i]) == core.calibration().map_p_value(found[i].peak_value));
       const std::vector<onceover_point> contour = session.contour(map, HOST_HEIGHT, HOST_WIDTH, found[i]);
       std::vector<onceover::ContourPoint> points(4 * regions[i].area);
       points.resize(

@@ -37,6 +37,30 @@ void a_calibration_survives_and_counts_p_values() {
   CHECK(got.p_value(18) == 2.0 / 20 && got.p_value(18.5f) == 1.0 / 20);
   CHECK(got.p_value(-1) == 1 && got.p_value(9.5f) == 10.0 / 20);
   CHECK(Calibration().p_value(3) == 1);
+  // Map maxima are 0, 0.5 … 9: #{≥ 9} = 1, #{≥ 9.1} = 0, #{≥ 0} = 19.
+  CHECK(got.map_p_value(9) == 2.0 / 20 && got.map_p_value(9.1f) == 1.0 / 20 && got.map_p_value(0) == 1);
+  CHECK(Calibration().map_p_value(3) == 1);
+  CHECK(!got.cross_conformal && got.confidence == 0);
+}
+
+Calibration read_back(const Bytes& record) {
+  static Forgery forgery;  // what is read stays in it
+  std::memcpy(forgery.member<CalibrationRecord>("calibration"), record.data(), record.size());
+  const Bytes& sealed = forgery.sealed();
+  return read_calibration(*Package::view(sealed.data(), sealed.size(), "test"));
+}
+
+void what_a_calibration_promises_survives() {
+  const std::vector<float> scores(19, 1.0f);
+  const auto write = [&scores](bool calibrated, const Promise& promise) {
+    return write_calibration(calibrated, 0.3, 5, 6, scores, scores, 19, promise);
+  };
+  const Calibration confident = read_back(write(true, {false, 0.95}));
+  CHECK(confident.calibrated && !confident.cross_conformal && confident.confidence == 0.95);
+  const Calibration crossed = read_back(write(true, {true, 0}));
+  CHECK(crossed.calibrated && crossed.cross_conformal && crossed.confidence == 0 && crossed.threshold == 5);
+  const Calibration none = read_back(write(false, {true, 0.95}));  // nothing is promised
+  CHECK(!none.calibrated && !none.cross_conformal && none.confidence == 0);
 }
 
 void an_uncalibrated_package_has_infinite_thresholds() {
@@ -137,7 +161,11 @@ void each_calibration_field_is_checked() {
        {edit([](auto& r) { r.record_bytes = 72, r.score_count = 18; }), "'record_bytes' is 72, expected 64"},
        {edit([](auto& r) { r.score_count = 20; }), "64, 20, expected record_bytes + 8 * score_count = 216"},
        {edit([](auto& r) { r.score_count = UINT32_MAX; }), "64, 4294967295"},
-       {edit([](auto& r) { r.state = 2; }), "'state' is 2"},
+       {edit([](auto& r) { r.state = 3; }), "'state' is 3"},
+       {edit([](auto& r) { r.confidence = 1; }), "'confidence' is 1, expected 0 to below 1"},
+       {edit([](auto& r) { r.confidence = -0.5; }), "'confidence' is -0.5"},
+       {edit([](auto& r) { r.confidence = std::nan(""); }), "'confidence' is nan"},
+       {edit([](auto& r) { r.state = 2, r.confidence = 0.95; }), "'confidence' is 0.95, expected 0"},
        {edit([](auto& r) { r.state = 0; }), "'false_alarm_rate' is 0.05, expected 0"},
        {edit([](auto& r) { r.false_alarm_rate = 0; }), "'false_alarm_rate' is 0, expected above 0"},
        {edit([](auto& r) { r.false_alarm_rate = 1; }), "'false_alarm_rate' is 1"},
@@ -145,7 +173,7 @@ void each_calibration_field_is_checked() {
        {edit([](auto& r) { r.threshold = kInfinity; }), "'threshold' is inf"},
        {edit([](auto& r) { r.map_threshold = kNan; }), "'map_threshold' is nan"},
        {edit([](auto& r) { r.image_count = 18; }), "'image_count' is 18"},
-       {edit([](auto& r) { r.zeros[31] = 1; }), "'zeros'"},
+       {edit([](auto& r) { r.zeros[23] = 1; }), "'zeros'"},
        {value(3, kNan), "'scores[3]' is nan"},
        {value(18, kInfinity), "'scores[18]' is inf"},
        {value(5, 100), "'scores' is not sorted at 6"},
@@ -305,6 +333,7 @@ void forged_members_never_crash() {
 int main() {
   a_config_survives_write_and_read();
   a_calibration_survives_and_counts_p_values();
+  what_a_calibration_promises_survives();
   an_uncalibrated_package_has_infinite_thresholds();
   a_parity_record_survives_with_its_pixels_unpadded();
   each_config_field_is_checked();

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import reference
 from numpy.typing import NDArray
 from tiny_package import (
     MEAN,
@@ -159,6 +160,23 @@ def test_only_an_anomalous_image_has_regions(package_path: Path, tmp_path: Path)
     assert (normal.decision, normal.regions) == ("normal", ())
     assert anomalous.decision == "anomalous"
     assert [region.area for region in anomalous.regions] == [image.shape[0] * image.shape[1]]
+
+
+def test_a_region_has_the_p_value_of_its_peak_among_the_maxima_of_the_calibration_maps(
+    package_path: Path, tmp_path: Path
+) -> None:
+    image = tiny_image(900)
+    image[8:16, 8:24] = 255
+    with Inspector.open(recalibrated(package_path, tmp_path / "a.onceover", 0.01, 0.3)) as inspector:
+        verdict, maxima = inspector.inspect(image), inspector.calibration.map_maxima
+        assert len(verdict.regions) >= 1
+        for region in verdict.regions:
+            assert region.p_value == reference.p_value(maxima, region.peak_value)
+            assert region.p_value == verdict.to_dict()["regions"][verdict.regions.index(region)]["p_value"]
+        peaks = [float(value) for value in (maxima[0], maxima[len(maxima) // 2], np.nextafter(maxima[-1], np.inf))]
+        assert [inspector.session.map_p_value(peak) for peak in peaks] == [
+            reference.p_value(maxima, peak) for peak in peaks
+        ]
 
 
 def test_an_uncalibrated_package_gives_a_score_but_no_verdict(tmp_path: Path) -> None:

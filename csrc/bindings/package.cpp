@@ -251,12 +251,13 @@ void bind_config(py::module_& module) {
 }
 
 py::bytes calibration_bytes(bool calibrated, double false_alarm_rate, float threshold, float map_threshold,
-                            const py::array& scores, const py::array& map_maxima, uint32_t image_count) {
+                            const py::array& scores, const py::array& map_maxima, uint32_t image_count,
+                            bool cross_conformal, double confidence) {
   const auto* first_score = view_elements<float>(scores, 1, "scores");
   const auto* first_maximum = view_elements<float>(map_maxima, 1, "map_maxima");
-  return to_python(write_calibration(calibrated, false_alarm_rate, threshold, map_threshold,
-                                     {first_score, first_score + scores.size()},
-                                     {first_maximum, first_maximum + map_maxima.size()}, image_count));
+  return to_python(write_calibration(
+      calibrated, false_alarm_rate, threshold, map_threshold, {first_score, first_score + scores.size()},
+      {first_maximum, first_maximum + map_maxima.size()}, image_count, {cross_conformal, confidence}));
 }
 
 // One reference image and what the session answered; holds the arrays that its views look at.
@@ -299,7 +300,7 @@ py::bytes parity_bytes(const std::vector<ParityItem>& items, const Config& confi
 void bind_fixed_members(py::module_& module) {
   module.def("calibration_bytes", &calibration_bytes, py::kw_only(), py::arg("calibrated"), py::arg("false_alarm_rate"),
              py::arg("threshold"), py::arg("map_threshold"), py::arg("scores"), py::arg("map_maxima"),
-             py::arg("image_count"));
+             py::arg("image_count"), py::arg("cross_conformal") = false, py::arg("confidence") = 0.0);
   py::class_<ParityItem>(module, "ParityItem")
       .def(py::init([](const py::array& image, const std::string& color, float score, uint32_t verdict,
                        const py::array& patch_scores, const py::array& anomaly_map) {

@@ -18,6 +18,8 @@ py::dict calibration_of(const Package& package) {
   const Calibration calibration = read_calibration(package);
   py::dict fields;
   fields["calibrated"] = calibration.calibrated;
+  fields["cross_conformal"] = calibration.cross_conformal;
+  fields["confidence"] = calibration.confidence;
   fields["false_alarm_rate"] = calibration.false_alarm_rate;
   fields["threshold"] = calibration.threshold;
   fields["map_threshold"] = calibration.map_threshold;

@@ -102,6 +102,8 @@ struct BoundSession {
     const Calibration& calibration = session.calibration();
     py::dict result;
     result["calibrated"] = calibration.calibrated;
+    result["cross_conformal"] = calibration.cross_conformal;
+    result["confidence"] = calibration.confidence;
     result["false_alarm_rate"] = calibration.false_alarm_rate;
     result["threshold"] = calibration.threshold;
     result["map_threshold"] = calibration.map_threshold;
@@ -212,6 +214,9 @@ void bind_session(py::module_& m) {
       .def("patch_scores", &BoundSession::patch_scores)
       .def("nearest_rows", &BoundSession::nearest_rows)
       .def("anomaly_map", &BoundSession::anomaly_map, py::arg("height") = 0, py::arg("width") = 0)
+      .def(
+          "map_p_value", [](const BoundSession& s, float peak) { return s.session.calibration().map_p_value(peak); },
+          py::arg("peak"))
       .def("self_test", &BoundSession::self_test)
       .def_property_readonly("config", [](const BoundSession& s) { return s.session.config(); })
       .def_property_readonly("calibration", &BoundSession::calibration)

@@ -39,6 +39,9 @@ onceover_package_info describe(const Package& package) {
     told.manifest = reinterpret_cast<const char*>(manifest->data);
     told.manifest_bytes = static_cast<size_t>(manifest->size_bytes);
   }
+  told.calibration_parts = calibration.n;
+  told.cross_conformal = calibration.cross_conformal ? 1 : 0;
+  told.confidence = calibration.confidence;
   return told;
 }
 

@@ -2,6 +2,7 @@
 #include "session/session.h"
 
 #include <atomic>
+#include <cmath>
 #include <cstddef>
 
 #include "base/turn.h"
@@ -190,6 +191,14 @@ onceover_status onceover_session_trace_contour(onceover_session* session, const 
     const auto& of = *reinterpret_cast<const MapRegion*>(required(region, "region"));  // the same members
     auto* to = reinterpret_cast<ContourPoint*>(required_array(points, capacity, "points"));
     *count = own.trace_contour(view_map(map, height, width, stride_floats), of, to, capacity);
+  });
+}
+
+onceover_status onceover_session_region_p_value(onceover_session* session, float peak_value, double* p_value) {
+  return with_session(__func__, session, [&](const Session& own) {
+    required(p_value, "p_value");
+    if (std::isnan(peak_value)) fail(Status::kUsage, "peak_value is not a number; give the peak_value of a region");
+    *p_value = own.calibration().map_p_value(peak_value);
   });
 }
 

@@ -103,6 +103,9 @@ typedef struct onceover_package_info {
   uint64_t bank_rows;
   const char* manifest; /* JSON, not terminated by 0; NULL: none. The package's, valid until it is freed */
   size_t manifest_bytes;
+  uint32_t calibration_parts; /* independent parts behind the threshold and the p-values */
+  uint32_t cross_conformal;   /* 1: scored by banks without their fold; at most twice the rate is proven */
+  double confidence;          /* that the realised rate is at most false_alarm_rate; 0: it holds on average */
 } onceover_package_info;
 
 /* Opens a file and checks it. `options` may be NULL. INPUT: it cannot be read; PACKAGE; UNSUPPORTED. */
@@ -251,6 +254,10 @@ ONCEOVER_API onceover_status onceover_session_trace_contour(onceover_session* se
                                                             size_t width, size_t stride_floats,
                                                             const onceover_region* region, onceover_point* points,
                                                             size_t capacity, size_t* count);
+/* How rare such a region is: (1 + calibration parts with a map value of at least `peak_value`) / (1 + all of them), for
+ * maps at about input size. Asked of any session, run or not. USAGE: a peak that is not a number. */
+ONCEOVER_API onceover_status onceover_session_region_p_value(onceover_session* session, float peak_value,
+                                                             double* p_value);
 /* The last run's patch scores and nearest memory bank rows (grid_height, grid_width); valid until the next run. */
 ONCEOVER_API onceover_status onceover_session_patches(onceover_session* session, const float** scores,
                                                       const uint32_t** nearest_rows);

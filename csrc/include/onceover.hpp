@@ -179,6 +179,11 @@ class InspectionSession {
     if (longer) trace();
     return points;
   }
+  double p_value(const onceover_region& region) {
+    double value = 1;
+    StatusError::check(onceover_session_region_p_value(get(), region.peak_value, &value));
+    return value;
+  }
   void set_threshold(float threshold) { StatusError::check(onceover_session_set_threshold(get(), threshold)); }
   void set_map_threshold(float threshold) { StatusError::check(onceover_session_set_map_threshold(get(), threshold)); }
   uint32_t self_test() {  // → how many images were compared

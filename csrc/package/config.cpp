@@ -87,6 +87,7 @@ class Fields {
   std::string where_;
 };
 
+constexpr uint32_t kUncalibrated = 0, kSplitConformal = 1, kCrossConformal = 2;  // CalibrationRecord::state
 constexpr uint32_t kMaxInputSide = 4096;
 constexpr uint32_t kMaxEmbeddingDim = 65536;
 constexpr uint64_t kMaxEmbeddingFloats = uint64_t{1} << 28;  // of one image: 1 GiB
@@ -125,15 +126,20 @@ void check_config(const ConfigRecord& record, const Fields& fields) {
 
 void check_calibration(const CalibrationRecord& record, const float* scores, const float* map_maxima,
                        const Fields& fields) {
-  fields.within("state", record.state, 0u, 1u);
-  if (record.state == 1) {
+  fields.within("state", record.state, kUncalibrated, kCrossConformal);
+  if (record.state != kUncalibrated) {
     if (!(record.false_alarm_rate > 0 && record.false_alarm_rate < 1)) {
       fields.refuse("false_alarm_rate", text_of(record.false_alarm_rate), "above 0 and below 1");
     }
     fields.finite("threshold", &record.threshold, 1);
     fields.finite("map_threshold", &record.map_threshold, 1);
     fields.within("score_count", record.score_count, 1u, UINT32_MAX);
+    if (!(record.confidence >= 0 && record.confidence < 1)) {
+      fields.refuse("confidence", text_of(record.confidence), "0 to below 1");
+    }
+    if (record.state == kCrossConformal) fields.equal("confidence", record.confidence, 0.0);  // no such bound is known
   } else {
+    fields.equal("confidence", record.confidence, 0.0);
     fields.equal("false_alarm_rate", record.false_alarm_rate, 0.0);
     fields.equal("threshold", double{record.threshold}, kInfinity);
     fields.equal("map_threshold", double{record.map_threshold}, kInfinity);
@@ -218,12 +224,17 @@ size_t append(std::vector<uint8_t>& out, const T* values, size_t count) {
   return offset;
 }
 
-}  // namespace
-
-double Calibration::p_value(float score) const {
-  const auto at_least = static_cast<double>(scores + n - std::lower_bound(scores, scores + n, score));
+// (1 + #{of n ascending values ≥ value}) / (n + 1).
+double conformal_p_value(const float* values, uint32_t n, float value) {
+  const auto at_least = static_cast<double>(values + n - std::lower_bound(values, values + n, value));
   return (1.0 + at_least) / (double{1} + n);
 }
+
+}  // namespace
+
+double Calibration::p_value(float score) const { return conformal_p_value(scores, n, score); }
+
+double Calibration::map_p_value(float peak) const { return conformal_p_value(map_maxima, n, peak); }
 
 std::vector<uint8_t> write_config(const Config& config) {
   ConfigRecord record{};
@@ -262,7 +273,8 @@ Config read_config(const Package& package) {
 }
 
 std::vector<uint8_t> write_calibration(bool calibrated, double false_alarm_rate, float threshold, float map_threshold,
-                                       std::vector<float> scores, std::vector<float> map_maxima, uint32_t image_count) {
+                                       std::vector<float> scores, std::vector<float> map_maxima, uint32_t image_count,
+                                       const Promise& promise) {
   const Fields fields("calibration");
   fields.equal("map_maxima count", uint64_t{map_maxima.size()}, uint64_t{scores.size()});
   fields.within("score_count", uint64_t{scores.size()}, uint64_t{0}, uint64_t{UINT32_MAX});
@@ -272,7 +284,8 @@ std::vector<uint8_t> write_calibration(bool calibrated, double false_alarm_rate,
   std::sort(map_maxima.begin(), map_maxima.end());
   CalibrationRecord record{};
   record.record_bytes = sizeof record;
-  record.state = calibrated ? 1 : 0;
+  record.state = !calibrated ? kUncalibrated : promise.cross_conformal ? kCrossConformal : kSplitConformal;
+  record.confidence = calibrated ? promise.confidence : 0;
   record.false_alarm_rate = calibrated ? false_alarm_rate : 0;
   record.threshold = calibrated ? threshold : static_cast<float>(kInfinity);
   record.map_threshold = calibrated ? map_threshold : static_cast<float>(kInfinity);
@@ -303,7 +316,9 @@ Calibration read_calibration(const Package& package) {
   const auto* scores = reinterpret_cast<const float*>(member.data + record.record_bytes);
   check_calibration(record, scores, scores + record.score_count, fields);
   Calibration calibration;
-  calibration.calibrated = record.state == 1;
+  calibration.calibrated = record.state != kUncalibrated;
+  calibration.cross_conformal = record.state == kCrossConformal;
+  calibration.confidence = record.confidence;
   calibration.false_alarm_rate = record.false_alarm_rate;
   calibration.threshold = record.threshold;
   calibration.map_threshold = record.map_threshold;

@@ -18,6 +18,8 @@ struct Config {
 
 struct Calibration {
   bool calibrated = false;
+  bool cross_conformal = false;  // every part was scored by a bank without its fold: a weaker promise
+  double confidence = 0;         // that the realised rate is at most false_alarm_rate; 0: it holds on average
   double false_alarm_rate = 0;
   float threshold = 0;                // +inf when uncalibrated
   float map_threshold = 0;            // +inf when uncalibrated
@@ -27,6 +29,8 @@ struct Calibration {
   uint32_t image_count = 0;           // images those parts had
   // (1 + #{calibration ≥ score}) / (n + 1); 1 when n is 0.
   double p_value(float score) const;
+  // The same of a region's largest map value, among the largest map values of the calibration parts.
+  double map_p_value(float peak) const;
 };
 
 struct ParityImage {
@@ -46,10 +50,16 @@ struct Parity {
 // The members' bytes, from their meaning; the only code that fills the records of layout.h. Each throws Error(kUsage)
 // for what its reader would refuse, naming member, field, value and what is allowed.
 std::vector<uint8_t> write_config(const Config& config);
+// What a calibration promises beyond its rate; not stored of an uncalibrated one.
+struct Promise {
+  bool cross_conformal = false;
+  double confidence = 0;
+};
 // scores and map_maxima need not be sorted, but must be finite and of equal length. When not calibrated, the rate is
 // stored as 0 and the thresholds as +inf, whatever was given.
 std::vector<uint8_t> write_calibration(bool calibrated, double false_alarm_rate, float threshold, float map_threshold,
-                                       std::vector<float> scores, std::vector<float> map_maxima, uint32_t image_count);
+                                       std::vector<float> scores, std::vector<float> map_maxima, uint32_t image_count,
+                                       const Promise& promise = {});
 std::vector<uint8_t> write_parity(const Parity& parity, const Config& config);
 
 // Each throws Error(kPackage) naming package, member, field, value and what is allowed; kUnsupported instead when the

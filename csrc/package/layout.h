@@ -139,15 +139,20 @@ static_assert(sizeof(ConfigRecord) == 256);
 // float32 anomaly-map maxima ascending, one pair of values per independent held-out part.
 struct CalibrationRecord {
   uint32_t record_bytes;    // 64
-  uint32_t state;           // 0 uncalibrated, 1 split conformal
+  uint32_t state;           // 0 uncalibrated, 1 split conformal, 2 cross-conformal (from 1.1)
   double false_alarm_rate;  // alpha; 0 when uncalibrated
   float threshold;          // image score above it is anomalous; +inf when uncalibrated
   float map_threshold;      // anomaly-map value above it belongs to a region; +inf when uncalibrated
   uint32_t score_count;     // n, independent parts
   uint32_t image_count;     // images those parts had
-  uint8_t zeros[32];
+  double confidence;        // that the realised rate is ≤ alpha (from 1.1); 0: alpha holds on average over calibrations
+  uint8_t zeros[24];
 };
 static_assert(sizeof(CalibrationRecord) == 64);
+// The lowest minor version that has what a record says.
+constexpr uint16_t version_of(const CalibrationRecord& record) {
+  return record.state == 2 || record.confidence != 0 ? 1 : 0;
+}
 
 // Member "parity" (required): header, then `image_count` records; every record's offsets count from the member start.
 struct ParityHeader {

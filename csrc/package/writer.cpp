@@ -263,6 +263,12 @@ std::vector<uint8_t> PackageWriter::directory() const {
         std::any_of(members_.begin(), members_.end(), [&](const Member& m) { return m.name == since.name; });
     if (used) header.minor = std::max(header.minor, since.minor);
   }
+  for (const Member& member : members_) {
+    CalibrationRecord calibration;
+    if (member.name != "calibration" || member.size_bytes < sizeof calibration) continue;
+    std::memcpy(&calibration, member.data, sizeof calibration);
+    header.minor = std::max(header.minor, version_of(calibration));
+  }
   header.header_bytes = sizeof(FileHeader);
   header.file_bytes = end;
   header.table_offset = sizeof(FileHeader);

@@ -47,7 +47,7 @@ struct Run {
     for (const onceover_region& region : session.regions(map, height, width)) {
       std::vector<onceover_point> contour;
       if (arguments.contours) contour = session.contour(map, height, width, region);
-      texts.push_back(region_json(region, arguments.contours ? &contour : nullptr));
+      texts.push_back(region_json(region, session.p_value(region), arguments.contours ? &contour : nullptr));
     }
     return texts;
   }

@@ -31,11 +31,12 @@ std::string session_json(const onceover_session_info& info) {
          member("memory_bytes", std::to_string(info.memory_bytes));
 }
 
-std::string region_json(const onceover_region& r, const std::vector<onceover_point>* contour) {
+std::string region_json(const onceover_region& r, double p_value, const std::vector<onceover_point>* contour) {
   std::string text = "{" + member("box", list_json({r.top, r.left, r.bottom, r.right})) + ", " +
                      member("area", std::to_string(r.area)) + ", " +
                      member("peak", list_json({r.peak_row, r.peak_column})) + ", " +
                      member("peak_value", json_number(static_cast<double>(r.peak_value))) + ", " +
+                     member("p_value", json_number(p_value)) + ", " +
                      member("centroid", "[" + json_number(static_cast<double>(r.centroid_row)) + ", " +
                                             json_number(static_cast<double>(r.centroid_column)) + "]");
   if (contour != nullptr) {

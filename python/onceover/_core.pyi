@@ -259,6 +259,8 @@ def calibration_bytes(
     scores: NDArray[np.float32],
     map_maxima: NDArray[np.float32],
     image_count: int,
+    cross_conformal: bool = False,
+    confidence: float = 0.0,  # 0: none
 ) -> bytes: ...
 
 class ParityItem:
@@ -335,6 +337,7 @@ class Session:
     def patch_scores(self) -> NDArray[np.float32]: ...  # (h, w) of the last run, a copy
     def nearest_rows(self) -> NDArray[np.int64]: ...  # (h, w)
     def anomaly_map(self, height: int = 0, width: int = 0) -> NDArray[np.float32]: ...  # 0: input size
+    def map_p_value(self, peak: float) -> float: ...  # of a region, among the calibration maps' maxima
     def self_test(self) -> dict[str, Any]: ...  # images, largest_relative_difference, largest_map_difference, tolerance
     @property
     def config(self) -> Config: ...

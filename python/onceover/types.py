@@ -41,10 +41,12 @@ class GraphSpec:
 
 @dataclass(frozen=True)
 class Calibration:
-    """Held-out normal parts and the threshold they support (split conformal).
+    """Held-out normal parts and the threshold they support (split conformal, or cross-conformal where they are few).
 
     scores, map_maxima: float32 (n,), one value per independent part (its highest), ascending.
-    threshold: an image score above it is anomalous; None when uncalibrated.
+    threshold: an image score above it is anomalous; None when uncalibrated. cross_conformal: every part was scored by a
+    bank without its fold, for which twice the rate is what is proven. confidence: with this probability over the draw
+    of parts the realised rate is at most false_alarm_rate; None: the rate holds on average.
     """
 
     false_alarm_rate: float
@@ -53,6 +55,8 @@ class Calibration:
     scores: NDArray[np.float32] = field(hash=False)
     map_maxima: NDArray[np.float32] = field(hash=False)
     image_count: int
+    cross_conformal: bool = False
+    confidence: float | None = None
 
     @classmethod
     def of_record(cls, stored: Mapping[str, Any]) -> Calibration:
@@ -65,6 +69,8 @@ class Calibration:
             scores=stored["scores"],
             map_maxima=stored["map_maxima"],
             image_count=stored["image_count"],
+            cross_conformal=stored["cross_conformal"],
+            confidence=stored["confidence"] or None,
         )
 
     @property
@@ -82,6 +88,13 @@ class Calibration:
             return ScoreRange(None, None, None, self.threshold)
         lowest, median, highest = (float(value) for value in np.quantile(self.scores, (0, 0.5, 1)))
         return ScoreRange(lowest, median, highest, self.threshold)
+
+    @property
+    def method(self) -> str:
+        """How far the threshold can be trusted: "split conformal", "cross-conformal" or "uncalibrated"."""
+        if not self.calibrated:
+            return "uncalibrated"
+        return "cross-conformal" if self.cross_conformal else "split conformal"
 
 
 @dataclass(frozen=True)
@@ -130,7 +143,8 @@ class Region:
     box: (top, left, bottom, right), bottom and right exclusive. peak: (row, column) of its largest map value.
     centroid: (row, column), the mean of its pixels, each counting alike; pixel centers are whole numbers. contour:
     int32 (n, 2), row and column of each pixel along its outer border, clockwise as seen, from the first one in row
-    order, closed; a one-pixel-wide part is told there and back. reason: of the patch under its peak.
+    order, closed; a one-pixel-wide part is told there and back. reason: of the patch under its peak. p_value: of
+    peak_value among the largest map values of the calibration parts, (1 + #{parts ≥ peak_value}) / (n + 1).
     """
 
     box: tuple[int, int, int, int]
@@ -140,6 +154,7 @@ class Region:
     centroid: tuple[float, float]
     contour: NDArray[np.int32] = field(repr=False, compare=False)
     reason: NearestPatch | None = None
+    p_value: float = 1.0
 
     def to_dict(self, contour: bool = False) -> dict[str, Any]:
         """For JSON, with the contour only if asked for: it has a point for every pixel of the outline."""

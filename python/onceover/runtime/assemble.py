@@ -80,6 +80,8 @@ def assemble(parts: PackageParts) -> _core.PackageWriter:
             scores=calibration.scores,
             map_maxima=calibration.map_maxima,
             image_count=calibration.image_count,
+            cross_conformal=calibration.cross_conformal,
+            confidence=calibration.confidence or 0.0,
         ),
     )
     writer.add("parity", _core.parity_bytes(list(parts.parity), config, parts.relative_tolerance, MAP_STEP))

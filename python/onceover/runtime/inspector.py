@@ -94,7 +94,10 @@ class Inspector:
 
     def _regions(self, result: _core.RunResult, anomaly_map: NDArray[np.float32]) -> tuple[Region, ...]:
         """Where, once the score has said that: a normal part has no anomalous regions, so that the two never differ."""
-        return find_regions(anomaly_map, self.calibration.map_threshold) if result.decision == "anomalous" else ()
+        if result.decision != "anomalous":
+            return ()
+        found = find_regions(anomaly_map, self.calibration.map_threshold)
+        return tuple(replace(region, p_value=self.session.map_p_value(region.peak_value)) for region in found)
 
     def normal_picture(self, reason: NearestPatch) -> NDArray[np.uint8] | None:
         """The thumbnail of the normal image that a reason names, (H, W, 3) RGB; None where the package has none.
@@ -137,7 +140,10 @@ class Inspector:
 
 
 def find_regions(anomaly_map: NDArray[np.float32], map_threshold: float | None) -> tuple[Region, ...]:
-    """8-connected parts of the map (H, W) above map_threshold, largest peak first; none without a threshold."""
+    """8-connected parts of the map (H, W) above map_threshold, largest peak first; none without a threshold.
+
+    A map alone knows no calibration parts: their p_value is 1.
+    """
     if map_threshold is None:
         return ()
     return tuple(Region(*found) for found in _core.find_regions(anomaly_map, map_threshold))

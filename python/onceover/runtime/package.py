@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -66,6 +66,8 @@ class PackageFile:
         adaptation = self.manifest.get("adaptation")
         if isinstance(adaptation, dict) and "images" in adaptation:
             yield "adapted", f"by {adaptation['images']} images of the memory bank"
+        if isinstance(self.manifest.get("calibration"), dict):
+            yield "threshold", calibration_text(self.manifest["calibration"])
         for member in self.members:
             shape = " × ".join(str(size) for size in member.dimensions)
             kind = _size_text(member.size_bytes) if member.type == "bytes" else f"{member.type} {shape}"
@@ -107,6 +109,16 @@ def read_manifest(core: _core.Package) -> dict[str, Any]:
     return manifest
 
 
+def calibration_text(stored: Mapping[str, Any]) -> str:
+    """What a manifest says of its calibration, on a line: method, rate, parts, confidence."""
+    words = [str(stored.get("method", "unknown method"))]
+    rate, confidence = stored.get("false_alarm_rate"), stored.get("confidence")
+    if isinstance(rate, (int, float)):
+        surely = f" with {100 * confidence:g} % confidence" if isinstance(confidence, (int, float)) else ""
+        words.append(f"{100 * rate:g} %{surely}")
+    return ", ".join([*words, f"{stored.get('parts', '?')} parts"])
+
+
 def _one_line(value: Any) -> str:
     """A manifest value for a table: objects are shown by their name."""
     if isinstance(value, dict):
@@ -122,4 +134,4 @@ def _size_text(size_bytes: int) -> str:
     return f"{size_bytes} bytes"
 
 
-__all__ = ["Member", "PackageFile", "open_package", "read_manifest", "view_package"]
+__all__ = ["Member", "PackageFile", "calibration_text", "open_package", "read_manifest", "view_package"]

@@ -14,11 +14,14 @@ from onceover.training.calibrate import (
     calibrate,
     check_rate,
     conformal_threshold,
+    exceedance_p_value,
     observed_rate_interval,
     plan_holdout,
     realised_rate_interval,
     required_groups,
+    required_parts,
     threshold_interval,
+    threshold_rank,
 )
 
 # ---------------------------------------------------------------- thresholds
@@ -244,3 +247,59 @@ def test_one_part_alone_cannot_be_split(n_groups: int) -> None:
 def test_a_holdout_that_leaves_no_bank_or_means_nothing_is_a_usage_error(holdout: float, said: str) -> None:
     with pytest.raises(UsageError, match=said):
         plan_holdout(10, 0.2, explicit=False, holdout=holdout)
+
+
+# ---------------------------------------------------------------- with confidence
+
+
+@pytest.mark.parametrize(
+    ("alpha", "confidence", "parts"),
+    # ln(1 − c) / ln(1 − α), rounded up: the tables of Wilks 1941; never less than the rate takes on average
+    [(0.05, 0.95, 59), (0.05, 0.9, 45), (0.01, 0.95, 299), (0.01, 0.99, 459), (0.1, 0.95, 29), (0.05, 0.5, 19)],
+)
+def test_a_rate_with_confidence_takes_as_many_parts_as_wilks_says(alpha: float, confidence: float, parts: int) -> None:
+    assert required_parts(alpha, confidence) == parts
+    check_rate(alpha, parts, confidence)
+    with pytest.raises(UsageError, match=f"confidence takes at least {parts} held-out"):
+        check_rate(alpha, parts - 1, confidence)
+    assert required_parts(alpha, None) == required_groups(alpha)
+
+
+@pytest.mark.parametrize("confidence", [0.5, 0.9, 0.95, 0.999])
+@pytest.mark.parametrize("alpha", [0.2, 0.05, 0.01])
+@pytest.mark.parametrize("n", [59, 93, 100, 459, 1000, 20_000])
+def test_the_rank_with_confidence_is_the_lowest_that_the_beta_distribution_allows(
+    n: int, alpha: float, confidence: float
+) -> None:
+    rank = threshold_rank(n, alpha, confidence)
+    if n < required_parts(alpha, confidence):
+        assert rank == n + 1
+        return
+    assert stats.beta(n + 1 - rank, rank).cdf(alpha) >= confidence - 1e-12
+    assert rank >= threshold_rank(n, alpha)  # the rate holds on average, too
+    lower = rank - 1
+    kept = stats.beta(n + 1 - lower, lower).cdf(alpha) if lower else 0.0
+    assert kept < confidence or lower < threshold_rank(n, alpha)
+
+
+def test_a_calibration_with_confidence_has_the_higher_threshold_and_says_so() -> None:
+    scores = np.random.default_rng(3).permutation(100).astype(np.float64)
+    plain, sure = (calibrate(scores, scores / 2, None, 0.05, confidence) for confidence in (None, 0.95))
+    assert (plain.threshold, plain.confidence) == (95.0, None)  # ⌈101 · 0.95⌉ = 96th smallest
+    # P(Binomial(100, 0.05) ≥ 2) = 0.963, ≥ 3: 0.882; so two of 100 may lie at or above it: the 99th smallest
+    assert (sure.threshold, sure.map_threshold, sure.confidence) == (98.0, 49.0, 0.95)
+    assert not calibrate(scores[:58], scores[:58], None, 0.05, 0.95).calibrated
+
+
+@pytest.mark.parametrize("confidence", [0, 1, -0.5, 95, float("nan")])
+def test_a_confidence_outside_zero_to_one_is_a_usage_error(confidence: float) -> None:
+    with pytest.raises(UsageError, match=r"between 0 and 1, usually 0\.95"):
+        calibrate(np.arange(100.0), np.arange(100.0), None, 0.05, confidence)
+
+
+@pytest.mark.parametrize(("alarms", "good", "n", "exceeding"), [(0, 5, 19, 1), (3, 20, 99, 5), (14, 17, 19, 1)])
+def test_the_chance_of_so_many_false_alarms_is_that_of_the_beta_binomial(
+    alarms: int, good: int, n: int, exceeding: int
+) -> None:
+    expected = stats.betabinom(good, exceeding, n + 1 - exceeding).sf(alarms - 1)
+    assert exceedance_p_value(alarms, good, n, exceeding) == pytest.approx(expected, rel=1e-9)

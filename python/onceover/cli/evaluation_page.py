@@ -73,7 +73,9 @@ def evaluation_page(report: EvaluationReport, inspector: Inspector, dataset: str
         ):  # what the intervals assume
             interval = threshold_interval(calibration.scores, calibration.false_alarm_rate, level)
             threshold = Threshold(calibration.threshold, interval)
-            realised = realised_rate_interval(calibration.n, calibration.false_alarm_rate, level)
+            realised = realised_rate_interval(
+                calibration.n, calibration.false_alarm_rate, level, calibration.confidence
+            )
     optimistic = "chosen with the labels in hand"
     needs_both = "" if report.good and report.anomalous else "needs good and anomalous images"
     needs_masks = "needs anomalous images with masks" if math.isnan(report.aupro) else ""

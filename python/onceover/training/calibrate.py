@@ -2,7 +2,9 @@
 
 With n independent normal parts that did not enter the bank, the ⌈(n+1)(1−α)⌉-th smallest of their scores is exceeded by
 a further normal part with probability at most α, whatever the distribution, as long as all of them are exchangeable
-(same camera, same light, same process). That needs n ≥ 1/α − 1.
+(same camera, same light, same process). That needs n ≥ 1/α − 1, and holds on average over calibrations. For one that
+is to hold with a confidence c, the threshold is a higher order statistic, an upper tolerance bound (Wilks 1941, Annals
+of Mathematical Statistics 12): the realised rate above the k-th smallest of n scores is Beta(n+1−k, k) distributed.
 """
 
 from __future__ import annotations
@@ -42,12 +44,50 @@ def conformal_threshold(scores: ArrayLike, alpha: float) -> float:
     return float(ordered[rank - 1])
 
 
-def calibrate(scores: ArrayLike, map_maxima: ArrayLike, groups: Sequence[Hashable] | None, alpha: float) -> Calibration:
+def required_parts(alpha: float, confidence: float | None) -> int:
+    """The smallest number of parts for a rate, with a confidence or (None) on average: 0.05, 0.95 → 59; 0.05 → 19.
+
+    n parts are enough when even their highest score will do: (1 − α)^n ≤ 1 − c.
+    """
+    if confidence is None:
+        return required_groups(alpha)
+    _check_confidence(confidence)
+    enough = max(required_groups(alpha), math.floor(math.log1p(-confidence) / math.log1p(-alpha)))
+    return enough if _chance_of_keeping(enough, 1, alpha) >= confidence else enough + 1
+
+
+def threshold_rank(n: int, alpha: float, confidence: float | None = None) -> int:
+    """k: the threshold is the k-th smallest of n scores; n + 1 means that n scores are too few.
+
+    With a confidence, the least k whose realised rate is at most alpha with that probability, and which keeps the rate
+    on average, too.
+    """
+    rank = conformal_rank(n, alpha)
+    if confidence is None or rank > n:
+        return rank
+    _check_confidence(confidence)
+    low, high = rank, n + 1  # a higher threshold keeps the rate more surely; n + 1 stands for one that always does
+    while low < high:
+        middle = (low + high) // 2
+        if middle <= n and _chance_of_keeping(n, n + 1 - middle, alpha) < confidence:
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
+def calibrate(
+    scores: ArrayLike,
+    map_maxima: ArrayLike,
+    groups: Sequence[Hashable] | None,
+    alpha: float,
+    confidence: float | None = None,
+) -> Calibration:
     """Image scores and largest map values of held-out normal images, (n,) each, → Calibration.
 
     groups: the part each image shows; a part counts once, by its highest value. None: every image is its own part.
-    Too few parts for `alpha` give a Calibration without thresholds ("uncalibrated"). Raises InputError for values that
-    are not finite or counts that differ.
+    confidence: that the realised rate is at most alpha; None: it holds on average. Too few parts give a Calibration
+    without thresholds ("uncalibrated"). Raises InputError for values that are not finite or counts that differ.
     """
     score, maximum = np.asarray(scores, np.float32), np.asarray(map_maxima, np.float32)
     parts: list[Hashable] = list(range(score.size)) if groups is None else list(groups)
@@ -59,24 +99,30 @@ def calibrate(scores: ArrayLike, map_maxima: ArrayLike, groups: Sequence[Hashabl
         found = f"score {score[bad]} and map maximum {maximum[bad]}"
         raise InputError(f"held-out image {bad} has {found}, expected finite numbers; look at that image")
     highest_score, highest_map = _highest(score, parts), _highest(maximum, parts)
-    enough = len(highest_score) >= required_groups(alpha)
+    enough = len(highest_score) >= required_parts(alpha, confidence)
+    at = threshold_rank(len(highest_score), alpha, confidence) - 1
     return Calibration(
         false_alarm_rate=alpha,
-        threshold=conformal_threshold(highest_score, alpha) if enough else None,
-        map_threshold=conformal_threshold(highest_map, alpha) if enough else None,
+        threshold=float(highest_score[at]) if enough else None,
+        map_threshold=float(highest_map[at]) if enough else None,
         scores=highest_score,
         map_maxima=highest_map,
         image_count=len(score),
+        confidence=confidence if enough else None,
     )
 
 
-def check_rate(alpha: float, n_groups: int) -> None:
+def check_rate(alpha: float, n_groups: int, confidence: float | None = None) -> None:
     """Refuse a rate that `n_groups` held-out groups cannot support, with the numbers; UsageError."""
-    required = required_groups(alpha)
+    required = required_parts(alpha, confidence)
     if n_groups < required:
-        possible = f"{n_groups} support {1 / (n_groups + 1):.3g} at best" if n_groups else "there are none"
+        best = 1 / (n_groups + 1)
+        if confidence is not None and n_groups:  # (1 − α)^n ≤ 1 − c, and what holds on average
+            best = max(best, -math.expm1(math.log1p(-confidence) / n_groups))
+        possible = f"{n_groups} support {best:.3g} at best" if n_groups else "there are none"
+        surely = "" if confidence is None else f" with {confidence:.3g} confidence"
         raise UsageError(
-            f"a false-alarm rate of {alpha:g} takes at least {required} held-out normal images (or groups), "
+            f"a false-alarm rate of {alpha:g}{surely} takes at least {required} held-out normal images (or groups), "
             f"{possible}; add good images or ask for a higher rate"
         )
 
@@ -123,13 +169,16 @@ def check_validation(n_groups: int, alpha: float, explicit: bool) -> None:
         )
 
 
-def realised_rate_interval(n: int, alpha: float, confidence: float = 0.9) -> tuple[float, float]:
+def realised_rate_interval(
+    n: int, alpha: float, level: float = 0.9, confidence: float | None = None
+) -> tuple[float, float]:
     """Where the false-alarm rate on the line may lie, given the n scores drawn: central interval of Beta(n+1−k, k).
 
-    k is the rank of the threshold. n = 99, α = 0.01: 0.05 % to 3 %. Continuous scores; with ties the rate is lower.
+    k is the rank of the threshold, which a confidence raises. level: of the interval. n = 99, α = 0.01: 0.05 % to 3 %.
+    Continuous scores; with ties the rate is lower.
     """
-    check_rate(alpha, n)
-    exceeding, tail = n + 1 - conformal_rank(n, alpha), _tail(confidence)
+    check_rate(alpha, n, confidence)
+    exceeding, tail = n + 1 - threshold_rank(n, alpha, confidence), _tail(level)
     return _beta_quantile(n, exceeding, tail), _beta_quantile(n, exceeding, 1 - tail)
 
 
@@ -166,6 +215,31 @@ def _tail(confidence: float) -> float:
     if not 0 < confidence < 1:
         raise UsageError(f"confidence is {confidence:g}; it must lie between 0 and 1, usually 0.9")
     return (1 - confidence) / 2
+
+
+def exceedance_p_value(alarms: int, good: int, n: int, exceeding: int) -> float:
+    """How likely at least `alarms` of `good` further parts exceed a threshold that `exceeding` − 1 of n parts exceed.
+
+    For exchangeable parts with continuous scores; ties only make it less likely. Beta-binomial: the rate is Beta(a, b)
+    with a = exceeding, b = n + 1 − exceeding, so that the count of a threshold that was itself drawn is judged.
+    """
+    a, b = exceeding, n + 1 - exceeding
+    log_beta = math.lgamma(a) + math.lgamma(b) - math.lgamma(a + b)
+    tail = 0.0
+    for k in range(alarms, good + 1):
+        ways = math.lgamma(good + 1) - math.lgamma(k + 1) - math.lgamma(good - k + 1)
+        tail += math.exp(ways + math.lgamma(k + a) + math.lgamma(good - k + b) - math.lgamma(good + a + b) - log_beta)
+    return min(1.0, tail)
+
+
+def _chance_of_keeping(n: int, exceeding: int, alpha: float) -> float:
+    """P(realised rate ≤ alpha) of a threshold that exceeding − 1 of n scores exceed: P(Binomial(n, α) ≥ exceeding)."""
+    return 1.0 - float(np.exp(_log_ways(n, exceeding) + _log_powers(n, exceeding, alpha)).sum())
+
+
+def _check_confidence(confidence: float) -> None:
+    if not 0 < confidence < 1:
+        raise UsageError(f"confidence is {confidence:g}; it must lie between 0 and 1, usually 0.95")
 
 
 def _beta_quantile(n: int, a: int, probability: float) -> float:

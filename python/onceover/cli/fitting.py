@@ -45,6 +45,7 @@ def run_fit(options: argparse.Namespace, output: Output) -> int:
     from onceover.detectors import BankSize
     from onceover.runtime.thumbnails import DEFAULT_SIDE, describe, privacy_note
     from onceover.training.calibrate import realised_rate_interval
+    from onceover.training.cross_conformal import proven_rate
     from onceover.training.fit import FitOptions, fit
 
     def keep(plan: FitPlan) -> None:
@@ -81,7 +82,15 @@ def run_fit(options: argparse.Namespace, output: Output) -> int:
     calibration = parts.calibration
     size_mb = options.output.stat().st_size / 1e6
     output.say(f"[bold]{escape(str(options.output))}[/] written and verified: {size_mb:.1f} MB, id {package_id[:16]}")
-    if calibration.calibrated:
+    if calibration.cross_conformal:
+        proven = proven_rate(calibration.n, plans[0].folds, calibration.false_alarm_rate)
+        output.say(
+            f"threshold {calibration.threshold:.4f}, [bold]cross-conformal[/]: {calibration.n} parts are too few to "
+            f"hold out any, so a bank without it scored each. About {percent(calibration.false_alarm_rate)} false "
+            f"alarms are to be expected, at most {percent(proven)} are proven (docs/calibration.md); "
+            "run `onceover calibrate` when there are more parts"
+        )
+    elif calibration.calibrated:
         low, high = realised_rate_interval(calibration.n, calibration.false_alarm_rate)
         output.say(
             f"threshold {calibration.threshold:.4f} from {calibration.n} held-out parts: at most "
@@ -107,6 +116,7 @@ def run_fit(options: argparse.Namespace, output: Output) -> int:
             "id": package_id,
             "size_bytes": options.output.stat().st_size,
             "calibrated": calibration.calibrated,
+            "calibration": calibration.method,
             "false_alarm_rate": calibration.false_alarm_rate if calibration.calibrated else None,
             "threshold": calibration.threshold,
             "detector": manifest["detector"],
@@ -132,10 +142,16 @@ def show_plan(plan: FitPlan, output: Output) -> None:
     if plan.layout:
         output.say(f"a data set (layout {plan.layout}): learning from the normal images of its train split only")
     rate = percent(plan.false_alarm_rate)
-    output.say(
-        f"{len(plan.bank_images)} images for the memory bank, {len(plan.calibration_images)} held out "
-        f"({len(set(plan.calibration_groups))} parts) for a false-alarm rate of {rate}"
-    )
+    if plan.folds:
+        output.say(
+            f"{len(plan.bank_images)} images ({len(set(plan.calibration_groups))} parts) for the memory bank; too few "
+            f"to hold some out for a false-alarm rate of {rate}: {plan.folds} more banks score each others' parts"
+        )
+    else:
+        output.say(
+            f"{len(plan.bank_images)} images for the memory bank, {len(plan.calibration_images)} held out "
+            f"({len(set(plan.calibration_groups))} parts) for a false-alarm rate of {rate}"
+        )
     output.say(f"memory bank: {plan.bank_rows:,} of {plan.patch_count:,} patches, {plan.bank_mb:.1f} MB in the package")
     if plan.memory is not None:
         show_memory(plan.memory, output)

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from onceover import _core
 from onceover.detectors import BankSize, create_detector
-from onceover.detectors.detector import Progress, no_progress
-from onceover.errors import InputError, UsageError
+from onceover.detectors.detector import Detector, Progress, no_progress
+from onceover.errors import InputError, MemoryLimitError, UsageError
 from onceover.images import list_images, read_image
 from onceover.runtime import thumbnails
 from onceover.runtime.assemble import PackageParts, assemble, parity_item, uncalibrated
@@ -27,6 +27,7 @@ from onceover.runtime.session import EngineOptions
 from onceover.training.adapting import adapt
 from onceover.training.calibrate import DEFAULT_FALSE_ALARM_RATE, calibrate, check_validation, plan_holdout
 from onceover.training.choosing import Choice, choose_network
+from onceover.training.cross_conformal import cross_scores, fold_of_images, planned_folds
 from onceover.training.dataset import (
     dataset_folders,
     file_hash,
@@ -50,7 +51,8 @@ class FitOptions:
     """What fit may be told; every default is a decision of the docs.
 
     false_alarm_rate: None means 5 % if the data can support it, else an uncalibrated package; an explicit rate that
-    the data cannot support is refused. holdout: share (float) or number (int) of parts held out for calibration.
+    the data cannot support is refused. holdout: share (float) or number (int) of parts held out for calibration; None:
+    a fifth or more; where that is too few for the rate, but all parts are enough, `training.cross_conformal`.
     groups: CSV (file, group) of images that show the same part. layout, category: as for `read_dataset`; of a data set
     only the normal images of train are learned from, of any other folder all images. A data set's own validation split
     calibrates, unless holdout is given. backbone "auto": the best embedded one whose network and preparation of an
@@ -101,6 +103,7 @@ class FitPlan:
     input_size: InputSize | None = None  # where it was chosen
     adaptation: Mapping[str, Any] | None = None  # what the manifest says of it, once it is done
     memory: MemoryPlan | None = None  # what it will cost; None: not asked, all patches are held
+    folds: int = 0  # cross-conformal: bank and calibration images are the same; 0: they have no part in common
 
     @property
     def streaming(self) -> bool:
@@ -124,12 +127,15 @@ def plan_fit(directory: Path, spec: GraphSpec, options: FitOptions, progress: Pr
     if options.groups:
         groups = read_groups(options.groups, everything, _folder(directory))
     groups, copies = join_copies(everything, groups, progress)
-    explicit = options.false_alarm_rate is not None
+    explicit, folds = options.false_alarm_rate is not None, 0
     rate = DEFAULT_FALSE_ALARM_RATE if options.false_alarm_rate is None else options.false_alarm_rate
     if official:
         in_bank = {groups[path] for path in images}
         bank, calibration = images, [path for path in official if groups[path] not in in_bank]
         check_validation(len({groups[path] for path in calibration}), rate, explicit)
+    # What adapting learns, it learns from all bank images: no fold would be new to it.
+    elif not options.adapt and (folds := planned_folds(len(set(groups.values())), rate, options.holdout)):
+        bank, calibration = images, images
     else:
         held_out = plan_holdout(len(set(groups.values())), rate, explicit, options.holdout)
         bank, calibration = split_holdout(images, groups, held_out, options.seed)
@@ -144,6 +150,7 @@ def plan_fit(directory: Path, spec: GraphSpec, options: FitOptions, progress: Pr
         bank_rows=options.bank.resolve(patch_count, spec.embedding_dim),
         copies=copies,
         layout=layout,
+        folds=folds,
     )
 
 
@@ -189,6 +196,11 @@ def fit(
     graph, spec = network.graph, network.spec
     plan = with_memory(plan_fit(folder, spec, options, progress), graph, spec, options, limit)
     plan = replace(plan, choice=network.choice, input_size=network.input_size)
+    if plan.folds and plan.streaming:
+        raise MemoryLimitError(
+            f"{len(plan.bank_images)} images are calibrated across folds, which takes the patches of all at once; allow "
+            "more with --max-memory, or hold parts out with --holdout"
+        )
     if on_plan is not None:
         on_plan(plan)
     if options.adapt:
@@ -248,39 +260,64 @@ class FitJob:
         self.detector = create_detector(options.detector, options.bank, options.coreset, options.seed)
 
     def run(self) -> PackageParts:
-        hashes = self._learn()
-        parts = PackageParts(
-            graph=self.graph,
-            spec=self.spec,
-            blur_sigma=self.options.blur_sigma,
-            state=self.detector.state(),
-            calibration=uncalibrated(),
-            parity=(),
-            manifest={},
-            bank_source=self._bank_source(),
-        )
-        scores, map_maxima = self._score_held_out(self._session(parts))
+        embeddings, hashes = self._learn()
+        crossed = self._cross_scores(embeddings) if embeddings is not None else None
+        del embeddings
+        parts = replace(self._uncalibrated_parts(self.detector), bank_source=self._bank_source())
+        images = self.plan.calibration_images
+        scores, map_maxima = crossed or self._score(self._session(parts), images, self.progress)
         groups, rate = list(self.plan.calibration_groups), self.plan.false_alarm_rate
-        parts = replace(parts, calibration=calibrate(scores, map_maxima, groups, rate))
+        calibration = replace(calibrate(scores, map_maxima, groups, rate), cross_conformal=crossed is not None)
+        parts = replace(parts, calibration=calibration)
         session = self._session(parts)
         parity = tuple(parity_item(session, image) for image in self._reference_images(scores))
         parts = replace(parts, parity=parity, thumbnails=self._thumbnails(parts.bank_source))
         return replace(parts, manifest=self._manifest(parts, hashes))
 
+    def _new_detector(self, rows: int) -> Detector:
+        return create_detector(self.options.detector, BankSize(rows=rows), self.options.coreset, self.options.seed)
+
+    def _uncalibrated_parts(self, detector: Detector) -> PackageParts:
+        return PackageParts(
+            graph=self.graph,
+            spec=self.spec,
+            blur_sigma=self.options.blur_sigma,
+            state=detector.state(),
+            calibration=uncalibrated(),
+            parity=(),
+            manifest={},
+        )
+
+    def _cross_scores(self, embeddings: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Of all images, each by the session of a bank without its fold (training/cross_conformal.py)."""
+        plan = self.plan
+
+        def score(detector: Detector, images: list[int]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+            session = self._session(self._uncalibrated_parts(detector))
+            return self._score(session, [plan.bank_images[i] for i in images])
+
+        fold_of = fold_of_images(plan.calibration_groups, plan.folds, self.options.seed)
+        return cross_scores(embeddings, fold_of, plan.bank_rows, self._new_detector, score, self.progress)
+
     def _session(self, parts: PackageParts) -> _core.Session:
         package = _core.Package.view(assemble(parts).bytes(), "the package being fitted")
         return _core.Session(package, self.engine)
 
-    def _learn(self) -> list[str]:
-        """The detector's fit on the bank images, in memory or as a stream; returns the SHA-256 of each file."""
+    def _learn(self) -> tuple[NDArray[np.float32] | None, list[str]]:
+        """The detector's fit on the bank images, in memory or as a stream.
+
+        Returns their embeddings (n·P, D) where folds will score each other, and the SHA-256 of each file.
+        """
         images = ImagePatches(self.plan.bank_images, self.graph, self.spec, self.options.blur_sigma, self.engine)
         if self.plan.memory is not None and self.plan.memory.streaming:
             self.detector.stream(images, self.plan.memory.sample_images, self.chosen, self.progress)
-        elif self.chosen is None:
-            self.detector.fit(images.all(self.progress), self.progress)
+            return None, images.hashes
+        embeddings = images.all(self.progress)
+        if self.chosen is None:
+            self.detector.fit(embeddings, self.progress)
         else:
-            self.detector.refit(images.all(self.progress), self.chosen, self.progress)
-        return images.hashes
+            self.detector.refit(embeddings, self.chosen, self.progress)
+        return embeddings if self.plan.folds else None, images.hashes
 
     def _bank_source(self) -> NDArray[np.uint32] | None:
         """(M, 2): image and patch of every bank row, for detectors that keep patches."""
@@ -300,15 +337,16 @@ class FitJob:
             self.progress("thumbnails", i + 1, len(images))
         return thumbnails.pack(pictures, side)
 
-    def _score_held_out(self, session: _core.Session) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Image scores and anomaly-map maxima of the held-out images, float32 (n,) each."""
-        images = self.plan.calibration_images
+    def _score(
+        self, session: _core.Session, images: Sequence[Path], progress: Progress = no_progress
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Image scores and anomaly-map maxima of images that are not in the bank, float32 (n,) each."""
         scores = np.zeros(len(images), np.float32)
         map_maxima = np.zeros(len(images), np.float32)
         for i, path in enumerate(images):
             result = session.run(read_image(path))
             scores[i], map_maxima[i] = result.score, result.map_maximum
-            self.progress("calibration", i + 1, len(images))
+            progress("calibration", i + 1, len(images))
         return scores, map_maxima
 
     def _reference_images(self, scores: NDArray[np.float32]) -> list[Image]:
@@ -326,7 +364,8 @@ class FitJob:
             "backbone": asdict(self.spec),
             "detector": self.detector.describe(),
             "calibration": {
-                "method": "split conformal" if calibration.calibrated else "uncalibrated",
+                "method": calibration.method,
+                **({"folds": plan.folds} if plan.folds else {}),
                 "false_alarm_rate": plan.false_alarm_rate if calibration.calibrated else None,
                 "parts": calibration.n,
                 "images": calibration.image_count,
@@ -336,7 +375,7 @@ class FitJob:
                 "bank_sha256": hashes,
                 "calibration_images": [self.names[path] for path in plan.calibration_images],
                 "calibration_sha256": [file_hash(path) for path in plan.calibration_images],
-                "calibration_groups": _numbered(plan.calibration_groups),
+                "calibration_groups": numbered(plan.calibration_groups),
             },
             "seed": self.options.seed,
             "engine": EngineOptions.of(self.options.engine).name,
@@ -346,7 +385,7 @@ class FitJob:
         }
 
 
-def _numbered(groups: Sequence[str]) -> list[int]:
+def numbered(groups: Sequence[str]) -> list[int]:
     """The same partition by numbers in order of appearance: the names may be paths of this machine."""
     numbers = {group: i for i, group in enumerate(dict.fromkeys(groups))}
     return [numbers[group] for group in groups]

@@ -57,6 +57,7 @@ def refit(
         embedding_dim=spec.embedding_dim,
         bank_rows=rows,
         copies=0,
+        folds=_folds(package),
     )
     options = FitOptions(
         detector=str(detector["name"]),
@@ -83,6 +84,13 @@ def refit(
         kept["detector"] = {**parts.manifest["detector"], **facts}
     pictures = package.core.read(thumbnails.MEMBER) if has_pictures else None  # of the same images
     return replace(parts, manifest={**parts.manifest, "data": data, **kept}, thumbnails=pictures)
+
+
+def _folds(package: PackageFile) -> int:
+    """Of a cross-conformal calibration, whose images are those of the bank; 0 where parts were held out."""
+    stored = package.manifest.get("calibration")
+    folds = stored.get("folds", 0) if isinstance(stored, dict) else 0
+    return folds if isinstance(folds, int) and folds >= 2 else 0
 
 
 def _chosen(package: PackageFile) -> NDArray[np.int64] | None:

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 import reference
 from numpy.typing import NDArray
-from tiny_data import HELD_OUT, fitted_package, labelled_folder
+from scipy import stats
+from tiny_data import HELD_OUT, defective, fitted_package, labelled_folder
 
 from onceover.errors import InputError, UsageError
 from onceover.images import read_image, write_image
@@ -116,6 +117,19 @@ def test_rates_are_shares_of_images_above_the_threshold(inspector: Inspector, da
     (row,) = report.defects
     assert (row.defect, row.images, row.detected) == ("hole", 4, int(flagged[np.array(labels) == 1].sum()))
     assert row.image_auroc == report.image_auroc  # the only kind of defect
+
+
+def test_false_alarms_that_the_calibration_cannot_explain_are_told(inspector: Inspector, tmp_path: Path) -> None:
+    alike = evaluate(inspector, labelled_folder(tmp_path / "alike", good=12))
+    assert not any("do not look like the calibration parts" in problem for problem in alike.problems)
+    other = labelled_folder(tmp_path / "other", good=12)
+    for path in (other / "test/good").iterdir():  # another lot, which has a hole where it should
+        write_image(path, defective(read_image(path))[0])
+    report = evaluate(inspector, other)
+    alarms = round((report.false_alarm_rate or 0) * 12)
+    assert stats.betabinom(12, 1, HELD_OUT).sf(alarms - 1) < 0.001  # 19 parts at 5 %: the rate is Beta(1, 19)
+    said = f"{alarms} of 12 good images are false alarms, where 5 % were calibrated on 19 parts (p < 0.001)"
+    assert any(said in problem and "run `onceover calibrate`" in problem for problem in report.problems)
 
 
 def test_every_kind_of_defect_is_compared_with_all_good_images(inspector: Inspector, data: Path) -> None:

@@ -16,15 +16,17 @@ from onceover.detectors.detector import Progress, no_progress
 from onceover.errors import InputError, UsageError
 from onceover.images import MIN_SIDE, read_image
 from onceover.runtime.inspector import Inspector
+from onceover.training.calibrate import exceedance_p_value, threshold_rank
 from onceover.training.dataset import Dataset, Sample, read_dataset
 from onceover.training.ground_truth import read_ground_truth, resize_mask
 from onceover.training.layouts.mvtec import LOCO_KINDS
 from onceover.training.pixel_results import PixelCollector, PixelResults
-from onceover.types import Image, Verdict
+from onceover.types import Calibration, Image, Verdict
 
 STAGES = ("prepare_ms", "engine_ms", "score_ms", "map_ms", "total_ms")
 MAX_RESOLUTION = 8192  # pixels; a map of this size takes 268 MB
 INTERVAL_LEVEL, INTERVAL_SEED = 0.95, 0
+UNLIKELY = 0.001  # so many false alarms, if the good test parts were like the calibration parts
 # Called with every image as it is inspected: sample, image, ground-truth mask (None: unknown), verdict.
 Observer = Callable[[Sample, Image, "NDArray[np.bool_] | None", Verdict], None]
 
@@ -141,8 +143,28 @@ def evaluate(
         report = collected.report(inspector, resolution, dataset.layout)
     if report.unlabeled:
         odd.append(f"{report.unlabeled} of {report.images} images have no known label: scores, but no metric for them")
+    odd += _unlike_calibration(inspector.calibration, report)
     problems = dict.fromkeys([*dataset.problems, *odd, *(str(warning.message) for warning in caught)])
     return replace(report, problems=tuple(problems))
+
+
+def _unlike_calibration(calibration: Calibration, report: EvaluationReport) -> list[str]:
+    """A sentence when the good test images raise more false alarms than the calibration can explain, by exact count.
+
+    Images of the same part count as parts of their own here, so a few of them that alarm together weigh too much.
+    """
+    if report.false_alarm_rate is None:
+        return []
+    n, rate = calibration.n, calibration.false_alarm_rate
+    alarms = round(report.false_alarm_rate * report.good)
+    exceeding = n + 1 - threshold_rank(n, rate, calibration.confidence)
+    if exceedance_p_value(alarms, report.good, n, exceeding) >= UNLIKELY:
+        return []
+    return [
+        f"{alarms} of {report.good} good images are false alarms, where {100 * rate:g} % were calibrated on {n} parts "
+        "(p < 0.001): the good test parts do not look like the calibration parts; run `onceover calibrate` with parts "
+        "of this lot, camera and light"
+    ]
 
 
 def _lost(mask: NDArray[np.bool_], size: tuple[int, int]) -> str:

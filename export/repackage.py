@@ -150,7 +150,7 @@ class _Export:
     def parts(self, graph: bytes, method: str) -> PackageParts:
         """A package of this graph, its answers for the reference images those of the target engine."""
         if self.options.refit is None:
-            parts = _taken_apart(self.package, graph)
+            parts = take_apart(self.package, graph)
         else:
             parts = refit(self.package, graph, self.options.refit, self.engine, self.options.threads, self.progress)
         tolerance = INT8_TOLERANCE if self.options.precision == "int8" else RELATIVE_TOLERANCE
@@ -261,8 +261,8 @@ def _judged_parts(parts: PackageParts, attempt: Attempt, images: JudgingImages) 
     return replace(parts, manifest={**parts.manifest, "export": origin})
 
 
-def _taken_apart(package: PackageFile, graph: bytes) -> PackageParts:
-    """The parts of a package, with another graph."""
+def take_apart(package: PackageFile, graph: bytes) -> PackageParts:
+    """The parts of a package, with another graph, and without its reference images: their answers may change."""
     core, names = package.core, {member.name for member in package.members}
     return PackageParts(
         graph=graph,
@@ -277,4 +277,12 @@ def _taken_apart(package: PackageFile, graph: bytes) -> PackageParts:
     )
 
 
-__all__ = ["PRECISIONS", "Attempt", "ExportOptions", "ExportReport", "export_package", "median_milliseconds"]
+__all__ = [
+    "PRECISIONS",
+    "Attempt",
+    "ExportOptions",
+    "ExportReport",
+    "export_package",
+    "median_milliseconds",
+    "take_apart",
+]

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         UsageError,
         VerificationError,
     )
+    from onceover.export.recalibrate import CalibrateOptions, CalibrationReport
     from onceover.memory_bank import MemoryBank
     from onceover.monitoring.monitor import DriftMonitor
     from onceover.runtime.inspector import Inspector
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "__version__": "onceover._core",
+    "CalibrateOptions": "onceover.export.recalibrate",
     "DriftMonitor": "onceover.monitoring.monitor",
     "EngineOptions": "onceover.runtime.session",
     "FitOptions": "onceover.training.fit",
@@ -54,6 +56,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "CalibrateOptions",
     "DriftMonitor",
     "EngineError",
     "EngineOptions",
@@ -78,6 +81,7 @@ __all__ = [
     "Verdict",
     "VerificationError",
     "__version__",
+    "calibrate",
     "evaluate",
     "fit",
     "metrics",
@@ -99,6 +103,22 @@ def fit(
     options = options or FitOptions()
     package(fit_parts(directory, options), output, options.engine)
     return Inspector.open(output, options.engine, options.threads)
+
+
+def calibrate(
+    package: str | os.PathLike[str],
+    directory: str | os.PathLike[str],
+    output: str | os.PathLike[str] | None = None,
+    options: CalibrateOptions | None = None,
+) -> CalibrationReport:
+    """Write `package` with a threshold from the normal images in `directory` to `output`; None: in its place.
+
+    The images must be of parts that the memory bank has not seen. Returns what changed. Raises UsageError for a rate
+    that they do not support, with the number of parts it takes, and the other errors of onceover.errors.
+    """
+    from onceover.export.recalibrate import calibrate_package
+
+    return calibrate_package(package, directory, output, options)
 
 
 def evaluate(

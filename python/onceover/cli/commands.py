@@ -17,7 +17,7 @@ from onceover.cli.exporting import check_target
 from onceover.cli.monitoring import now, open_log
 from onceover.cli.output import Output, number, percent
 from onceover.errors import OutputError, UsageError
-from onceover.types import Image, NearestPatch, Verdict
+from onceover.types import Calibration, Image, NearestPatch, Verdict
 
 if TYPE_CHECKING:
     from onceover.monitoring.log import InspectionLog
@@ -163,9 +163,10 @@ def run_inspect(options: argparse.Namespace, output: Output) -> int:
             if reason is not None:
                 reasons.append((path.name, reason))
             progress("inspecting", i + 1, len(paths))
-    threshold = inspector.calibration.threshold
+    calibration = inspector.calibration
+    threshold = calibration.threshold
     output.table(
-        f"{inspector.manifest.get('name', options.package)}: threshold {number(threshold, 4)}",
+        f"{inspector.manifest.get('name', options.package)}: threshold {number(threshold, 4)}{_promise(calibration)}",
         ("image", "verdict", "score ", "p-value ", "regions ", "ms "),
         rows,
     )
@@ -175,8 +176,21 @@ def run_inspect(options: argparse.Namespace, output: Output) -> int:
             output.say(f"{what}: {escape(str(folder))}")
     if threshold is None:
         output.warn("this package is uncalibrated: scores mean something, verdicts do not; fit with more images")
-    output.object({"package": str(options.package), "id": inspector.package.id, "results": results})
+    facts = {"method": calibration.method, "parts": calibration.n, "confidence": calibration.confidence}
+    facts |= {"false_alarm_rate": calibration.false_alarm_rate if calibration.calibrated else None}
+    output.object(
+        {"package": str(options.package), "id": inspector.package.id, "calibration": facts, "results": results}
+    )
     return 0 if all(result["decision"] == "normal" for result in results) else 1
+
+
+def _promise(calibration: Calibration) -> str:
+    """What stands behind a threshold, for a title."""
+    if not calibration.calibrated:
+        return ""
+    surely = f", {percent(calibration.confidence)} confidence" if calibration.confidence else ""
+    rate = percent(calibration.false_alarm_rate)
+    return f" ({calibration.method}, {rate} false alarms{surely}, {calibration.n} parts)"
 
 
 def _inspect_one(
@@ -210,8 +224,14 @@ def _expand(paths: list[Path]) -> list[Path]:
 def _verdict_row(path: Path, verdict: Verdict) -> tuple[str, ...]:
     return (
         path.name, verdict.decision, number(verdict.score, 4), number(verdict.p_value, 4),
-        str(len(verdict.regions)), number(verdict.timing.total_ms, 1),
+        _regions_cell(verdict), number(verdict.timing.total_ms, 1),
     )  # fmt: skip
+
+
+def _regions_cell(verdict: Verdict) -> str:
+    """How many regions, and how rare the most anomalous is."""
+    count = len(verdict.regions)
+    return f"{count} (p {verdict.regions[0].p_value:.3g})" if count else "0"
 
 
 def _picture_paths(folder: Path, paths: list[Path], option: str = "--save") -> list[Path]:

@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 from onceover.cli import commands, exporting
 from onceover.cli.backbones import add_measuring
 from onceover.cli.benching import add_bench_command
+from onceover.cli.calibrating import add_calibrate_command
 from onceover.cli.demo import run_demo
 from onceover.cli.explaining import add_explain_options
 from onceover.cli.fitting import add_thumbnails, run_fit
@@ -52,6 +53,9 @@ def build_parser() -> argparse.ArgumentParser:
     add_monitor_command(subparsers, _command)
     add_package_commands(subparsers, _command)
     add_bench_command(subparsers, _command, _add_engine)
+    calibrate = add_calibrate_command(subparsers, _command)
+    _add_layout(calibrate, "of a data set, whose validation or else train images calibrate (default: auto)")
+    _add_engine(calibrate)
     _add_export(subparsers)
     _add_convert(subparsers)
     add_pretrain_commands(subparsers, _command)
@@ -82,6 +86,7 @@ def check_command(words: Sequence[str]) -> None:
 
 COMMANDS = (
     "bench",
+    "calibrate",
     "convert",
     "demo",
     "evaluate",

@@ -172,7 +172,7 @@ def read_groups(file: str | os.PathLike[str], images: Sequence[Path], root: str 
     are ignored. Raises InputError for an unreadable CSV, images it does not name, and names that stand for two groups.
     """
     file, root = Path(file), Path(root)
-    table = _read_group_lines(file)
+    table = read_group_table(file)
     by_name: dict[str, set[str]] = defaultdict(set)
     for line_path, group in table.items():
         by_name[Path(line_path).name].add(f"{line_path}\0{group}")
@@ -309,7 +309,8 @@ def _duplicates(earlier: Sequence[Sample], later: Sequence[Sample], consequence:
     return sentences
 
 
-def _read_group_lines(file: Path) -> dict[str, str]:
+def read_group_table(file: Path) -> dict[str, str]:
+    """Path as the table `file,group` has it, with / and normalized → group; InputError as `read_groups`."""
     table: dict[str, str] = {}
     for number, line in read_csv_lines(file, ("file", "group")):
         path, group = line.get("file"), line.get("group")

@@ -112,6 +112,7 @@ def test_the_package_says_it_wherever_it_speaks(package: Path) -> None:
         assert inspector.inspect(tiny_image(300)).decision in ("normal", "anomalous")
         assert inspector.verify()["images"] > 0
     opened = open_package(package)
+    assert opened.core.version == (1, 1)  # a reader of 1.0 would take it for a split
     assert opened.manifest["calibration"]["method"] == "cross-conformal"
     assert dict(opened.describe())["threshold"] == f"cross-conformal, 5 %, {FEW} parts"
 

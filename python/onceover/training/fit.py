@@ -198,7 +198,7 @@ def fit(
     plan = replace(plan, choice=network.choice, input_size=network.input_size)
     if plan.folds and plan.streaming:
         raise MemoryLimitError(
-            f"{len(plan.bank_images)} images are calibrated across folds, which takes the patches of all at once; allow "
+            f"{len(plan.bank_images)} images are calibrated across folds, which takes all patches at once; allow "
             "more with --max-memory, or hold parts out with --holdout"
         )
     if on_plan is not None:

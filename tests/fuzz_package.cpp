@@ -46,16 +46,19 @@ void use_calibration(const Package& package) {
 void use_parity(const Package& package, const Config& config) {
   const Parity parity = read_parity(package, config);
   const size_t pixels = size_t{config.preprocessing.height} * config.preprocessing.width;
-  if (pixels > kLargestWork) return;
+  const size_t map_pixels = config.map_height() * config.map_width();
+  if (pixels > kLargestWork || map_pixels > kLargestWork) return;
   Memory memory(heap_allocator(), kMemoryLimit);
   Preparer preparer(config.preprocessing, memory);
   Buffer<float> input(memory, 3 * pixels, "network input");
-  AnomalyMap map(config.grid_height, config.grid_width, config.preprocessing.height, config.preprocessing.width,
+  AnomalyMap map(config.tiles().height(), config.tiles().width(), config.map_height(), config.map_width(),
                  config.blur_sigma, memory);
+  const Roi roi = read_roi(package);
   for (const ParityImage& image : parity.images) {
     preparer.run(image.image, input.data());
     for (const float value : input) must(std::isfinite(value), "a network input is not finite");
-    map.draw(image.patch_scores);
+    const float largest = roi.largest_inside(map.draw(image.patch_scores));
+    must(!std::isnan(largest), "the largest value of a map is not a number");
   }
 }
 

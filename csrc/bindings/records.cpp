@@ -71,12 +71,12 @@ py::array pixels_of(const ImageView& image) {
 py::dict parity_of(const Package& package) {
   const Config config = read_config(package);
   const Parity parity = read_parity(package, config);
-  const auto steps = [&parity](uint32_t side) {
-    return static_cast<py::ssize_t>((size_t{side} + parity.map_step - 1) / parity.map_step);
+  const auto steps = [&parity](size_t side) {
+    return static_cast<py::ssize_t>((side + parity.map_step - 1) / parity.map_step);
   };
-  const py::ssize_t map_height = steps(config.preprocessing.height), map_width = steps(config.preprocessing.width);
-  const auto grid_height = static_cast<py::ssize_t>(config.grid_height);
-  const auto grid_width = static_cast<py::ssize_t>(config.grid_width);
+  const py::ssize_t map_height = steps(config.map_height()), map_width = steps(config.map_width());
+  const auto grid_height = static_cast<py::ssize_t>(config.tiles().height());
+  const auto grid_width = static_cast<py::ssize_t>(config.tiles().width());
   py::list images;
   for (const ParityImage& each : parity.images) {
     py::dict row;

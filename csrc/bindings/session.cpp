@@ -25,12 +25,12 @@ struct BoundEmbedder {
   py::array_t<float> embed(const py::array& image, const std::string& color) {
     const Turn turn(busy, "embedder");
     const ImageView view = view_image(image, color);
-    py::array_t<float> out = new_array<float>({config.patch_count(), config.embedding_dim});
+    py::array_t<float> out = new_array<float>({config.feature_count(), config.embedding_dim});
     float* to = out.mutable_data();
     const py::gil_scoped_release release;
     Timing timing;
     const float* embeddings = embedder.embed(view, timing);
-    std::copy_n(embeddings, config.patch_count() * config.embedding_dim, to);
+    std::copy_n(embeddings, config.feature_count() * config.embedding_dim, to);
     return out;
   }
 
@@ -54,27 +54,29 @@ struct BoundSession {
   py::array_t<float> patch_scores() {
     const Turn turn(busy, "session");
     py::array_t<float> out = new_grid<float>();
-    std::copy_n(session.patch_scores(), session.config().patch_count(), out.mutable_data());
+    std::copy_n(session.patch_scores(), session.config().cell_count(), out.mutable_data());
     return out;
   }
 
   py::array_t<int64_t> nearest_rows() {
     const Turn turn(busy, "session");
     py::array_t<int64_t> out = new_grid<int64_t>();
-    std::copy_n(session.nearest_rows(), session.config().patch_count(), out.mutable_data());
+    std::copy_n(session.nearest_rows(), session.config().cell_count(), out.mutable_data());
     return out;
   }
 
   py::array_t<float> anomaly_map(py::ssize_t height, py::ssize_t width) {
     const Turn turn(busy, "session");
-    const Preprocessing& input = session.config().preprocessing;
-    if (height == 0 && width == 0) height = input.height, width = input.width;
+    if (height == 0 && width == 0) {
+      height = static_cast<py::ssize_t>(session.config().map_height());
+      width = static_cast<py::ssize_t>(session.config().map_width());
+    }
     constexpr auto kSide = static_cast<py::ssize_t>(kMaxImageSide);
     constexpr auto kPixels = static_cast<py::ssize_t>(kMaxImagePixels);
     if (height < 1 || width < 1 || height > kSide || width > kSide || height * width > kPixels) {
       fail(Status::kUsage,
-           "anomaly map of %zd x %zd: both sides must be 0 (input size) or 1 to %zd, at most %zd pixels", height, width,
-           kSide, kPixels);
+           "anomaly map of %zd x %zd: both sides must be 0 (its own size) or 1 to %zd, at most %zd pixels", height,
+           width, kSide, kPixels);
     }
     py::array_t<float> out = new_array<float>({static_cast<size_t>(height), static_cast<size_t>(width)});
     const MatrixView<float> view = mutable_view(out);
@@ -114,7 +116,8 @@ struct BoundSession {
 
   template <typename T>
   py::array_t<T> new_grid() const {
-    return new_array<T>({session.config().grid_height, session.config().grid_width});
+    const TileGrid grid = session.config().tiles();
+    return new_array<T>({grid.height(), grid.width()});
   }
 
   Session session;

@@ -58,8 +58,9 @@ onceover_result result_of(const Session& session, const Result& got) noexcept {
   told.threshold = got.threshold;
   told.p_value = got.p_value;
   told.map_maximum = got.map_maximum;
-  told.patch_row = got.worst_patch / session.config().grid_width;
-  told.patch_column = got.worst_patch % session.config().grid_width;
+  const auto columns = static_cast<uint32_t>(session.config().tiles().width());
+  told.patch_row = got.worst_patch / columns;
+  told.patch_column = got.worst_patch % columns;
   told.nearest_row = got.nearest_row;
   told.prepare_ns = got.timing.prepare_ns;
   told.engine_ns = got.timing.engine_ns;
@@ -148,9 +149,9 @@ onceover_status onceover_session_prepare(onceover_session* session, const onceov
                                          size_t input_floats) {
   return with_session(__func__, session, [&](Session& own) {
     const Preprocessing& wanted = own.config().preprocessing;
-    const size_t needed = size_t{3} * wanted.height * wanted.width;
+    const size_t needed = own.config().tiling.count() * 3 * wanted.height * wanted.width;
     if (input_floats != needed) {
-      fail(Status::kUsage, "input_floats is %zu, the network input has %zu", input_floats, needed);
+      fail(Status::kUsage, "input_floats is %zu, the network input of all tiles has %zu", input_floats, needed);
     }
     own.prepare(view_image(*required(image, "image")), required(input, "input"));
   });

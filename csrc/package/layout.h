@@ -26,7 +26,7 @@ inline constexpr size_t kMaxEntryBytes = 4096;  // bounds the table and parity r
 
 // Members that this version understands; any other one marked required is refused by name.
 inline constexpr std::string_view kKnownMembers[] = {"config",     "manifest.json", "graph.onnx", "memory_bank",
-                                                     "bank_index", "calibration",   "parity"};
+                                                     "bank_index", "calibration",   "parity",     "roi"};
 
 // Optional members that a minor version brought. A package says the lowest version that has all of its members, so that
 // one without the new ones stays, byte for byte, what it was.
@@ -127,11 +127,13 @@ struct ConfigRecord {
   uint32_t resize;  // 1 antialiased triangle filter, aspect not kept
   float mean[3], std[3];
   uint32_t grid_height, grid_width, embedding_dim;
-  uint32_t neighbors;     // 1
-  uint32_t image_score;   // 1 largest patch score
-  float blur_sigma;       // of the anomaly map, in pixels of the network input
-  uint32_t graph_format;  // 1 ONNX
-  uint32_t zeros[45];
+  uint32_t neighbors;                      // 1
+  uint32_t image_score;                    // 1 largest patch score
+  float blur_sigma;                        // of the anomaly map, in pixels of the network input
+  uint32_t graph_format;                   // 1 ONNX
+  uint32_t tile_rows, tile_columns;        // both 0: one tile, the whole image; else 1 to 64, at least 2 tiles
+  uint32_t overlap_rows, overlap_columns;  // patches that neighboring tiles share
+  uint32_t zeros[41];
 };
 static_assert(sizeof(ConfigRecord) == 256);
 
@@ -166,8 +168,8 @@ struct ParityRecord {
   uint32_t verdict;  // session.h Decision
   uint32_t zero;
   uint64_t pixels_offset, pixels_bytes;
-  uint64_t patch_scores_offset;  // grid_height · grid_width float32
-  uint64_t map_offset;           // ceil(input_height / map_step) · ceil(input_width / map_step) float32
+  uint64_t patch_scores_offset;  // height · width float32 of the grid of all tiles: grid_height · grid_width for one
+  uint64_t map_offset;           // ceil(map height / map_step) · ceil(map width / map_step) float32
   uint8_t zeros[8];
 };
 static_assert(sizeof(ParityRecord) == 64);

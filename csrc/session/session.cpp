@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <vector>
 
 #include "base/error.h"
 #include "base/finite.h"
@@ -63,13 +64,12 @@ Session::Session(std::shared_ptr<const Package> package, const SessionOptions& o
       kernels_(onceover::kernels()),
       product_(*package_, config_, kernels_, memory_),
       pool_(options.engine.threads > 0 ? static_cast<size_t>(options.engine.threads) : 1, options.cpu_mask),
-      scratch_(memory_, pool_.threads() * search_scratch_bytes(product_.index(), 1), "search scratch"),
       embedder_(config_, graph_of(*package_), options.engine, memory_),
-      patch_scores_(memory_, config_.patch_count(), "patch scores"),
-      nearest_rows_(memory_, config_.patch_count(), "nearest rows"),
-      map_(config_.grid_height, config_.grid_width, config_.preprocessing.height, config_.preprocessing.width,
+      scorer_(config_, pool_.threads(), memory_),
+      map_(config_.tiles().height(), config_.tiles().width(), config_.map_height(), config_.map_width(),
            config_.blur_sigma, memory_, kernels_),
-      regions_(options.max_map_width > 0 ? options.max_map_width : config_.preprocessing.width, memory_) {
+      regions_(options.max_map_width > 0 ? options.max_map_width : config_.map_width(), memory_) {
+  scorer_.reserve(product_, memory_);
   if (!options.touch_pages) return;
   for (const MemberView& member : package_->members()) {
     touch_pages(member.data, static_cast<size_t>(member.size_bytes));
@@ -88,9 +88,9 @@ const Result& Session::run(const ImageView& image) {
 
 const Result& Session::run_features(MatrixView<const float> embeddings) {
   has_run_ = false;
-  if (embeddings.rows != config_.patch_count() || embeddings.columns != config_.embedding_dim) {
+  if (embeddings.rows != config_.feature_count() || embeddings.columns != config_.embedding_dim) {
     fail(Status::kUsage, "features are %zu x %zu, this package has %zu patches of %u values", embeddings.rows,
-         embeddings.columns, config_.patch_count(), config_.embedding_dim);
+         embeddings.columns, config_.feature_count(), config_.embedding_dim);
   }
   for (size_t patch = 0; patch < embeddings.rows; ++patch) {
     if (!all_finite(embeddings.row(patch), embeddings.columns)) {
@@ -115,28 +115,31 @@ size_t Session::find_regions(MatrixView<const float> map, MapRegion* regions, si
   return regions_.find(map, product_.map_threshold(), regions, capacity);
 }
 
+void Session::draw_map(MatrixView<float> out) const {
+  require_run();
+  map_.resize_to(out);
+  product_.roi().clear_outside(out);
+}
+
 void Session::score(const ImageView& image) {
   const float* embeddings = embedder_.embed(image, result_.timing);
-  score({embeddings, config_.patch_count(), config_.embedding_dim});
+  score({embeddings, config_.feature_count(), config_.embedding_dim});
 }
 
 void Session::score(MatrixView<const float> queries) {
   const auto scoring = Clock::now();
-  SearchStats stats;
-  search_on(pool_, product_.index(), queries, 1, patch_scores_.data(), nearest_rows_.data(), kernels_, scratch_.data(),
-            stats);
-  const size_t worst = first_maximum(patch_scores_.data(), patch_scores_.size());
-  result_.score = patch_scores_[worst];
+  scorer_.run(pool_, product_, queries, kernels_);
+  const size_t worst = scorer_.worst();
+  result_.score = scorer_.scores()[worst];
   if (!std::isfinite(result_.score)) {
     fail(Status::kEngine, "%s: the image score is not finite (patch %zu); the image gets no verdict",
          package_->label().c_str(), worst);
   }
   result_.worst_patch = static_cast<uint32_t>(worst);
-  result_.nearest_row = nearest_rows_[worst];
+  result_.nearest_row = scorer_.rows()[worst];
 
   const auto drawing = Clock::now();
-  map_.draw(patch_scores_.data());
-  result_.map_maximum = map_.maximum();
+  result_.map_maximum = product_.roi().largest_inside(map_.draw(scorer_.drawn()));
   const auto end = Clock::now();
 
   result_.p_value = product_.calibration().p_value(result_.score);
@@ -153,6 +156,7 @@ Session::SelfTest Session::self_test() {
          "fit it again",
          package_->label().c_str());
   }
+  std::vector<float> pixels(config_.map_height() * config_.map_width());  // of the map, as draw_map gives it
   SelfTest report;
   report.tolerance = parity.relative_tolerance;
   for (size_t i = 0; i < parity.images.size(); ++i) {
@@ -160,16 +164,18 @@ Session::SelfTest Session::self_test() {
     score(expected.image);
     const Result& got = result_;
 
-    const size_t patches = config_.patch_count();
+    const size_t patches = config_.cell_count();
     const float largest = expected.patch_scores[first_maximum(expected.patch_scores, patches)];
     const Replay replay{*package_, i, parity.relative_tolerance, std::max(largest, expected.score)};
     double& worst = report.largest_relative_difference;
     worst = std::max(worst, replay.compare("score of patch", got.worst_patch, expected.score, got.score));
     for (size_t p = 0; p < patches; ++p) {
-      worst = std::max(worst, replay.compare("patch score", p, expected.patch_scores[p], patch_scores_[p]));
+      worst = std::max(worst, replay.compare("patch score", p, expected.patch_scores[p], scorer_.scores()[p]));
     }
     const float* sample = expected.map;
-    const MatrixView<const float> map = map_.map();
+    std::copy_n(map_.map().data, pixels.size(), pixels.data());
+    const MatrixView<float> map(pixels.data(), config_.map_height(), config_.map_width());
+    product_.roi().clear_outside(map);
     for (size_t y = 0; y < map.rows; y += parity.map_step) {
       for (size_t x = 0; x < map.columns; x += parity.map_step, ++sample) {
         const double difference = replay.compare("map pixel", y * map.columns + x, *sample, map.row(y)[x]);

@@ -7,8 +7,8 @@
 #include "image/contour.h"
 #include "image/map_regions.h"
 #include "kernels/kernel_table.h"
-#include "scoring/memory_bank.h"
 #include "session/embedder.h"
+#include "session/patch_scorer.h"
 #include "session/product.h"
 
 namespace onceover {
@@ -18,8 +18,8 @@ struct Result {
   double p_value = 1;  // of the score among the calibration scores; 1 when there are none
   Decision decision = Decision::kUncalibrated;
   float threshold = 0;       // anomalous is a score above it; +inf when uncalibrated
-  float map_maximum = 0;     // of the anomaly map at input size
-  uint32_t worst_patch = 0;  // row-major in the patch grid
+  float map_maximum = 0;     // of the anomaly map at its own size, within the region of interest
+  uint32_t worst_patch = 0;  // row-major in the patch grid of the image (all tiles)
   uint32_t nearest_row = 0;  // its nearest memory bank row
   Timing timing;
 };
@@ -28,7 +28,7 @@ struct SessionOptions {
   EngineOptions engine;
   Allocator allocator = heap_allocator();
   size_t memory_limit_bytes = 0;  // 0: no limit. Our buffers; what the engine allocates is its own.
-  size_t max_map_width = 0;       // of maps whose regions are asked for; 0: the input width
+  size_t max_map_width = 0;       // of maps whose regions are asked for; 0: the map's own width
   uint64_t cpu_mask = 0;          // where our threads, but the caller's, may run; 0: anywhere (base/parallel.h)
   bool touch_pages = false;       // read every page of the package now, so that no run waits for one
 };
@@ -40,10 +40,11 @@ class Session {
   // One image → result. Our code allocates nothing here. Throws Error(kInput | kEngine).
   const Result& run(const ImageView& image);
 
-  // What follows the network, for embeddings (patch_count, embedding_dim) that somebody else computed from an image
-  // that prepare() gave. Throws Error(kUsage) for another shape, kEngine for a value that is not finite.
+  // What follows the network, for embeddings (feature_count, embedding_dim) that somebody else computed from an image
+  // that prepare() gave, tile after tile. Throws Error(kUsage) for another shape, kEngine for a value that is not
+  // finite.
   const Result& run_features(MatrixView<const float> embeddings);
-  void prepare(const ImageView& image, float* out) { embedder_.prepare(image, out); }  // out (3, H, W)
+  void prepare(const ImageView& image, float* out) { embedder_.prepare(image, out); }  // out (tiles, 3, H, W)
 
   // Decide otherwise than the package says, from the next run on; finite, else Error(kUsage). The self test is not
   // affected.
@@ -53,10 +54,10 @@ class Session {
   float map_threshold() const { return product_.map_threshold(); }  // +inf when there is none
 
   // Of the last run; each throws Error(kUsage) before the first one, after one that failed, and after a self test:
-  const float* patch_scores() const { return require_run(), patch_scores_.data(); }     // (h · w)
-  const uint32_t* nearest_rows() const { return require_run(), nearest_rows_.data(); }  // (h · w)
-  MatrixView<const float> map() const { return require_run(), map_.map(); }             // at input size
-  void draw_map(MatrixView<float> out) const { require_run(), map_.resize_to(out); }    // at any size
+  const float* patch_scores() const { return require_run(), scorer_.scores().data(); }   // (cell_count)
+  const uint32_t* nearest_rows() const { return require_run(), scorer_.rows().data(); }  // (cell_count)
+  MatrixView<const float> map() const { return require_run(), map_.map(); }  // (map_height, map_width), not masked
+  void draw_map(MatrixView<float> out) const;  // at any size; 0 outside the region of interest
   // Where a map that draw_map drew is above the map threshold (image/map_regions.h); none unless the last image was
   // anomalous, so that score and map never differ.
   size_t find_regions(MatrixView<const float> map, MapRegion* regions, size_t capacity);
@@ -98,10 +99,8 @@ class Session {
   const KernelTable& kernels_;
   Product product_;
   ThreadPool pool_;
-  Buffer<uint8_t> scratch_;
   Embedder embedder_;
-  Buffer<float> patch_scores_;
-  Buffer<uint32_t> nearest_rows_;
+  PatchScorer scorer_;
   AnomalyMap map_;
   MapRegions regions_;
   Result result_;

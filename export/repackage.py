@@ -23,11 +23,11 @@ from onceover.runtime.assemble import RELATIVE_TOLERANCE, PackageParts, assemble
 from onceover.runtime.graph import read_graph_spec
 from onceover.runtime.inspector import Inspector
 from onceover.runtime.package import PackageFile, open_package
-from onceover.runtime.session import EngineOptions
+from onceover.runtime.session import EngineOptions, open_session
 from onceover.runtime.thumbnails import describe, privacy_note
 from onceover.training.dataset import Dataset
 from onceover.training.refit import refit
-from onceover.types import Calibration, Image
+from onceover.types import Calibration, Image, Tiling
 
 Precision = Literal["float32", "float16", "int8"]
 PRECISIONS: tuple[Precision, ...] = ("float32", "float16", "int8")
@@ -141,11 +141,9 @@ class _Export:
 
     def _network_inputs(self) -> list[NDArray[np.float32]]:
         """The calibration images as the session prepares them, (1, 3, H, W) each."""
-        config = _core.read_config(self.package.core)
-        return [
-            _core.prepare(read_image(path), config.height, config.width, config.mean, config.std)[None]
-            for path in self.images.calibration
-        ]
+        session = open_session(self.package.core, HOME, self.options.threads)
+        prepared = (session.prepare(read_image(path)) for path in self.images.calibration)  # (tiles, 3, H, W)
+        return [np.ascontiguousarray(tile[None]) for tiles in prepared for tile in tiles]
 
     def parts(self, graph: bytes, method: str) -> PackageParts:
         """A package of this graph, its answers for the reference images those of the target engine."""
@@ -274,6 +272,8 @@ def _taken_apart(package: PackageFile, graph: bytes) -> PackageParts:
         manifest=package.manifest,
         bank_source=core.array("bank_source") if "bank_source" in names else None,
         thumbnails=core.read("thumbnails") if "thumbnails" in names else None,
+        tiling=Tiling(*_core.read_config(core).tiling),
+        roi=core.array("roi") if "roi" in names else None,
     )
 
 

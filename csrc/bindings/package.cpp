@@ -232,6 +232,24 @@ py::array_t<int64_t> features_inside_of(const Config& config, const py::array& r
   return out;
 }
 
+// (n,) features, tile after tile → (n,) their cells in the patch grid of the image.
+py::array_t<int64_t> cells_of(const Config& config, const py::array& features) {
+  const auto* feature = view_elements<int64_t>(features, 1, "features");
+  const TileGrid tiles = config.tiles();
+  const auto count = static_cast<size_t>(features.size()), patches = config.patch_count();
+  py::array_t<int64_t> out = new_array<int64_t>({count});
+  int64_t* cell = out.mutable_data();
+  for (size_t i = 0; i < count; ++i) {
+    if (feature[i] < 0 || static_cast<size_t>(feature[i]) >= config.feature_count()) {
+      fail(Status::kUsage, "feature %lld, expected 0 to %zu", static_cast<long long>(feature[i]),
+           config.feature_count() - 1);
+    }
+    const auto at = static_cast<size_t>(feature[i]);
+    cell[i] = static_cast<int64_t>(tiles.cell(at / patches, at % patches));
+  }
+  return out;
+}
+
 void bind_config(py::module_& module) {
   const auto triple = [](const float* values) { return Triple(values[0], values[1], values[2]); };
   py::class_<Config>(module, "Config")
@@ -274,6 +292,7 @@ void bind_config(py::module_& module) {
                              [](const Config& self) { return py::make_tuple(self.map_height(), self.map_width()); })
       .def_property_readonly("feature_count", &Config::feature_count)
       .def("features_inside", &features_inside_of, py::arg("roi"))
+      .def("cells_of", &cells_of, py::arg("features"))
       .def("to_bytes", [](const Config& self) { return to_python(write_config(self)); });
 }
 

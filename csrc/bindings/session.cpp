@@ -85,6 +85,29 @@ struct BoundSession {
     return out;
   }
 
+  // (height, width) of bool: what is inspected; None where that is the whole image.
+  py::object inside(py::ssize_t height, py::ssize_t width) const {
+    const Roi& roi = session.roi();
+    if (roi.whole()) return py::none();
+    auto out = new_array<bool>({static_cast<size_t>(height), static_cast<size_t>(width)});
+    static_assert(sizeof(bool) == 1);
+    roi.mark({reinterpret_cast<uint8_t*>(out.mutable_data()), static_cast<size_t>(height), static_cast<size_t>(width)});
+    return out;
+  }
+
+  // Image → (tiles, 3, H, W), what the network is given.
+  py::array_t<float> prepare(const py::array& image, const std::string& color) {
+    const Turn turn(busy, "session");
+    const ImageView view = view_image(image, color);
+    const Config& config = session.config();
+    py::array_t<float> out =
+        new_array<float>({config.tiling.count(), 3, config.preprocessing.height, config.preprocessing.width});
+    float* to = out.mutable_data();
+    const py::gil_scoped_release release;
+    session.prepare(view, to);
+    return out;
+  }
+
   py::dict self_test() {
     Session::SelfTest report;
     {
@@ -215,6 +238,8 @@ void bind_session(py::module_& m) {
       .def("patch_scores", &BoundSession::patch_scores)
       .def("nearest_rows", &BoundSession::nearest_rows)
       .def("anomaly_map", &BoundSession::anomaly_map, py::arg("height") = 0, py::arg("width") = 0)
+      .def("inside", &BoundSession::inside, py::arg("height"), py::arg("width"))
+      .def("prepare", &BoundSession::prepare, py::arg("image"), py::arg("color") = "rgb")
       .def("self_test", &BoundSession::self_test)
       .def_property_readonly("config", [](const BoundSession& s) { return s.session.config(); })
       .def_property_readonly("calibration", &BoundSession::calibration)

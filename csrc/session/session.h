@@ -78,6 +78,7 @@ class Session {
 
   const Config& config() const { return config_; }
   const Calibration& calibration() const { return product_.calibration(); }
+  const Roi& roi() const { return product_.roi(); }
   const Package& package() const { return *package_; }
   std::string engine_version() const { return embedder_.engine_version(); }
   size_t memory_bytes() const { return memory_.used_bytes(); }

@@ -228,6 +228,7 @@ class Config:
         grid_width: int,
         embedding_dim: int,
         blur_sigma: float,
+        tiling: tuple[int, int, int, int] = (1, 1, 0, 0),  # as types.Tiling.fields
     ) -> None: ...
     height: int
     width: int
@@ -237,6 +238,16 @@ class Config:
     grid_width: int
     embedding_dim: int
     blur_sigma: float
+    @property
+    def tiling(self) -> tuple[int, int, int, int]: ...
+    @property
+    def cells(self) -> tuple[int, int]: ...  # patch grid of the image: (grid_height, grid_width) for one tile
+    @property
+    def map_size(self) -> tuple[int, int]: ...  # of the anomaly map: (height, width) for one tile
+    @property
+    def feature_count(self) -> int: ...  # patches of all tiles
+    def features_inside(self, roi: NDArray[np.uint8]) -> NDArray[np.int64]: ...  # (n,): those whose cells overlap it
+    def cells_of(self, features: NDArray[np.int64]) -> NDArray[np.int64]: ...  # where they lie in the patch grid, (n,)
     def to_bytes(self) -> bytes: ...
 
 def calibration_bytes(
@@ -260,7 +271,7 @@ class ParityItem:
         verdict: int,
         patch_scores: NDArray[np.float32],
         anomaly_map: NDArray[np.float32],
-    ) -> None: ...  # anomaly_map at input size; the record keeps every map_step-th row and column
+    ) -> None: ...  # anomaly_map at config.map_size; the record keeps every map_step-th row and column
 
 def parity_bytes(items: list[ParityItem], config: Config, relative_tolerance: float, map_step: int) -> bytes: ...
 
@@ -302,7 +313,7 @@ def describe_engine(name: str, library_path: StrOrBytesPath) -> tuple[str, list[
 
 class Embedder:
     def __init__(self, config: Config, graph: bytes, engine: EngineOptions) -> None: ...
-    def embed(self, image: NDArray[Any], color: str = "rgb") -> NDArray[np.float32]: ...  # (P, D), a copy
+    def embed(self, image: NDArray[Any], color: str = "rgb") -> NDArray[np.float32]: ...  # (feature_count, D), a copy
     @property
     def engine_version(self) -> str: ...
 
@@ -323,7 +334,9 @@ class Session:
     def run(self, image: NDArray[Any], color: str = "rgb") -> RunResult: ...
     def patch_scores(self) -> NDArray[np.float32]: ...  # (h, w) of the last run, a copy
     def nearest_rows(self) -> NDArray[np.int64]: ...  # (h, w)
-    def anomaly_map(self, height: int = 0, width: int = 0) -> NDArray[np.float32]: ...  # 0: input size
+    def anomaly_map(self, height: int = 0, width: int = 0) -> NDArray[np.float32]: ...  # 0: config.map_size
+    def inside(self, height: int, width: int) -> NDArray[np.bool_] | None: ...  # region of interest; None: all
+    def prepare(self, image: NDArray[Any], color: str = "rgb") -> NDArray[np.float32]: ...  # (tiles, 3, H, W)
     def self_test(self) -> dict[str, Any]: ...  # images, largest_relative_difference, largest_map_difference, tolerance
     @property
     def config(self) -> Config: ...

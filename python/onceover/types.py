@@ -40,6 +40,27 @@ class GraphSpec:
 
 
 @dataclass(frozen=True)
+class Tiling:
+    """Overlapping tiles that a large image is cut into; overlaps in patches (csrc/image/tiling.h)."""
+
+    rows: int = 1
+    columns: int = 1
+    overlap_rows: int = 0
+    overlap_columns: int = 0
+
+    @property
+    def count(self) -> int:
+        return self.rows * self.columns
+
+    @property
+    def fields(self) -> tuple[int, int, int, int]:
+        return self.rows, self.columns, self.overlap_rows, self.overlap_columns
+
+
+ONE_TILE = Tiling()
+
+
+@dataclass(frozen=True)
 class Calibration:
     """Held-out normal parts and the threshold they support (split conformal).
 
@@ -181,7 +202,8 @@ class Verdict:
     patch_scores: float32 (h, w). regions: where an anomalous image is above the map threshold, largest peak first; none
     for a normal one, and possibly none for an anomaly smaller than the blur (see worst_patch). nearest: memory bank
     row nearest to the worst patch. reason: which patch of which normal image that is, and how near; normal_range: the
-    scores of normal parts to compare it with. Both are None in a verdict that nobody explained.
+    scores of normal parts to compare it with. Both are None in a verdict that nobody explained. roi: bool (H, W), True where the package inspects; None where it inspects all. The
+    map is 0 outside.
     """
 
     score: float
@@ -197,6 +219,7 @@ class Verdict:
     timing: Timing
     reason: NearestPatch | None = None
     normal_range: ScoreRange | None = None
+    roi: NDArray[np.bool_] | None = field(default=None, repr=False, hash=False)
 
     @property
     def is_anomalous(self) -> bool | None:

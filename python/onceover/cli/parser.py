@@ -12,6 +12,7 @@ from onceover.cli.backbones import add_measuring
 from onceover.cli.benching import add_bench_command
 from onceover.cli.demo import run_demo
 from onceover.cli.explaining import add_explain_options
+from onceover.cli.field import add_field_options
 from onceover.cli.fitting import add_thumbnails, run_fit
 from onceover.cli.listing import LISTINGS, run_list
 from onceover.cli.monitoring import add_log, add_monitor_command
@@ -199,6 +200,7 @@ def _add_fit(subparsers: Any) -> None:
     fit.add_argument("--groups", type=Path, help="CSV with columns file,group: images of the same part count once")
     _add_layout(fit, "of a data set, whose train images are learned from (default: auto)")
     _add_seed(fit)
+    add_field_options(fit)
     fit.add_argument("--name", help="product name (default: from the folder)")
     add_thumbnails(fit)
     _add_engine(fit)

@@ -90,6 +90,7 @@ class Inspector:
             timing=_timing(result),
             reason=reason(worst),
             normal_range=self._normal_range,
+            roi=session.inside(height, width),
         )
 
     def _regions(self, result: _core.RunResult, anomaly_map: NDArray[np.float32]) -> tuple[Region, ...]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +22,11 @@ from onceover.errors import InputError, UsageError
 from onceover.images import list_images, read_image
 from onceover.runtime import thumbnails
 from onceover.runtime.assemble import PackageParts, assemble, config_of, parity_item, uncalibrated
-from onceover.runtime.graph import DEFAULT_BACKBONE
+from onceover.runtime.graph import DEFAULT_BACKBONE, load_graph
 from onceover.runtime.reasons import owners
 from onceover.runtime.session import EngineOptions
 from onceover.training.calibrate import DEFAULT_FALSE_ALARM_RATE, calibrate, check_validation, plan_holdout
-from onceover.training.choosing import Choice, choose_network
+from onceover.training.choosing import AUTO, Choice, choose_network
 from onceover.training.dataset import (
     dataset_folders,
     fitting_layouts,
@@ -36,9 +36,10 @@ from onceover.training.dataset import (
     relative_path,
     split_holdout,
 )
-from onceover.training.input_size import InputSize
+from onceover.training.field import TilingOptions, check_roi, read_roi
+from onceover.training.input_size import SIZES, InputSize
 from onceover.training.references import choose_references
-from onceover.types import GraphSpec, Image
+from onceover.types import ONE_TILE, GraphSpec, Image, Tiling
 
 
 @dataclass(frozen=True)
@@ -51,9 +52,10 @@ class FitOptions:
     only the normal images of train are learned from, of any other folder all images. A data set's own validation split
     calibrates, unless holdout is given. backbone "auto": the best embedded one whose network and preparation of an
     image, of the size of the first, take at most budget_ms on this machine (`training.choosing`). size: side of the
-    square input of a backbone that is resizable; None: chosen from what the images show (`training.input_size`).
-    thumbnails: longest side in pixels of pictures of the bank's images to store; None, the default, stores none, for
-    whoever has the package would see them (`runtime.thumbnails`).
+    square input of a backbone that is resizable; None: chosen from what the images show (`training.input_size`), or the
+    smallest for tiles. thumbnails: longest side in pixels of pictures of the bank's images to store; None, the default, stores none, for
+    whoever has the package would see them (`runtime.thumbnails`). roi: what to inspect, a file (mask or polygon, `training.field.read_roi`) or an array (H, W)
+    over the image, nonzero inside; a patch that overlaps it at all is inspected. tiling: how large images are cut.
     """
 
     backbone: str | Path | bytes = DEFAULT_BACKBONE
@@ -73,6 +75,8 @@ class FitOptions:
     budget_ms: float | None = None
     size: int | None = None
     thumbnails: int | None = None
+    roi: Path | NDArray[Any] | None = field(default=None, hash=False)
+    tiling: TilingOptions | None = None
 
 
 @dataclass(frozen=True)
@@ -90,6 +94,10 @@ class FitPlan:
     layout: str = ""  # of the data set they are the train images of; empty for an ordinary folder
     choice: Choice | None = None  # of backbone "auto"
     input_size: InputSize | None = None  # where it was chosen
+    tiling: Tiling = ONE_TILE
+    image_size: tuple[int, int] | None = None  # of the first image, where tiles or a region depend on it
+    roi: NDArray[np.uint8] | None = field(default=None, hash=False)
+    inspected: float = 1.0  # share of the patches that the region leaves
 
     @property
     def embeddings_mb(self) -> float:
@@ -122,7 +130,8 @@ def plan_fit(directory: Path, spec: GraphSpec, options: FitOptions) -> FitPlan:
     else:
         held_out = plan_holdout(len(set(groups.values())), rate, explicit, options.holdout)
         bank, calibration = split_holdout(images, groups, held_out, options.seed)
-    patch_count = len(bank) * spec.grid_height * spec.grid_width
+    field_of_view = _field_of_view(everything[0], spec, options)
+    patch_count = len(bank) * field_of_view.pop("patches")
     return FitPlan(
         bank_images=tuple(bank),
         calibration_images=tuple(calibration),
@@ -133,7 +142,21 @@ def plan_fit(directory: Path, spec: GraphSpec, options: FitOptions) -> FitPlan:
         bank_rows=options.bank.resolve(patch_count, spec.embedding_dim),
         copies=copies,
         layout=layout,
+        **field_of_view,
     )
+
+
+def _field_of_view(image: Path, spec: GraphSpec, options: FitOptions) -> dict[str, Any]:
+    """Of the plan: tiling, roi, image_size, inspected; and the patches of an image that are learned from."""
+    size = None if options.tiling is None and not isinstance(options.roi, Path) else read_image(image).shape[:2]
+    tiling = ONE_TILE if options.tiling is None else options.tiling.resolve(spec, size or (0, 0))
+    roi = options.roi
+    if roi is not None:
+        roi = read_roi(roi, size or (0, 0)) if isinstance(roi, Path) else check_roi(roi)
+    config = config_of(spec, options.blur_sigma, tiling)
+    patches = config.feature_count if roi is None else len(config.features_inside(roi))
+    inspected = patches / config.feature_count
+    return {"tiling": tiling, "roi": roi, "image_size": size, "inspected": inspected, "patches": patches}
 
 
 def _find_images(directory: Path, options: FitOptions) -> tuple[list[Path], list[Path], str]:
@@ -171,7 +194,7 @@ def fit(
     options, folder = options or FitOptions(), Path(directory)
     found, _, _ = _find_images(folder, options)
     network = choose_network(
-        found, options.backbone, options.budget_ms, options.size, options.engine, options.threads, progress
+        found, options.backbone, options.budget_ms, _input_side(options), options.engine, options.threads, progress
     )
     graph, spec = network.graph, network.spec
     plan = replace(plan_fit(folder, spec, options), choice=network.choice, input_size=network.input_size)
@@ -181,6 +204,14 @@ def fit(
     names = {path: relative_path(path, _folder(folder)) for path in images}
     product = options.name or options.category or product_name(folder)
     return FitJob(graph, spec, plan, options, names, product, progress).run()
+
+
+def _input_side(options: FitOptions) -> int | None:
+    """Of the network input, where it is not to be chosen: tiles, not a larger input, show the detail of an image."""
+    if options.size is not None or options.tiling is None:
+        return options.size
+    resizable = options.backbone == AUTO or load_graph(options.backbone)[1].resizable
+    return SIZES[0] if resizable else None
 
 
 class FitJob:
@@ -204,6 +235,11 @@ class FitJob:
         self.graph, self.spec, self.plan = graph, spec, plan
         self.options, self.names, self.product = options, names, product
         self.progress = progress
+        self.config = config_of(spec, options.blur_sigma, plan.tiling)
+        # (n,): the patches of an image that are learned from, tile after tile
+        self.patches: NDArray[np.int64] = (
+            np.arange(self.config.feature_count) if plan.roi is None else self.config.features_inside(plan.roi)
+        )
         self.engine = EngineOptions.of(options.engine).resolve(options.threads)
         self.detector = create_detector(options.detector, options.bank, options.coreset, options.seed)
 
@@ -223,6 +259,8 @@ class FitJob:
             parity=(),
             manifest={},
             bank_source=self._bank_source(),
+            tiling=self.plan.tiling,
+            roi=self.plan.roi,
         )
         scores, map_maxima = self._score_held_out(self._session(parts))
         groups, rate = list(self.plan.calibration_groups), self.plan.false_alarm_rate
@@ -237,16 +275,16 @@ class FitJob:
         return _core.Session(package, self.engine)
 
     def _embed_bank_images(self) -> tuple[NDArray[np.float32], list[str]]:
-        """→ (N·P, D) patch embeddings of the bank images in order, and the SHA-256 of each file."""
-        config = config_of(self.spec, self.options.blur_sigma)
-        embedder = _core.Embedder(config, self.graph, self.engine)
+        """→ (N·n, D) embeddings of `patches` of the bank images in order, and the SHA-256 of each file."""
+        embedder = _core.Embedder(self.config, self.graph, self.engine)
         images = self.plan.bank_images
-        patches = self.spec.grid_height * self.spec.grid_width
+        patches, whole = len(self.patches), len(self.patches) == self.config.feature_count
         embeddings = np.empty((len(images) * patches, self.spec.embedding_dim), np.float32)
         hashes = []
         self.progress("patch embeddings", 0, len(images))
         for i, path in enumerate(images):
-            embeddings[i * patches : (i + 1) * patches] = embedder.embed(read_image(path))
+            found = embedder.embed(read_image(path))
+            embeddings[i * patches : (i + 1) * patches] = found if whole else found[self.patches]
             hashes.append(file_hash(path))
             self.progress("patch embeddings", i + 1, len(images))
         return embeddings, hashes
@@ -256,7 +294,8 @@ class FitJob:
         chosen = self.detector.chosen
         if chosen is None:
             return None
-        return np.stack(divmod(chosen, self.spec.grid_height * self.spec.grid_width), axis=1).astype(np.uint32)
+        image, number = divmod(chosen, len(self.patches))
+        return np.stack([image, self.patches[number]], axis=1).astype(np.uint32)
 
     def _thumbnails(self, source: NDArray[np.uint32] | None) -> bytes | None:
         """Pictures of the images that own a bank row, if asked for. The files are read again: few own none."""
@@ -284,7 +323,7 @@ class FitJob:
         """For the parity record: of the held-out images, or of the bank's when there are none."""
         plan = self.plan
         paths: Sequence[Path] = plan.calibration_images or plan.bank_images
-        return choose_references(paths, scores, self.spec.preprocessing)
+        return choose_references(paths, scores, self.spec.preprocessing, plan.tiling)
 
     def _manifest(self, parts: PackageParts, hashes: list[str]) -> dict[str, Any]:
         """Provenance for people and Python. No time and no absolute path: the same input gives the same bytes."""
@@ -311,6 +350,8 @@ class FitJob:
             "engine": EngineOptions.of(self.options.engine).name,
             **({} if plan.choice is None else {"choice": plan.choice.record()}),
             **({} if parts.thumbnails is None else {"thumbnails": thumbnails.describe(parts.thumbnails)}),
+            **({} if plan.tiling == ONE_TILE else {"tiling": asdict(plan.tiling)}),
+            **({} if plan.roi is None else {"roi": {"raster": list(plan.roi.shape), "inspected": plan.inspected}}),
         }
 
 

@@ -56,14 +56,14 @@ def tiled(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def with_hole(seed: int, left_edge: int) -> NDArray[np.uint8]:
     image = tiny_image(seed)
-    image[12:28, left_edge : left_edge + 14] = 255
+    image[8:32, left_edge : left_edge + 20] = 255
     return image
 
 
 def test_a_defect_outside_the_region_is_not_seen(left: Path) -> None:
     inspector = Inspector.open(left)
     plain, outside, inside = (
-        inspector.inspect(image) for image in (tiny_image(900), with_hole(900, 40), with_hole(900, 4))
+        inspector.inspect(image) for image in (tiny_image(900), with_hole(900, 36), with_hole(900, 4))
     )
     assert outside.score == plain.score
     assert outside.decision == plain.decision
@@ -106,8 +106,8 @@ def test_tiles_see_what_one_small_input_does_not(folder: Path, tiled: Path) -> N
     assert verdict.anomaly_map.shape == IMAGE
     assert verdict.roi is None
     row, column = verdict.worst_patch
-    assert 12 / 40 * 6 - 1 <= row <= 28 / 40 * 6
-    assert column <= 18 / 56 * 9
+    assert 8 / 40 * 6 - 1 <= row <= 32 / 40 * 6
+    assert column <= 24 / 56 * 9
     assert inspector.verify()["images"] >= 5
     package = open_package(tiled)
     assert package.core.array("bank_source")[:, 1].max() < 4 * 24

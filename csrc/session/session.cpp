@@ -139,7 +139,8 @@ void Session::score(MatrixView<const float> queries) {
   result_.nearest_row = scorer_.rows()[worst];
 
   const auto drawing = Clock::now();
-  result_.map_maximum = product_.roi().largest_inside(map_.draw(scorer_.drawn()));
+  const MatrixView<const float> map = map_.draw(scorer_.drawn());
+  result_.map_maximum = product_.roi().whole() ? map_.maximum() : product_.roi().largest_inside(map);
   const auto end = Clock::now();
 
   result_.p_value = product_.calibration().p_value(result_.score);

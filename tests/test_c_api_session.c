@@ -13,6 +13,9 @@ static void a_package_says_what_it_is(void) {
   CHECK(onceover_package_describe(package, &info) == ONCEOVER_OK);
   CHECK(info.format_major == 1 && info.input_height == HOST_HEIGHT && info.input_width == HOST_WIDTH);
   CHECK(info.grid_height == HOST_ROWS && info.grid_width == HOST_COLUMNS && info.embedding_dim == HOST_DIM);
+  CHECK(info.tile_rows == 1 && info.tile_columns == 1 && info.has_roi == 0);
+  CHECK(info.score_height == HOST_ROWS && info.score_width == HOST_COLUMNS);
+  CHECK(info.map_height == HOST_HEIGHT && info.map_width == HOST_WIDTH);
   CHECK(info.calibrated == 1 && info.false_alarm_rate == 0.05 && info.threshold > 0 && info.map_threshold > 0);
   CHECK(info.bank_rows == 40 * HOST_PATCHES);
   CHECK(info.manifest_bytes == 16 && memcmp(info.manifest, "{\"name\": \"host\"}", 16) == 0);

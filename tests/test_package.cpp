@@ -201,7 +201,7 @@ void wrong_counts_are_refused_before_anything_is_read() {
 void other_files_are_told_apart_from_damaged_packages() {
   Forgery major;
   major.header()->major = 0;
-  CHECK_THROWS(open_bytes(major.sealed()), Status::kUnsupported, "package format 0.0, this version reads 1.x");
+  CHECK_THROWS(open_bytes(major.sealed()), Status::kUnsupported, "package format 0.1, this version reads 1.x");
   const std::string rest = std::string(80, 'x');
   for (const std::string start : {"\x89OOV\n\x1a\n", "\x89OOV\r\r\n\x1a\r\n", "\xef\xbf\xbdOOV\r\n\x1a\n"}) {
     const std::string text = start + rest;

@@ -39,6 +39,14 @@ onceover_package_info describe(const Package& package) {
     told.manifest = reinterpret_cast<const char*>(manifest->data);
     told.manifest_bytes = static_cast<size_t>(manifest->size_bytes);
   }
+  const TileGrid tiles = config.tiles();
+  told.tile_rows = config.tiling.rows;
+  told.tile_columns = config.tiling.columns;
+  told.score_height = static_cast<uint32_t>(tiles.height());
+  told.score_width = static_cast<uint32_t>(tiles.width());
+  told.map_height = static_cast<uint32_t>(config.map_height());
+  told.map_width = static_cast<uint32_t>(config.map_width());
+  told.has_roi = read_roi(package).whole() ? 0 : 1;
   return told;
 }
 

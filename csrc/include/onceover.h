@@ -103,6 +103,10 @@ typedef struct onceover_package_info {
   uint64_t bank_rows;
   const char* manifest; /* JSON, not terminated by 0; NULL: none. The package's, valid until it is freed */
   size_t manifest_bytes;
+  uint32_t tile_rows, tile_columns;   /* the network runs once for each tile of an image; 1, 1: for the whole */
+  uint32_t score_height, score_width; /* patch scores of an image, of all tiles; grid_height, grid_width for one */
+  uint32_t map_height, map_width;     /* the anomaly map's own size; input_height, input_width for one tile */
+  uint32_t has_roi;                   /* 1: only a part of the image is inspected; scores and maps are 0 outside */
 } onceover_package_info;
 
 /* Opens a file and checks it. `options` may be NULL. INPUT: it cannot be read; PACKAGE; UNSUPPORTED. */
@@ -127,7 +131,7 @@ ONCEOVER_API void onceover_package_free(onceover_package* package);
 typedef struct onceover_session onceover_session;
 
 /* The application's own network (engine "host"): reads input (1, 3, H, W), fills output (1, P, D), returns 0 or a code
- * of its own for a failure. Called by onceover_session_run, on its thread. */
+ * of its own for a failure. Called by onceover_session_run, on its thread, once for each tile. */
 typedef int32_t (*onceover_host_run)(void* context, const float* input, float* output);
 /* The application's memory: NULL when there is none. Called while a session is created and freed, never in a run. */
 typedef void* (*onceover_allocate)(void* context, size_t bytes, size_t alignment);
@@ -149,7 +153,7 @@ typedef struct onceover_session_options {
   onceover_release release;
   void* allocator_context;
   size_t memory_limit_bytes; /* of our buffers, not of what the engine allocates; 0: none */
-  uint32_t max_map_width;    /* of maps whose regions are asked for; 0: the input width */
+  uint32_t max_map_width;    /* of maps whose regions are asked for; 0: map_width */
   uint32_t touch_pages;      /* 1: read every page of the package now, so that no run waits for one */
   uint64_t cpu_mask;         /* CPUs 0 … 63 where threads that we start may run; 0: all */
 } onceover_session_options;
@@ -207,8 +211,8 @@ typedef struct onceover_result {
   float score;      /* distance of the worst patch to its nearest memory bank row; anomalous is above the threshold */
   float threshold;
   double p_value;                   /* of the score among the calibration scores; 1 when there are none */
-  float map_maximum;                /* of the anomaly map at input size */
-  uint32_t patch_row, patch_column; /* of the worst patch, in the patch grid */
+  float map_maximum;                /* of the anomaly map at its own size */
+  uint32_t patch_row, patch_column; /* of the worst patch, in the grid of the patch scores */
   uint32_t nearest_row;             /* its nearest memory bank row */
   uint64_t prepare_ns, engine_ns, score_ns, map_ns;
 } onceover_result;
@@ -229,8 +233,8 @@ typedef struct onceover_point { /* a pixel. An element of arrays, so it never gr
  * that cannot be read; ENGINE: a failed run, or an answer or a score that is not finite. */
 ONCEOVER_API onceover_status onceover_session_run(onceover_session* session, const onceover_image* image,
                                                   onceover_result* result);
-/* The two halves around a network that runs elsewhere: image → input (3, H, W), and features (P, D) → result. Row p of
- * the features starts at features[p * stride_floats]. */
+/* The two halves around a network that runs elsewhere: image → input (tiles, 3, H, W), and features (tiles * P, D) →
+ * result. Row p of the features starts at features[p * stride_floats]; tiles go row by row. */
 ONCEOVER_API onceover_status onceover_session_prepare(onceover_session* session, const onceover_image* image,
                                                       float* input, size_t input_floats);
 ONCEOVER_API onceover_status onceover_session_run_features(onceover_session* session, const float* features,
@@ -251,7 +255,8 @@ ONCEOVER_API onceover_status onceover_session_trace_contour(onceover_session* se
                                                             size_t width, size_t stride_floats,
                                                             const onceover_region* region, onceover_point* points,
                                                             size_t capacity, size_t* count);
-/* The last run's patch scores and nearest memory bank rows (grid_height, grid_width); valid until the next run. */
+/* The last run's patch scores and nearest memory bank rows (score_height, score_width); valid until the next run. Where
+ * tiles overlap the score is a weighted mean, and the row that of the tile which weighs most. */
 ONCEOVER_API onceover_status onceover_session_patches(onceover_session* session, const float** scores,
                                                       const uint32_t** nearest_rows);
 /* Decide by these instead of the package's, from the next run on; finite. */

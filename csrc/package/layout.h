@@ -28,13 +28,14 @@ inline constexpr size_t kMaxEntryBytes = 4096;  // bounds the table and parity r
 inline constexpr std::string_view kKnownMembers[] = {"config",     "manifest.json", "graph.onnx", "memory_bank",
                                                      "bank_index", "calibration",   "parity",     "roi"};
 
-// Optional members that a minor version brought. A package says the lowest version that has all of its members, so that
-// one without the new ones stays, byte for byte, what it was.
+// Members that a minor version brought, as it did tiles. A package says the lowest version that has all of its members,
+// so that one without the new ones stays, byte for byte, what it was.
 struct MemberSince {
   std::string_view name;
   uint16_t minor;
 };
-inline constexpr MemberSince kSince[] = {{"thumbnails", 1}};
+inline constexpr MemberSince kSince[] = {{"thumbnails", 1}, {"roi", 1}};
+inline constexpr uint16_t kTiledSince = 1;
 
 enum class DataType : uint32_t { kBytes = 0, kFloat32 = 1, kFloat64 = 2, kUint8 = 3, kInt8 = 4, kUint32 = 5 };
 

@@ -64,10 +64,13 @@ class Network:
         self.embedder = _core.Embedder(self.config, self.graph, EngineOptions().resolve())
         self.grid = (self.spec.grid_height, self.spec.grid_width)
 
-    def learn(self, seeds: range, rows: int = 8000) -> None:
+    def learn(self, seeds: range, rows: int = 4000) -> None:
         found = np.concatenate([self.embedder.embed(texture(seed)) for seed in track(seeds, "learning")])
-        chosen = np.sort(np.random.default_rng(0).choice(len(found), rows, replace=False))
-        self.bank = _core.MemoryBank(np.ascontiguousarray(found[chosen]), representation="scan")
+        # As fit does: farthest points of a projection, so that the rare patches at a tile's edge are covered, too.
+        projection = np.random.default_rng(0).standard_normal((found.shape[1], 32)) / np.sqrt(32)
+        selection = _core.GreedyCoreset(np.ascontiguousarray(found @ projection.astype(np.float32)), 0)
+        selection.select(rows)
+        self.bank = _core.MemoryBank(np.ascontiguousarray(found[selection.selected]))
 
     def tile_scores(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
         """(tiles, h, w)"""
@@ -161,7 +164,7 @@ def study_size(frames: int) -> None:
         spec = resize(*load_graph("emo_1m"), SIDE, SIDE)[1]
         tiling = TilingOptions(tiles=tiles).resolve(spec, (HEIGHT, WIDTH))
         network = Network(tiling)
-        network.learn(range(frames), rows=min(8000, frames * network.config.feature_count // 4))
+        network.learn(range(frames), rows=min(4000, frames * network.config.feature_count // 4))
         highest, peaks = [], []
         for seed in track(range(1000, 1000 + frames), f"tiles {tiles}"):
             image = texture(seed)
@@ -182,9 +185,11 @@ def study_size(frames: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--frames", type=int, default=8)
-    frames = parser.parse_args().frames
+    parser.add_argument("--overlaps", type=float, nargs="*", default=OVERLAPS)
+    options = parser.parse_args()
+    frames = options.frames
     print("| overlap (patches) | rule | level at seams | defect on a seam / in a tile |\n| --- | --- | --- | --- |")
-    for overlap in OVERLAPS:
+    for overlap in options.overlaps:
         study_overlap(overlap, frames)
     print("\n| tiles | defect, input pixels | its score / highest of a good frame | beyond all good | ms |")
     print("| --- | --- | --- | --- | --- |")

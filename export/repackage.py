@@ -22,7 +22,7 @@ from onceover.images import read_image
 from onceover.runtime.assemble import RELATIVE_TOLERANCE, PackageParts, assemble, parity_item
 from onceover.runtime.graph import read_graph_spec
 from onceover.runtime.inspector import Inspector
-from onceover.runtime.package import PackageFile, open_package
+from onceover.runtime.package import PackageFile, open_package, require_one_product
 from onceover.runtime.session import EngineOptions, open_session
 from onceover.runtime.thumbnails import describe, privacy_note
 from onceover.training.dataset import Dataset
@@ -149,6 +149,8 @@ class _Export:
         """A package of this graph, its answers for the reference images those of the target engine."""
         if self.options.refit is None:
             parts = _taken_apart(self.package, graph)
+            if self.options.precision != "float32":
+                parts = replace(parts, gate=None)  # of features that the new graph does not give, and judged by nothing
         else:
             parts = refit(self.package, graph, self.options.refit, self.engine, self.options.threads, self.progress)
         tolerance = INT8_TOLERANCE if self.options.precision == "int8" else RELATIVE_TOLERANCE
@@ -212,6 +214,7 @@ def export_package(
     if output.exists() and output.samefile(source):
         raise UsageError(f"{output}: is the package itself, which the export is compared with; give another name")
     package = open_package(source)
+    require_one_product(package, "an export")
     origin = package.manifest.get("export")
     if isinstance(origin, dict) and origin.get("precision", "float32") != "float32":
         raise InputError(f"{package.path}: is an export in reduced precision itself; give the package it was made from")
@@ -274,6 +277,7 @@ def _taken_apart(package: PackageFile, graph: bytes) -> PackageParts:
         thumbnails=core.read("thumbnails") if "thumbnails" in names else None,
         tiling=Tiling(*_core.read_config(core).tiling),
         roi=core.array("roi") if "roi" in names else None,
+        gate=core.read("gate") if "gate" in names else None,
     )
 
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from onceover import _core
 from onceover.errors import EngineError, OutputError, PackageError, UsageError, missing_extra
 from onceover.export.plain_graph import PlainParts, build, chunk_rows
-from onceover.runtime.package import PackageFile, open_package
+from onceover.runtime.package import PackageFile, open_package, require_one_product
 from onceover.runtime.session import open_session
 
 METADATA_KEY = "onceover.plain"
@@ -59,6 +59,7 @@ def write_plain_onnx(
     if target.suffix != ".onnx":
         raise UsageError(f"{target}: the name must end in .onnx; what it means is written to the same name with .json")
     opened = open_package(package)
+    require_one_product(opened, "a plain ONNX file")
     _check_whole(opened)
     session = open_session(opened.core)
     parts = _parts(opened.core, session.config, max_elements, raw_pixels)

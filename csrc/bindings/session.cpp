@@ -123,8 +123,14 @@ struct BoundSession {
     return result;
   }
 
-  py::dict calibration() const {
-    const Calibration& calibration = session.calibration();
+  void select(const py::object& product) {
+    const Turn turn(busy, "session");
+    session.select(product.is_none() ? kAutomatic : product.cast<uint32_t>());
+  }
+
+  py::dict calibration(uint32_t product) const {
+    if (product >= session.product_count()) fail(Status::kUsage, "there is no product number %u", product);
+    const Calibration& calibration = session.product(product).calibration();
     py::dict result;
     result["calibrated"] = calibration.calibrated;
     result["false_alarm_rate"] = calibration.false_alarm_rate;
@@ -207,6 +213,8 @@ void bind_run_result(py::module_& m) {
       .def_readonly("map_maximum", &Result::map_maximum)
       .def_readonly("worst_patch", &Result::worst_patch)
       .def_readonly("nearest_row", &Result::nearest_row)
+      .def_readonly("product", &Result::product)
+      .def_readonly("gate_ratio", &Result::gate_ratio)
       .def_property_readonly("prepare_ns", [](const Result& r) { return r.timing.prepare_ns; })
       .def_property_readonly("engine_ns", [](const Result& r) { return r.timing.engine_ns; })
       .def_property_readonly("score_ns", [](const Result& r) { return r.timing.score_ns; })
@@ -242,7 +250,15 @@ void bind_session(py::module_& m) {
       .def("prepare", &BoundSession::prepare, py::arg("image"), py::arg("color") = "rgb")
       .def("self_test", &BoundSession::self_test)
       .def_property_readonly("config", [](const BoundSession& s) { return s.session.config(); })
-      .def_property_readonly("calibration", &BoundSession::calibration)
+      .def_property_readonly("calibration", [](const BoundSession& s) { return s.calibration(0); })
+      .def("calibration_of", &BoundSession::calibration, py::arg("product"))
+      .def("select", &BoundSession::select, py::arg("product"))
+      .def(
+          "has_gate",
+          [](const BoundSession& s, uint32_t product) {
+            return product < s.session.product_count() && s.session.product(product).has_gate();
+          },
+          py::arg("product"))
       .def_property_readonly("engine_version", [](const BoundSession& s) { return s.session.engine_version(); })
       .def_property_readonly("memory_bytes", [](const BoundSession& s) { return s.session.memory_bytes(); })
       .def_property_readonly("bank_rows", [](const BoundSession& s) { return s.session.bank_rows(); });

@@ -32,7 +32,8 @@ inline constexpr size_t kFirstSize<onceover_result> = offsetof(onceover_result, 
 
 static_assert(ONCEOVER_NO_VERDICT == static_cast<int>(Decision::kUncalibrated) &&
               ONCEOVER_NORMAL == static_cast<int>(Decision::kNormal) &&
-              ONCEOVER_ANOMALOUS == static_cast<int>(Decision::kAnomalous));
+              ONCEOVER_ANOMALOUS == static_cast<int>(Decision::kAnomalous) &&
+              ONCEOVER_WRONG_PART == static_cast<int>(Decision::kWrongPart) && ONCEOVER_AUTOMATIC == kAutomatic);
 static_assert(sizeof(onceover_region) == sizeof(MapRegion) && alignof(onceover_region) == alignof(MapRegion) &&
               offsetof(onceover_region, area) == offsetof(MapRegion, area) &&
               offsetof(onceover_region, peak_value) == offsetof(MapRegion, peak_value) &&
@@ -66,6 +67,8 @@ onceover_result result_of(const Session& session, const Result& got) noexcept {
   told.engine_ns = got.timing.engine_ns;
   told.score_ns = got.timing.score_ns;
   told.map_ns = got.timing.map_ns;
+  told.product = got.product;
+  told.gate_ratio = got.gate_ratio;
   return told;
 }
 
@@ -202,6 +205,10 @@ onceover_status onceover_session_patches(onceover_session* session, const float*
     *scores = own.patch_scores();
     *nearest_rows = own.nearest_rows();
   });
+}
+
+onceover_status onceover_session_select_product(onceover_session* session, uint32_t product) {
+  return with_session(__func__, session, [&](Session& own) { own.select(product); });
 }
 
 onceover_status onceover_session_set_threshold(onceover_session* session, float threshold) {

@@ -256,9 +256,10 @@ std::vector<uint8_t> write_calibration(bool calibrated, double false_alarm_rate,
   return out;
 }
 
-Calibration read_calibration(const Package& package) {
-  const MemberView& member = package.require("calibration");
-  const Fields fields(package, "calibration");
+Calibration read_calibration(const Package& package, uint32_t product) {
+  const std::string name = member_name("calibration", product);
+  const MemberView& member = package.require(name);
+  const Fields fields(package, name.c_str());
   const auto record = first_record<CalibrationRecord>(member, fields);
   fields.record_size(record.record_bytes, sizeof record, UINT32_MAX);
   const uint64_t values = 2 * uint64_t{record.score_count} * sizeof(float);  // at most 2^35
@@ -319,9 +320,10 @@ std::vector<uint8_t> write_parity(const Parity& parity, const Config& config) {
   return out;
 }
 
-Parity read_parity(const Package& package, const Config& config) {
-  const MemberView& member = package.require("parity");
-  const Fields fields(package, "parity");
+Parity read_parity(const Package& package, const Config& config, uint32_t product) {
+  const std::string name = member_name("parity", product);
+  const MemberView& member = package.require(name);
+  const Fields fields(package, name.c_str());
   const auto header = first_record<ParityHeader>(member, fields);
   check_parity_header(header, fields);
   fields.record_size(header.record_bytes, sizeof(ParityRecord), kMaxEntryBytes);
@@ -340,14 +342,15 @@ Parity read_parity(const Package& package, const Config& config) {
   return parity;
 }
 
-Roi read_roi(const Package& package) {
-  const MemberView* member = package.find("roi");
+Roi read_roi(const Package& package, uint32_t product) {
+  const std::string name = member_name("roi", product);
+  const MemberView* member = package.find(name);
   if (member == nullptr) return {};
   const auto* cells = member->as<uint8_t>(2);
   try {
     return Roi({cells, static_cast<size_t>(member->dimensions[0]), static_cast<size_t>(member->dimensions[1])});
   } catch (const Error& error) {  // a user's input there, a damaged package here
-    fail(Status::kPackage, "%s: member 'roi': %s; fit again", package.label().c_str(), error.what());
+    fail(Status::kPackage, "%s: member '%s': %s; fit again", package.label().c_str(), name.c_str(), error.what());
   }
 }
 

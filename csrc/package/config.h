@@ -64,9 +64,9 @@ std::vector<uint8_t> write_parity(const Parity& parity, const Config& config);
 // Each throws Error(kPackage) naming package, member, field, value and what is allowed; kUnsupported instead when the
 // package has a newer minor version, which may have given the value a meaning.
 Config read_config(const Package& package);
-Calibration read_calibration(const Package& package);
-Parity read_parity(const Package& package, const Config& config);
+Calibration read_calibration(const Package& package, uint32_t product = 0);
+Parity read_parity(const Package& package, const Config& config, uint32_t product = 0);
 // Member "roi", read in place; without one the whole image.
-Roi read_roi(const Package& package);
+Roi read_roi(const Package& package, uint32_t product = 0);
 
 }  // namespace onceover

@@ -5,6 +5,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <string>
 #include <string_view>
 
 #include "base/sha256.h"
@@ -20,13 +21,23 @@ inline constexpr uint16_t kFormatMajor = 1;
 inline constexpr uint16_t kFormatMinor = 1;
 inline constexpr size_t kMemberAlignment = 64;
 inline constexpr size_t kMaxDimensions = 4;
-inline constexpr size_t kMaxMembers = 64;
+inline constexpr size_t kMaxMembers = 512;      // 64 in format 1.0
 inline constexpr size_t kMaxNameBytes = 47;     // [a-z0-9_.-], first a letter or digit, NUL-padded to 48
 inline constexpr size_t kMaxEntryBytes = 4096;  // bounds the table and parity records of a newer minor version
 
+inline constexpr uint32_t kMaxProducts = 32;
+inline constexpr size_t kMaxProductNameBytes = 47;  // UTF-8, NUL-padded to 48
+inline constexpr uint32_t kMaxGateRank = 64;
+
+// The member `name` of a product: itself for the first one, "name.3" for number 3, counted from 0.
+inline std::string member_name(std::string_view name, uint32_t product) {
+  return product == 0 ? std::string(name) : std::string(name) + "." + std::to_string(product);
+}
+
 // Members that this version understands; any other one marked required is refused by name.
 inline constexpr std::string_view kKnownMembers[] = {"config",     "manifest.json", "graph.onnx", "memory_bank",
-                                                     "bank_index", "calibration",   "parity",     "roi"};
+                                                     "bank_index", "calibration",   "parity",     "roi",
+                                                     "products",   "gate"};
 
 // Members that a minor version brought, as it did tiles. A package says the lowest version that has all of its members,
 // so that one without the new ones stays, byte for byte, what it was.
@@ -34,7 +45,7 @@ struct MemberSince {
   std::string_view name;
   uint16_t minor;
 };
-inline constexpr MemberSince kSince[] = {{"thumbnails", 1}, {"roi", 1}};
+inline constexpr MemberSince kSince[] = {{"thumbnails", 1}, {"roi", 1}, {"products", 1}, {"gate", 1}};
 inline constexpr uint16_t kTiledSince = 1;
 
 enum class DataType : uint32_t { kBytes = 0, kFloat32 = 1, kFloat64 = 2, kUint8 = 3, kInt8 = 4, kUint32 = 5 };
@@ -60,7 +71,14 @@ constexpr const char* data_type_name(DataType type) {
   return data_type_bytes(type) == 0 ? nullptr : kNames[static_cast<uint32_t>(type)];
 }
 
+// Of a product beyond the first, too: "memory_bank.3".
 constexpr bool is_known_member(std::string_view name) {
+  const size_t dot = name.find_last_of('.');
+  if (dot != std::string_view::npos && dot + 1 < name.size() && name.size() - dot <= 3 && name[dot + 1] != '0') {
+    bool number = true;
+    for (const char c : name.substr(dot + 1)) number = number && c >= '0' && c <= '9';
+    if (number) name = name.substr(0, dot);
+  }
   for (const std::string_view known : kKnownMembers) {
     if (name == known) return true;
   }
@@ -151,6 +169,29 @@ struct CalibrationRecord {
   uint8_t zeros[32];
 };
 static_assert(sizeof(CalibrationRecord) == 64);
+
+// Member "products" (required, where there are several): header, then `product_count` records. Members of the first
+// product have the names above; those of number k the same with ".k" behind.
+struct ProductsHeader {
+  uint32_t record_bytes;  // of one ProductRecord: 64
+  uint32_t product_count;
+  uint8_t zeros[56];
+};
+static_assert(sizeof(ProductsHeader) == 64);
+struct ProductRecord {
+  char name[48];
+  uint8_t zeros[16];
+};
+static_assert(sizeof(ProductRecord) == 64);
+
+// Member "gate" (optional): this record, then mean f32[dims], weights f32[rank], axes f32[rank][dims]; products.h.
+struct GateRecord {
+  uint32_t record_bytes;  // 64
+  uint32_t dims, rank, part_count;
+  float threshold, isotropic;
+  uint8_t zeros[40];
+};
+static_assert(sizeof(GateRecord) == 64);
 
 // Member "parity" (required): header, then `image_count` records; every record's offsets count from the member start.
 struct ParityHeader {

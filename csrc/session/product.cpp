@@ -1,7 +1,9 @@
 #include "session/product.h"
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
+#include <utility>
 
 #include "base/error.h"
 #include "session/bank_members.h"
@@ -33,6 +35,8 @@ const char* name_of(Decision decision) noexcept {
       return "normal";
     case Decision::kAnomalous:
       return "anomalous";
+    case Decision::kWrongPart:
+      return "wrong_part";
   }
   return "unknown";
 }
@@ -61,16 +65,31 @@ Buffer<uint32_t> features_inside(const Config& config, const Roi& roi, Memory& m
   return found;
 }
 
-Product::Product(const Package& package, const Config& config, const KernelTable& table, Memory& memory)
-    : index_(index_of(package, memory_bank_of(package, config), table, memory, own_index_)),
-      calibration_(read_calibration(package)),
-      roi_(read_roi(package)),
+Product::Product(const Package& package, const Config& config, const KernelTable& table, Memory& memory,
+                 uint32_t number, std::string name)
+    : name_(std::move(name)),
+      number_(number),
+      index_(index_of(package, memory_bank_of(package, config, number), table, memory, own_index_, number)),
+      calibration_(read_calibration(package, number)),
+      roi_(read_roi(package, number)),
       threshold_(calibration_.threshold),
       map_threshold_(calibration_.map_threshold) {
+  read_gate(package, config, number, gate_);
   if (roi_.whole()) return;
   const Buffer<uint8_t> cells = cells_inside(config, roi_, memory);
   continued_from_ = nearest_inside({cells.data(), config.tiles().height(), config.tiles().width()}, memory);
   searched_ = features_inside(config, roi_, memory);
+}
+
+double Product::gate_ratio(MatrixView<const float> features, float* pooled) const noexcept {
+  std::fill_n(pooled, features.columns, 0.0f);
+  const size_t count = searched_.size() > 0 ? searched_.size() : features.rows;
+  for (size_t i = 0; i < count; ++i) {
+    const float* row = features.row(searched_.size() > 0 ? searched_[i] : i);
+    for (size_t d = 0; d < features.columns; ++d) pooled[d] += row[d];
+  }
+  for (size_t d = 0; d < features.columns; ++d) pooled[d] /= static_cast<float>(count);
+  return gate_.distance(pooled) / double{gate_.threshold};
 }
 
 size_t Product::mask(float* scores, uint32_t* rows, float* continued) const noexcept {

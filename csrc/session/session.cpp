@@ -55,6 +55,16 @@ struct Replay {
   }
 };
 
+std::vector<std::unique_ptr<Product>> products_of(const Package& package, const Config& config,
+                                                  const KernelTable& kernels, Memory& memory) {
+  std::vector<std::unique_ptr<Product>> products;
+  for (std::string& name : read_products(package)) {
+    const auto number = static_cast<uint32_t>(products.size());
+    products.push_back(std::make_unique<Product>(package, config, kernels, memory, number, std::move(name)));
+  }
+  return products;
+}
+
 }  // namespace
 
 Session::Session(std::shared_ptr<const Package> package, const SessionOptions& options)
@@ -62,17 +72,64 @@ Session::Session(std::shared_ptr<const Package> package, const SessionOptions& o
       memory_(options.allocator, options.memory_limit_bytes),
       config_(read_config(*package_)),
       kernels_(onceover::kernels()),
-      product_(*package_, config_, kernels_, memory_),
+      products_(products_of(*package_, config_, kernels_, memory_)),
+      selected_(products_.size() == 1 ? 0 : kAutomatic),
       pool_(options.engine.threads > 0 ? static_cast<size_t>(options.engine.threads) : 1, options.cpu_mask),
       embedder_(config_, graph_of(*package_), options.engine, memory_),
       scorer_(config_, pool_.threads(), memory_),
       map_(config_.tiles().height(), config_.tiles().width(), config_.map_height(), config_.map_width(),
            config_.blur_sigma, memory_, kernels_),
       regions_(options.max_map_width > 0 ? options.max_map_width : config_.map_width(), memory_) {
-  scorer_.reserve(product_, memory_);
+  for (const auto& product : products_) {
+    scorer_.reserve(*product, memory_);
+    if (product->has_gate() && pooled_.size() == 0) {
+      pooled_ = Buffer<float>(memory_, config_.embedding_dim, "pooled features");
+    }
+  }
   if (!options.touch_pages) return;
   for (const MemberView& member : package_->members()) {
     touch_pages(member.data, static_cast<size_t>(member.size_bytes));
+  }
+}
+
+void Session::select(uint32_t product) {
+  if (product != kAutomatic && product >= products_.size()) {
+    fail(Status::kUsage, "%s: product number %u, expected 0 to %zu", package_->label().c_str(), product,
+         products_.size() - 1);
+  }
+  for (const auto& each : products_) {
+    if (product != kAutomatic || each->has_gate()) continue;
+    fail(Status::kUsage, "%s: product '%s' has no gate, so that products are not told apart; name the product",
+         package_->label().c_str(), each->name().c_str());
+  }
+  has_run_ = false;
+  selected_ = product;
+  active_ = product == kAutomatic ? 0 : product;
+}
+
+Product& Session::own_product() {
+  if (selected_ == kAutomatic && products_.size() > 1) {
+    fail(Status::kUsage, "a threshold belongs to one of %zu products; select it first", products_.size());
+  }
+  return *products_[active_];
+}
+
+// A tie goes to the first one.
+void Session::choose(MatrixView<const float> embeddings) {
+  result_.gate_ratio = 0;
+  if (selected_ != kAutomatic) {
+    active_ = selected_;
+    return;
+  }
+  for (uint32_t i = 0; i < products_.size(); ++i) {
+    if (!products_[i]->has_gate()) {
+      fail(Status::kUsage, "%s: product '%s' has no gate, so that products are not told apart; select the product",
+           package_->label().c_str(), products_[i]->name().c_str());
+    }
+    const double ratio = products_[i]->gate_ratio(embeddings, pooled_.data());
+    if (i > 0 && !(ratio < result_.gate_ratio)) continue;
+    active_ = i;
+    result_.gate_ratio = ratio;
   }
 }
 
@@ -103,8 +160,8 @@ const Result& Session::run_features(MatrixView<const float> embeddings) {
 }
 
 const Result& Session::decide() {
-  result_.threshold = product_.threshold();
-  result_.decision = decision_of(result_.score, product_.threshold());
+  result_.threshold = active().threshold();
+  result_.decision = result_.gate_ratio > 1 ? Decision::kWrongPart : decision_of(result_.score, active().threshold());
   has_run_ = true;
   return result_;
 }
@@ -112,13 +169,13 @@ const Result& Session::decide() {
 size_t Session::find_regions(MatrixView<const float> map, MapRegion* regions, size_t capacity) {
   require_run();
   if (result_.decision != Decision::kAnomalous) return 0;
-  return regions_.find(map, product_.map_threshold(), regions, capacity);
+  return regions_.find(map, active().map_threshold(), regions, capacity);
 }
 
 void Session::draw_map(MatrixView<float> out) const {
   require_run();
   map_.resize_to(out);
-  product_.roi().clear_outside(out);
+  active().roi().clear_outside(out);
 }
 
 void Session::score(const ImageView& image) {
@@ -128,7 +185,10 @@ void Session::score(const ImageView& image) {
 
 void Session::score(MatrixView<const float> queries) {
   const auto scoring = Clock::now();
-  scorer_.run(pool_, product_, queries, kernels_);
+  choose(queries);
+  const Product& product = active();
+  result_.product = active_;
+  scorer_.run(pool_, product, queries, kernels_);
   const size_t worst = scorer_.worst();
   result_.score = scorer_.scores()[worst];
   if (!std::isfinite(result_.score)) {
@@ -140,17 +200,31 @@ void Session::score(MatrixView<const float> queries) {
 
   const auto drawing = Clock::now();
   const MatrixView<const float> map = map_.draw(scorer_.drawn());
-  result_.map_maximum = product_.roi().whole() ? map_.maximum() : product_.roi().largest_inside(map);
+  result_.map_maximum = product.roi().whole() ? map_.maximum() : product.roi().largest_inside(map);
   const auto end = Clock::now();
 
-  result_.p_value = product_.calibration().p_value(result_.score);
+  result_.p_value = product.calibration().p_value(result_.score);
   result_.timing.score_ns = passed_ns(scoring, drawing);
   result_.timing.map_ns = passed_ns(drawing, end);
 }
 
 Session::SelfTest Session::self_test() {
   has_run_ = false;
-  const Parity parity = read_parity(*package_, config_);
+  const uint32_t selected = selected_;
+  SelfTest report;
+  try {
+    for (uint32_t product = 0; product < products_.size(); ++product) replay(product, report);
+  } catch (...) {
+    selected_ = selected;
+    throw;
+  }
+  selected_ = selected;
+  return report;
+}
+
+void Session::replay(uint32_t number, SelfTest& report) {
+  selected_ = active_ = number;
+  const Parity parity = read_parity(*package_, config_, number);
   if (parity.images.empty()) {
     fail(Status::kVerification,
          "%s: the parity record has no reference images, so nothing proves that this machine reproduces the package; "
@@ -158,8 +232,7 @@ Session::SelfTest Session::self_test() {
          package_->label().c_str());
   }
   std::vector<float> pixels(config_.map_height() * config_.map_width());  // of the map, as draw_map gives it
-  SelfTest report;
-  report.tolerance = parity.relative_tolerance;
+  report.tolerance = std::max(report.tolerance, parity.relative_tolerance);
   for (size_t i = 0; i < parity.images.size(); ++i) {
     const ParityImage& expected = parity.images[i];
     score(expected.image);
@@ -176,7 +249,7 @@ Session::SelfTest Session::self_test() {
     const float* sample = expected.map;
     std::copy_n(map_.map().data, pixels.size(), pixels.data());
     const MatrixView<float> map(pixels.data(), config_.map_height(), config_.map_width());
-    product_.roi().clear_outside(map);
+    active().roi().clear_outside(map);
     for (size_t y = 0; y < map.rows; y += parity.map_step) {
       for (size_t x = 0; x < map.columns; x += parity.map_step, ++sample) {
         const double difference = replay.compare("map pixel", y * map.columns + x, *sample, map.row(y)[x]);
@@ -184,7 +257,7 @@ Session::SelfTest Session::self_test() {
       }
     }
     const auto verdict = static_cast<Decision>(expected.verdict);
-    const Calibration& calibration = product_.calibration();
+    const Calibration& calibration = active().calibration();
     const bool near_threshold =
         calibration.calibrated && std::fabs(got.score - calibration.threshold) <= replay.allowed();
     const Decision decision = decision_of(got.score, calibration.threshold);
@@ -195,7 +268,6 @@ Session::SelfTest Session::self_test() {
     }
     ++report.images;
   }
-  return report;
 }
 
 }  // namespace onceover

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <vector>
 
 #include "image/anomaly_map.h"
 #include "image/contour.h"
@@ -21,8 +22,13 @@ struct Result {
   float map_maximum = 0;     // of the anomaly map at its own size, within the region of interest
   uint32_t worst_patch = 0;  // row-major in the patch grid of the image (all tiles)
   uint32_t nearest_row = 0;  // its nearest memory bank row
+  uint32_t product = 0;      // whose bank and thresholds these are
+  double gate_ratio = 0;     // Product::gate_ratio; 0 where no gate was asked
   Timing timing;
 };
+
+// As a selection: the product whose gate the image is nearest to, and wrong part where none lets it in.
+inline constexpr uint32_t kAutomatic = UINT32_MAX;
 
 struct SessionOptions {
   EngineOptions engine;
@@ -46,12 +52,20 @@ class Session {
   const Result& run_features(MatrixView<const float> embeddings);
   void prepare(const ImageView& image, float* out) { embedder_.prepare(image, out); }  // out (tiles, 3, H, W)
 
-  // Decide otherwise than the package says, from the next run on; finite, else Error(kUsage). The self test is not
-  // affected.
-  void set_threshold(float threshold) { product_.set_threshold(threshold); }
-  void set_map_threshold(float map_threshold) { product_.set_map_threshold(map_threshold); }
-  float threshold() const { return product_.threshold(); }          // +inf when there is none
-  float map_threshold() const { return product_.map_threshold(); }  // +inf when there is none
+  // Which product the next runs inspect: its number, or kAutomatic. At first the only one, without a gate; of several,
+  // kAutomatic. Throws Error(kUsage) for a number that there is not, and for kAutomatic where a product has no gate.
+  void select(uint32_t product);
+  uint32_t selected() const { return selected_; }
+  size_t product_count() const { return products_.size(); }
+  const Product& product(size_t number) const { return *products_[number]; }
+
+  // Decide otherwise than the package says, from the next run on; finite, else Error(kUsage), as when no product is
+  // selected of several. The self test is not affected.
+  void set_threshold(float threshold) { own_product().set_threshold(threshold); }
+  void set_map_threshold(float map_threshold) { own_product().set_map_threshold(map_threshold); }
+  // Of the selected product; under kAutomatic that of the last run.
+  float threshold() const { return active().threshold(); }          // +inf when there is none
+  float map_threshold() const { return active().map_threshold(); }  // +inf when there is none
 
   // Of the last run; each throws Error(kUsage) before the first one, after one that failed, and after a self test:
   const float* patch_scores() const { return require_run(), scorer_.scores().data(); }   // (cell_count)
@@ -77,28 +91,34 @@ class Session {
   SelfTest self_test();
 
   const Config& config() const { return config_; }
-  const Calibration& calibration() const { return product_.calibration(); }
-  const Roi& roi() const { return product_.roi(); }
+  const Calibration& calibration() const { return active().calibration(); }
+  const Roi& roi() const { return active().roi(); }
   const Package& package() const { return *package_; }
   std::string engine_version() const { return embedder_.engine_version(); }
   size_t memory_bytes() const { return memory_.used_bytes(); }
   size_t peak_memory_bytes() const { return memory_.peak_bytes(); }  // while it was created
   size_t threads() const { return pool_.threads(); }
   const char* isa() const { return kernels_.name; }
-  size_t bank_rows() const { return product_.index().row_count; }
-  const SearchIndex& search_index() const { return product_.index(); }
+  size_t bank_rows() const { return active().index().row_count; }
+  const SearchIndex& search_index() const { return active().index(); }
 
  private:
   void require_run() const;
-  void score(MatrixView<const float> embeddings);  // fills result_ but its decision, and the buffers
+  Product& own_product();
+  const Product& active() const { return *products_[active_]; }
+  void choose(MatrixView<const float> embeddings);  // which product is active
+  void score(MatrixView<const float> embeddings);   // fills result_ but its decision, and the buffers
   void score(const ImageView& image);
   const Result& decide();
+  void replay(uint32_t product, SelfTest& report);
 
   std::shared_ptr<const Package> package_;
   Memory memory_;
   Config config_;
   const KernelTable& kernels_;
-  Product product_;
+  std::vector<std::unique_ptr<Product>> products_;
+  uint32_t selected_ = 0, active_ = 0;
+  Buffer<float> pooled_;  // (D), where a product has a gate
   ThreadPool pool_;
   Embedder embedder_;
   PatchScorer scorer_;

@@ -295,6 +295,19 @@ def measure_at_rate(
 def describe_machine() -> str: ...
 def describe_memory() -> str: ...
 
+# products
+def read_products(package: Package) -> list[str]: ...  # names; [""] where there is one product
+def products_bytes(names: list[str]) -> bytes: ...
+def gate_bytes(
+    *,
+    mean: NDArray[np.float32],  # (D,)
+    weights: NDArray[np.float32],  # (r,)
+    axes: NDArray[np.float32],  # (r, D)
+    isotropic: float,
+    threshold: float,
+    part_count: int,
+) -> bytes: ...
+
 # session
 class EngineOptions:
     """What runs a graph, on what; `onceover.EngineOptions` finds the library."""
@@ -320,10 +333,12 @@ class Embedder:
 class RunResult:
     score: float
     p_value: float
-    decision: str  # "uncalibrated" | "normal" | "anomalous"
+    decision: str  # "uncalibrated" | "normal" | "anomalous" | "wrong_part"
     map_maximum: float
     worst_patch: int
     nearest_row: int
+    product: int  # its number; whose bank and thresholds were used
+    gate_ratio: float  # 0 without a gate; above 1: "wrong_part"
     prepare_ns: int
     engine_ns: int
     score_ns: int
@@ -342,7 +357,12 @@ class Session:
     def config(self) -> Config: ...
     @property
     def calibration(self) -> dict[str, Any]:
-        """calibrated, false_alarm_rate, threshold, map_threshold, n, image_count, scores (n,), map_maxima (n,)"""
+        """Of the first product: calibrated, false_alarm_rate, threshold, map_threshold, n, image_count, scores (n,),
+        map_maxima (n,)"""
+
+    def calibration_of(self, product: int) -> dict[str, Any]: ...
+    def select(self, product: int | None) -> None: ...  # None: by the gates
+    def has_gate(self, product: int) -> bool: ...
     @property
     def engine_version(self) -> str: ...
     @property

@@ -18,6 +18,7 @@ from onceover.cli.listing import LISTINGS, run_list
 from onceover.cli.monitoring import add_log, add_monitor_command
 from onceover.cli.packages import add_package_commands
 from onceover.cli.pretraining import add_pretrain_commands
+from onceover.cli.products import add_combine_command, add_product_options
 from onceover.errors import UsageError, unknown_name
 
 EXAMPLES = """\
@@ -53,6 +54,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_monitor_command(subparsers, _command)
     add_package_commands(subparsers, _command)
     add_bench_command(subparsers, _command, _add_engine)
+    add_combine_command(subparsers, _command, _add_engine)
     _add_export(subparsers)
     _add_convert(subparsers)
     add_pretrain_commands(subparsers, _command)
@@ -83,6 +85,7 @@ def check_command(words: Sequence[str]) -> None:
 
 COMMANDS = (
     "bench",
+    "combine",
     "convert",
     "demo",
     "evaluate",
@@ -247,6 +250,7 @@ def _add_evaluate(subparsers: Any) -> None:
     evaluate.add_argument(
         "--resolution", type=_resolution, default="mask", help="compare maps at 'mask' size (default) or at N pixels"
     )
+    add_product_options(evaluate)
     evaluate.add_argument(
         "--save", type=Path, metavar="FILE", help="write a contact sheet of the hardest images (.png)"
     )
@@ -264,6 +268,7 @@ def _add_inspect(subparsers: Any) -> None:
     inspect.add_argument("--save", type=Path, metavar="DIR", help="write a picture with heat map for every image")
     add_explain_options(inspect)
     add_log(inspect)
+    add_product_options(inspect, gate=True)
     _add_engine(inspect)
 
 

@@ -20,8 +20,14 @@ REGION_COLOR, TRUTH_COLOR = (255, 255, 255), (60, 220, 255)
 ROI_COLOR, OUTSIDE = (255, 214, 102), 0.55  # its border, and the brightness of what is not inspected
 DECISION_COLORS: dict[Decision, Color] = {
     "normal": (72, 199, 116), "anomalous": (255, 92, 80), "uncalibrated": (160, 166, 176),
+    "wrong_part": (255, 190, 60),
 }  # fmt: skip
-DECISION_WORDS: dict[Decision, str] = {"normal": "NORMAL", "anomalous": "ANOMALY", "uncalibrated": "UNCALIBRATED"}
+DECISION_WORDS: dict[Decision, str] = {
+    "normal": "NORMAL",
+    "anomalous": "ANOMALY",
+    "uncalibrated": "UNCALIBRATED",
+    "wrong_part": "WRONG PART",
+}
 
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 
@@ -83,7 +89,7 @@ def badge(picture: Picture, decision: Decision, center: tuple[int, int], radius:
         cv2.circle(picture, center, radius, color, -1, cv2.LINE_AA)
         tick = [(x - radius // 2, y), (x - radius // 8, y + radius // 2 - 1), (x + radius // 2, y - radius // 2 + 1)]
         cv2.polylines(picture, [np.asarray(tick, np.int32)], False, PAPER, weight, cv2.LINE_AA)
-    elif decision == "anomalous":
+    elif decision in ("anomalous", "wrong_part"):
         corners = [(x, y - radius), (x + radius, y + radius - 1), (x - radius, y + radius - 1)]
         cv2.fillPoly(picture, [np.asarray(corners, np.int32)], color, cv2.LINE_AA)
         cv2.line(picture, (x, y - radius // 3), (x, y + radius // 4), PAPER, weight, cv2.LINE_AA)

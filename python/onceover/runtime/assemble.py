@@ -25,7 +25,9 @@ class PackageParts:
 
     state: the detector's members (PatchCore: memory_bank float32 (M, D), bank_index, bank_neighbors).
     bank_source: uint32 (M, 2), for every bank row its image (index into manifest bank_images) and patch; optional.
-    relative_tolerance: of the parity replay. thumbnails: the member of runtime/thumbnails.py; None by default. roi: uint8 (h, w) of 0 and 1 over the whole image, what is inspected.
+    relative_tolerance: of the parity replay. thumbnails: the member of runtime/thumbnails.py; None by default.
+    roi: uint8 (h, w) of 0 and 1 over the whole image, what is inspected.
+    gate: the member that tells this product from others (`training.gate`); optional.
     """
 
     graph: bytes
@@ -40,6 +42,7 @@ class PackageParts:
     thumbnails: bytes | None = None
     tiling: Tiling = ONE_TILE
     roi: NDArray[np.uint8] | None = None
+    gate: bytes | None = None
 
 
 def config_of(spec: GraphSpec, blur_sigma: float, tiling: Tiling = ONE_TILE) -> _core.Config:
@@ -88,6 +91,8 @@ def assemble(parts: PackageParts) -> _core.PackageWriter:
     writer.add("parity", _core.parity_bytes(list(parts.parity), config, parts.relative_tolerance, MAP_STEP))
     if parts.roi is not None:
         writer.add("roi", parts.roi)  # required: who does not know it would judge what is not to be inspected
+    if parts.gate is not None:
+        writer.add("gate", parts.gate, required=False)
     if parts.bank_source is not None:
         writer.add("bank_source", parts.bank_source, required=False)
     if parts.thumbnails is not None:

@@ -37,6 +37,7 @@ from onceover.training.dataset import (
     split_holdout,
 )
 from onceover.training.field import TilingOptions, check_roi, read_roi
+from onceover.training.gate import fit_gate, gate_threshold
 from onceover.training.input_size import SIZES, InputSize
 from onceover.training.references import choose_references
 from onceover.types import ONE_TILE, GraphSpec, Image, Tiling
@@ -53,9 +54,10 @@ class FitOptions:
     calibrates, unless holdout is given. backbone "auto": the best embedded one whose network and preparation of an
     image, of the size of the first, take at most budget_ms on this machine (`training.choosing`). size: side of the
     square input of a backbone that is resizable; None: chosen from what the images show (`training.input_size`), or the
-    smallest for tiles. thumbnails: longest side in pixels of pictures of the bank's images to store; None, the default, stores none, for
-    whoever has the package would see them (`runtime.thumbnails`). roi: what to inspect, a file (mask or polygon, `training.field.read_roi`) or an array (H, W)
-    over the image, nonzero inside; a patch that overlaps it at all is inspected. tiling: how large images are cut.
+    smallest for tiles. thumbnails: longest side in pixels of pictures of the bank's images to store; None, the default,
+    stores none, for whoever has the package would see them (`runtime.thumbnails`). roi: what to inspect, a file (mask or
+    polygon, `training.field.read_roi`) or an array (H, W) over the image, nonzero inside; a patch that overlaps it at
+    all is inspected. tiling: how large images are cut.
     """
 
     backbone: str | Path | bytes = DEFAULT_BACKBONE
@@ -262,9 +264,14 @@ class FitJob:
             tiling=self.plan.tiling,
             roi=self.plan.roi,
         )
-        scores, map_maxima = self._score_held_out(self._session(parts))
+        gate = fit_gate(self.pooled) if len(self.pooled) > 1 and self.plan.calibration_images else None
+        session = self._session(replace(parts, gate=None if gate is None else gate.to_bytes()))
+        scores, map_maxima, distances = self._score_held_out(session, gate is not None)
         groups, rate = list(self.plan.calibration_groups), self.plan.false_alarm_rate
         parts = replace(parts, calibration=calibrate(scores, map_maxima, groups, rate))
+        if gate is not None:
+            told = replace(gate, threshold=gate_threshold(distances), part_count=len(set(groups)))
+            parts = replace(parts, gate=told.to_bytes())
         session = self._session(parts)
         parity = tuple(parity_item(session, image) for image in self._reference_images(scores))
         parts = replace(parts, parity=parity, thumbnails=self._thumbnails(parts.bank_source))
@@ -280,11 +287,13 @@ class FitJob:
         images = self.plan.bank_images
         patches, whole = len(self.patches), len(self.patches) == self.config.feature_count
         embeddings = np.empty((len(images) * patches, self.spec.embedding_dim), np.float32)
+        self.pooled = np.empty((len(images), self.spec.embedding_dim), np.float32)  # means over the patches
         hashes = []
         self.progress("patch embeddings", 0, len(images))
         for i, path in enumerate(images):
             found = embedder.embed(read_image(path))
             embeddings[i * patches : (i + 1) * patches] = found if whole else found[self.patches]
+            self.pooled[i] = embeddings[i * patches : (i + 1) * patches].mean(axis=0, dtype=np.float64)
             hashes.append(file_hash(path))
             self.progress("patch embeddings", i + 1, len(images))
         return embeddings, hashes
@@ -308,16 +317,20 @@ class FitJob:
             self.progress("thumbnails", i + 1, len(images))
         return thumbnails.pack(pictures, side)
 
-    def _score_held_out(self, session: _core.Session) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Image scores and anomaly-map maxima of the held-out images, float32 (n,) each."""
+    def _score_held_out(
+        self, session: _core.Session, gated: bool
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float64]]:
+        """Image scores, map maxima and, where there is a gate, its distances of the held-out images, (n,) each."""
         images = self.plan.calibration_images
         scores = np.zeros(len(images), np.float32)
         map_maxima = np.zeros(len(images), np.float32)
+        distances = np.zeros(len(images))
+        session.select(None if gated else 0)
         for i, path in enumerate(images):
             result = session.run(read_image(path))
-            scores[i], map_maxima[i] = result.score, result.map_maximum
+            scores[i], map_maxima[i], distances[i] = result.score, result.map_maximum, result.gate_ratio
             self.progress("calibration", i + 1, len(images))
-        return scores, map_maxima
+        return scores, map_maxima, distances
 
     def _reference_images(self, scores: NDArray[np.float32]) -> list[Image]:
         """For the parity record: of the held-out images, or of the bank's when there are none."""

@@ -24,7 +24,7 @@ from onceover.images import list_images
 from onceover.runtime import thumbnails
 from onceover.runtime.assemble import PackageParts, config_of
 from onceover.runtime.graph import read_graph_spec
-from onceover.runtime.package import PackageFile
+from onceover.runtime.package import PackageFile, require_one_product
 from onceover.runtime.session import EngineOptions
 from onceover.training.dataset import listed
 from onceover.training.fit import FitJob, FitOptions, FitPlan, file_hash
@@ -43,6 +43,7 @@ def refit(
 
     Raises InputError when images are missing, or when the package does not say what it was fitted on.
     """
+    require_one_product(package, "a refit")
     data, detector = _section(package, "data"), _section(package, "detector")
     bank, calibration = find_images(package, directory, progress)
     spec = read_graph_spec(graph, package.path)

@@ -128,6 +128,7 @@ def study_overlap(overlap: float, frames: int) -> None:
     to_seam = np.minimum(np.min([abs(y - at) for at in rows], axis=0), np.min([abs(x - at) for at in columns], axis=0))
     near, far = to_seam <= 1, to_seam > max(tiling.overlap_columns, 2)
     level: dict[str, list[float]] = {rule: [] for rule in RULES}
+    sigmas: dict[str, list[float]] = {rule: [] for rule in RULES}
     found: dict[str, list[float]] = {rule: [] for rule in RULES}
     for seed in track(range(1000, 1000 + frames), f"overlap {overlap}"):
         image = texture(seed)
@@ -136,6 +137,7 @@ def study_overlap(overlap: float, frames: int) -> None:
         for rule in RULES:
             scores = network.merged(plain, rule)
             level[rule].append(scores[near].mean() / scores[far].mean() - 1)
+            sigmas[rule].append((scores[near].mean() - scores[far].mean()) / scores[far].std())
         for _ in range(3):
             on = np.array([random.uniform(40, HEIGHT - 40), columns[random.integers(len(columns))] / width * WIDTH])
             off = np.array([0.5 * HEIGHT / 3 + random.uniform(-60, 60), 0.5 * WIDTH / 4 + random.uniform(-60, 60)])
@@ -146,7 +148,8 @@ def study_overlap(overlap: float, frames: int) -> None:
                 found[rule].append(on_seam / in_tile)
     for rule in RULES:
         print(
-            f"| {overlap:g} ({tiling.overlap_columns}) | {rule} | {100 * np.mean(level[rule]):+.1f} % | "
+            f"| {overlap:g} ({tiling.overlap_columns}) | {rule} | {100 * np.mean(level[rule]):+.1f} %, "
+            f"{np.mean(sigmas[rule]):+.2f} σ | "
             f"{np.median(found[rule]):.2f} ({np.min(found[rule]):.2f} to {np.max(found[rule]):.2f}) |"
         )
 
@@ -188,7 +191,9 @@ def main() -> None:
     parser.add_argument("--overlaps", type=float, nargs="*", default=OVERLAPS)
     options = parser.parse_args()
     frames = options.frames
-    print("| overlap (patches) | rule | level at seams | defect on a seam / in a tile |\n| --- | --- | --- | --- |")
+    print(
+        "| overlap (patches) | rule | level at seams, in standard deviations of a patch | defect on a seam / in a tile |\n| --- | --- | --- | --- |"
+    )
     for overlap in options.overlaps:
         study_overlap(overlap, frames)
     print("\n| tiles | defect, input pixels | its score / highest of a good frame | beyond all good | ms |")

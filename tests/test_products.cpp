@@ -76,7 +76,7 @@ void test_the_gate_chooses_the_product_in_view() {
   Session session(view(file), host_package::session_options());
   CHECK(session.product_count() == 2 && session.selected() == kAutomatic);
   CHECK(session.product(1).name() == "dark" && session.product(1).number() == 1);
-  const Result bright = session.run(host_package::image(57).view);
+  const Result bright = session.run(host_package::image(100).view);
   CHECK(bright.product == 0 && bright.gate_ratio < 1 && bright.decision == Decision::kNormal);
   const Result other = session.run(dark(57).view);
   CHECK(other.product == 1 && other.gate_ratio < 1 && other.decision != Decision::kWrongPart);

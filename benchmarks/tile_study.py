@@ -3,7 +3,7 @@
     python benchmarks/tile_study.py [--frames 8]
 
 Frames of 2592 x 1944 pixels of a drawn texture; the defect is a faint disc of 10 pixels. Every merge rule gets the same
-tile scores: mean weighted by depth (what csrc/image/tiling.h does), the smaller one, and that of the deeper tile.
+tile scores: the least (what csrc/image/tiling.h does), the mean weighted by depth, and that of the deeper tile.
 """
 
 from __future__ import annotations
@@ -171,9 +171,9 @@ def study_size(frames: int) -> None:
         highest, peaks = [], []
         for seed in track(range(1000, 1000 + frames), f"tiles {tiles}"):
             image = texture(seed)
-            highest.append(float(network.merged(network.tile_scores(image), "mean").max()))
+            highest.append(float(network.merged(network.tile_scores(image), "least").max()))
             at = np.random.default_rng(seed).uniform(80, HEIGHT - 80, 2)
-            peaks.append(_peak(network.merged(network.tile_scores(spotted(image, *at)), "mean"), at))
+            peaks.append(_peak(network.merged(network.tile_scores(spotted(image, *at)), "least"), at))
         pixels = DEFECT * network.config.map_size[1] / WIDTH
         began = time.perf_counter()
         network.tile_scores(image)

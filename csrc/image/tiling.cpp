@@ -1,6 +1,7 @@
 #include "image/tiling.h"
 
 #include <algorithm>
+#include <limits>
 
 #include "base/error.h"
 
@@ -25,15 +26,6 @@ Span span_of(size_t pixels, size_t index, size_t tiles, size_t tile, size_t whol
 
 TileGrid::Axis::Axis(size_t tiles_, size_t overlap_, size_t tile_)
     : tiles(tiles_), overlap(overlap_), tile(tile_), whole(tile_ + (tiles_ - 1) * (tile_ - overlap_)) {}
-
-float TileGrid::Axis::weight(size_t index, size_t patch) const noexcept {
-  const float depth = static_cast<float>(overlap);
-  float weight = 1;
-  if (index > 0 && patch < overlap) weight = (static_cast<float>(patch) + 0.5f) / depth;
-  const size_t from_end = tile - 1 - patch;
-  if (index + 1 < tiles && from_end < overlap) weight = (static_cast<float>(from_end) + 0.5f) / depth;
-  return weight;  // at most one of both: no more than half of a tile is shared
-}
 
 TileGrid::TileGrid(const Tiling& tiling, size_t tile_height, size_t tile_width)
     : tiling_(tiling),
@@ -68,18 +60,16 @@ void TileGrid::merge(const float* scores, const uint32_t* rows, float* merged, u
       const size_t last_across = std::min(x / (across_.tile - across_.overlap), across_.tiles - 1);
       const size_t first_across =
           last_across > 0 && x < across_.offset(last_across - 1) + across_.tile ? last_across - 1 : last_across;
-      float sum = 0, most = 0;
+      float least = std::numeric_limits<float>::infinity();
       uint32_t row = 0;
       for (size_t i = first_down; i <= last_down; ++i) {
         for (size_t j = first_across; j <= last_across; ++j) {
-          const size_t down = y - down_.offset(i), across = x - across_.offset(j);
-          const size_t at = (i * across_.tiles + j) * tile_patches() + down * across_.tile + across;
-          const float weight = down_.weight(i, down) * across_.weight(j, across);
-          sum += weight * scores[at];
-          if (weight > most) most = weight, row = rows[at];
+          const size_t patch = (y - down_.offset(i)) * across_.tile + x - across_.offset(j);
+          const size_t at = (i * across_.tiles + j) * tile_patches() + patch;
+          if (scores[at] < least) least = scores[at], row = rows[at];
         }
       }
-      merged[y * width() + x] = sum;
+      merged[y * width() + x] = least;
       merged_rows[y * width() + x] = row;
     }
   }

@@ -33,17 +33,17 @@ class TileGrid {
   // Where a patch of a tile lies in the grid of all, row-major.
   size_t cell(size_t tile, size_t patch) const noexcept;
 
-  // Scores (tiles, tile_patches) → merged (height · width). Where tiles overlap it is their mean, weighted by how deep
-  // the patch lies in each: linearly from 0 at a tile's cut edge to 1 where the overlap ends, which sums to 1. So it
-  // changes from tile to tile without a step, and patches at a cut edge, beside which the network sees nothing, hardly
-  // count. The nearest row is that of the tile that weighs most; of equal ones the first.
+  // Scores (tiles, tile_patches) → merged (height · width), nearest rows likewise. Where tiles overlap, the least score
+  // counts, with its row; of equal ones the first tile's. So a score stays what it is: the distance to the nearest
+  // normal patch, of all views of the place. A network sees nothing beyond a tile's cut edge, and its features near the
+  // edge are rare ones; a mean of the views leaves a ridge of half a standard deviation along every seam, the least
+  // score none (benchmarks/tile_study.py).
   void merge(const float* scores, const uint32_t* rows, float* merged, uint32_t* merged_rows) const noexcept;
 
  private:
   struct Axis {
     Axis(size_t tiles_, size_t overlap_, size_t tile_);
     size_t offset(size_t index) const noexcept { return index * (tile - overlap); }
-    float weight(size_t index, size_t patch) const noexcept;
     size_t tiles, overlap, tile, whole;
   };
   Tiling tiling_;

@@ -278,7 +278,7 @@ ONCEOVER_API onceover_status onceover_session_trace_contour(onceover_session* se
                                                             const onceover_region* region, onceover_point* points,
                                                             size_t capacity, size_t* count);
 /* The last run's patch scores and nearest memory bank rows (score_height, score_width); valid until the next run. Where
- * tiles overlap the score is a weighted mean, and the row that of the tile which weighs most. */
+ * tiles overlap, the least score counts. */
 ONCEOVER_API onceover_status onceover_session_patches(onceover_session* session, const float** scores,
                                                       const uint32_t** nearest_rows);
 /* Which product the next runs inspect. At first the only one, or of several ONCEOVER_AUTOMATIC: the one whose gate the

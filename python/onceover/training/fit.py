@@ -55,8 +55,8 @@ class FitOptions:
     image, of the size of the first, take at most budget_ms on this machine (`training.choosing`). size: side of the
     square input of a backbone that is resizable; None: chosen from what the images show (`training.input_size`), or the
     smallest for tiles. thumbnails: longest side in pixels of pictures of the bank's images to store; None, the default,
-    stores none, for whoever has the package would see them (`runtime.thumbnails`). roi: what to inspect, a file (mask or
-    polygon, `training.field.read_roi`) or an array (H, W) over the image, nonzero inside; a patch that overlaps it at
+    stores none, for whoever has the package would see them (`runtime.thumbnails`). roi: what to inspect, a file (mask
+    or polygon, `training.field.read_roi`) or an array (H, W) over the image, nonzero inside; a patch that overlaps it at
     all is inspected. tiling: how large images are cut.
     """
 

@@ -191,9 +191,8 @@ def main() -> None:
     parser.add_argument("--overlaps", type=float, nargs="*", default=OVERLAPS)
     options = parser.parse_args()
     frames = options.frames
-    print(
-        "| overlap (patches) | rule | level at seams, in standard deviations of a patch | defect on a seam / in a tile |\n| --- | --- | --- | --- |"
-    )
+    print("| overlap (patches) | rule | level at seams, σ of a patch | defect on a seam / in a tile |")
+    print("| --- | --- | --- | --- |")
     for overlap in options.overlaps:
         study_overlap(overlap, frames)
     print("\n| tiles | defect, input pixels | its score / highest of a good frame | beyond all good | ms |")

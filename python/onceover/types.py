@@ -203,9 +203,9 @@ class Verdict:
     for a normal one, and possibly none for an anomaly smaller than the blur (see worst_patch). nearest: memory bank
     row nearest to the worst patch. reason: which patch of which normal image that is, and how near; normal_range: the
     scores of normal parts to compare it with. Both are None in a verdict that nobody explained. roi: bool (H, W), True
-    where the package inspects, None where it inspects all; the map is 0 outside. product: whose bank and thresholds were
-    used, None where the package has one. gate: how far the image as a whole is from the product's own, None where that
-    was not asked; above 1 the decision is "wrong_part", and score and map are those of the product that comes nearest.
+    where the package inspects, None where it inspects all; the map is 0 outside. product: whose bank and thresholds
+    were used, None where the package has one. gate: how far the image as a whole is from the product's own, None where
+    that was not asked; above 1 the decision is "wrong_part", and score and map are those of the nearest product.
     """
 
     score: float

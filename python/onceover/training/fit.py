@@ -56,8 +56,8 @@ class FitOptions:
     square input of a backbone that is resizable; None: chosen from what the images show (`training.input_size`), or the
     smallest for tiles. thumbnails: longest side in pixels of pictures of the bank's images to store; None, the default,
     stores none, for whoever has the package would see them (`runtime.thumbnails`). roi: what to inspect, a file (mask
-    or polygon, `training.field.read_roi`) or an array (H, W) over the image, nonzero inside; a patch that overlaps it at
-    all is inspected. tiling: how large images are cut.
+    or polygon, `training.field.read_roi`) or an array (H, W) over the image, nonzero inside; a patch that overlaps it
+    at all is inspected. tiling: how large images are cut.
     """
 
     backbone: str | Path | bytes = DEFAULT_BACKBONE

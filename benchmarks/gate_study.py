@@ -28,7 +28,7 @@ from onceover.training.dataset import read_dataset
 from onceover.training.demo_products import Counts, draw_products
 from onceover.training.gate import Gate, fit_gate
 
-MARGINS = (1.0, 1.25, 1.5, 2.0)
+MARGINS = (1.0, 1.5, 2.0, 3.0, 4.0)
 MOST = 80  # images of each kind
 Pooled = NDArray[np.float32]
 
@@ -77,8 +77,10 @@ def main() -> None:
             products.append(
                 Parts(root.name, *(pooled(paths, embedder, root.name) for paths in (train, test[0], test[1])))
             )
-    print("| product | held out | margin | good kept out | promise | defective kept out | others let in |")
-    print("| --- | --- | --- | --- | --- | --- | --- |")
+    print(
+        "| product | held out | margin | good kept out | promise | defective kept out | others let in | nearest other |"
+    )
+    print("| --- | --- | --- | --- | --- | --- | --- | --- |")
     for product in products:
         others = np.concatenate([np.concatenate([p.train, p.good, p.defective]) for p in products if p is not product])
         for held in (10, 19):
@@ -86,12 +88,14 @@ def main() -> None:
 
 
 def report(product: Parts, others: Pooled, held: int, splits: int) -> None:
+    nearest = []
     shares: dict[float, list[tuple[float, float, float]]] = {margin: [] for margin in MARGINS}
     for seed in range(splits):
         order = np.random.default_rng(seed).permutation(len(product.train))
         gate = fit_gate(product.train[order[held:]])
         farthest = distances(gate, product.train[order[:held]]).max()
         kinds = [distances(gate, rows) for rows in (product.good, product.defective, others)]
+        nearest.append(kinds[2].min() / farthest)
         for margin in MARGINS:
             good, defective, foreign = ((d > margin * farthest).mean() for d in kinds)
             shares[margin].append((good, defective, 1 - foreign))
@@ -99,7 +103,7 @@ def report(product: Parts, others: Pooled, held: int, splits: int) -> None:
         good, defective, foreign = np.mean(shares[margin], axis=0)
         print(
             f"| {product.name} | {held} | {margin:g} | {good:.1%} | {1 / (held + 1):.1%} | {defective:.1%} | "
-            f"{foreign:.2%} |"
+            f"{foreign:.2%} | {min(nearest):.1f} |"
         )
 
 

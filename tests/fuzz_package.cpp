@@ -62,6 +62,15 @@ void use_parity(const Package& package, const Config& config) {
   }
 }
 
+void use_products(const Package& package, const Config& config) {
+  const std::vector<std::string> names = read_products(package);
+  must(names.size() >= 1 && names.size() <= kMaxProducts, "there are no products, or too many");
+  GateModel gate;
+  if (config.embedding_dim > kLargestWork || !read_gate(package, config, 0, gate)) return;
+  const std::vector<float> pooled(config.embedding_dim, 0.5f);
+  must(gate.distance(pooled.data()) >= 0, "the distance of a gate is negative or not a number");
+}
+
 void use_bank(const Package& package, const Config& config) {
   Memory memory(heap_allocator(), kMemoryLimit);
   const MatrixView<const float> bank = memory_bank_of(package, config);
@@ -99,6 +108,7 @@ bool use(const Bytes& bytes) {
   attempt([&] { config = read_config(*package); });
   attempt([&] { use_calibration(*package); });
   attempt([&] { use_parity(*package, config); });
+  attempt([&] { use_products(*package, config); });
   attempt([&] { use_bank(*package, config); });
   return true;
 }

@@ -23,7 +23,7 @@ from onceover.runtime.inspector import Inspector
 from onceover.runtime.package import open_package
 from onceover.runtime.unpack import unpack
 from onceover.training.fit import fit
-from onceover.training.gate import fit_gate
+from onceover.training.gate import MARGIN, fit_gate
 from onceover.training.refit import refit
 
 COUNT = 2 * HELD_OUT
@@ -126,7 +126,7 @@ def test_the_threshold_is_the_farthest_held_out_part_and_a_margin(single: tuple[
     data = inspector.manifest["data"]
     folder = single[0].parent / "plate"
     ratios = [inspector.inspect(folder / name).gate for name in data["calibration_images"]]
-    assert max(ratio for ratio in ratios if ratio is not None) == pytest.approx(1 / 1.5, rel=1e-5)
+    assert max(ratio for ratio in ratios if ratio is not None) == pytest.approx(1 / MARGIN, rel=1e-5)
 
 
 def test_the_distance_is_that_of_the_shrunken_covariance() -> None:

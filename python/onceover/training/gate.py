@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from onceover import _core
 
 MAX_RANK = 64  # axes of their own; along all others the variance is taken to be the same (kMaxGateRank)
-MARGIN = 1.5  # of the threshold over the farthest held-out part; docs/products.md has what was measured
+MARGIN = 3.0  # of the threshold over the farthest held-out part; docs/products.md has what was measured
 _FLOOR = 1e-9  # of the variance beside the squared mean: identical images have none
 
 

@@ -48,7 +48,8 @@ SEEDS = {
 def config_of(seed: Seed) -> _core.Config:
     return _core.Config(
         height=HEIGHT, width=WIDTH, mean=(0.5, 0.4, 0.3), std=(0.25, 0.5, 0.2), grid_height=GRID[0],
-        grid_width=GRID[1], embedding_dim=seed.dims, blur_sigma=1.0, tiling=(2, 1, 1, 0) if seed.field else (1, 1, 0, 0),
+        grid_width=GRID[1], embedding_dim=seed.dims, blur_sigma=1.0,
+        tiling=(2, 1, 1, 0) if seed.field else (1, 1, 0, 0),
     )  # fmt: skip
 
 

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from onceover.runtime.inspector import Inspector
     from onceover.runtime.session import EngineOptions
     from onceover.training.evaluate import EvaluationReport
+    from onceover.training.field import TilingOptions
     from onceover.training.fit import FitOptions
     from onceover.types import NearestPatch, Region, ScoreRange, Timing, Verdict
 
@@ -49,6 +50,7 @@ _HOMES = {
     "NearestPatch": "onceover.types",
     "Region": "onceover.types",
     "ScoreRange": "onceover.types",
+    "TilingOptions": "onceover.training.field",
     "Timing": "onceover.types",
     "Verdict": "onceover.types",
 }
@@ -71,6 +73,7 @@ __all__ = [
     "PackageError",
     "Region",
     "ScoreRange",
+    "TilingOptions",
     "Timing",
     "UnknownNameError",
     "UnsupportedPackageError",

@@ -18,10 +18,10 @@ from onceover.training.dataset import (
     Dataset,
     Sample,
     dataset_folders,
+    file_hash,
     fitting_layouts,
     read_dataset,
 )
-from onceover.training.fit import file_hash
 from onceover.training.refit import used_images
 from onceover.types import Image
 

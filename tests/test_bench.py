@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import subprocess
 from pathlib import Path
@@ -19,6 +20,7 @@ from onceover.errors import UsageError
 from onceover.measuring.bench import BenchPlan, BenchReport, run_bench
 from onceover.measuring.comparing import TURN, ratio_of
 from onceover.measuring.variants import resized_package
+from onceover.report.latency_page import LatencyPage, LatencyTable, render_latency
 from onceover.runtime.session import engine_library
 
 
@@ -74,6 +76,37 @@ def test_every_combination_is_a_case_in_a_process_of_its_own(package: Path, pict
     assert len(titles) == 3
     assert titles[1].startswith("warm")
     assert "case" in markdown_of(report)
+
+
+def test_the_page_holds_histogram_tables_and_what_disturbed(capsys: Capture, package: Path, tmp_path: Path) -> None:
+    page = tmp_path / "latency.html"
+    words = ("bench", str(package), "--seconds", "0.3", "--no-idle", "--report", str(page))
+    status, report = answer(capsys, *words)
+    text = page.read_text()
+    assert status == 0
+    assert "<svg" in text
+    assert text.count("<table") == len(tables_of_report(report)) == 3
+    assert all(reason in html.unescape(text) for reason in report["noise"])
+    assert "http-equiv" in text
+    assert "<script" not in text
+    status, message = refusal(capsys, "bench", str(package), "--report", str(tmp_path / "page.txt"))
+    assert status == 2
+    assert ".html" in message
+
+
+def tables_of_report(report: dict[str, Any]) -> list[Any]:
+    """The tables of a report that went through JSON."""
+    told = (report["machine"], report["machine_after"], report["versions"], tuple(report["results"]))
+    return tables_of(BenchReport(*told))
+
+
+def test_names_are_escaped_in_the_page() -> None:
+    page = LatencyPage("<b>", "a & b", ["<i>"], [], [LatencyTable("t", ("name",), [("<script>",)])])
+    text = render_latency(page)
+    assert "&lt;b&gt;" in text
+    assert "a &amp; b" in text
+    assert "<script" not in text
+    assert "<i>" not in text
 
 
 def test_a_package_compared_with_itself_takes_as_long(capsys: Capture, package: Path, picture: Path) -> None:

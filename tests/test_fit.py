@@ -177,7 +177,7 @@ def test_groups_make_the_default_rate_harder_to_support(folder: Path, tmp_path: 
 def test_progress_moves_forward_and_ends_full_in_every_stage(folder: Path) -> None:
     seen: dict[str, list[tuple[int, int]]] = {}
     fit(folder, tiny_options(), lambda stage, done, total: seen.setdefault(stage, []).append((done, total)))
-    assert list(seen) == ["patch embeddings", "coreset", "calibration"]
+    assert [stage for stage in seen if stage != "looking for copies"] == ["patch embeddings", "coreset", "calibration"]
     for reports in seen.values():
         done = [report[0] for report in reports]
         assert done == sorted(done)
@@ -195,12 +195,13 @@ def test_the_plan_is_told_before_any_work_and_may_stop_it(folder: Path) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         fit(folder, tiny_options(bank=BankSize(rows=64)), lambda stage, _done, _total: worked.append(stage), stop)
-    assert worked == []
+    assert set(worked) <= {"looking for copies"}  # of equal length: cheap, and the plan depends on them
     (plan,) = plans
     assert (len(plan.bank_images), len(plan.calibration_images)) == (HELD_OUT, HELD_OUT)
     assert (plan.patch_count, plan.embedding_dim, plan.bank_rows) == (HELD_OUT * 24, 4, 64)
     assert plan.bank_mb == pytest.approx(64 * 4 * 4 / 1e6)
-    assert plan.embeddings_mb == pytest.approx(HELD_OUT * 24 * 4 * 4 / 1e6)
+    assert plan.memory is not None
+    assert not plan.streaming
 
 
 def test_the_parity_record_replays_and_a_changed_bank_does_not(parts: PackageParts, tmp_path: Path) -> None:
@@ -310,7 +311,7 @@ def test_options_that_cannot_be_are_refused_before_any_work(
     worked: list[str] = []
     with pytest.raises(error, match=says):
         fit(folder, tiny_options(**changes), lambda stage, done, _total: worked.append(stage) if done else None)
-    assert worked == []
+    assert set(worked) <= {"looking for copies"}  # of equal length: cheap, and the plan depends on them
 
 
 def test_the_package_function_of_the_front_door_fits_writes_and_opens(few: Path, tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from onceover.export.judging_images import (
 )
 from onceover.images import list_images, read_image, read_mask, write_image
 from onceover.runtime.package import PackageFile, open_package
-from onceover.training.fit import file_hash
+from onceover.training.dataset import file_hash
 
 
 @dataclass(frozen=True)

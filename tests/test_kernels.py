@@ -76,6 +76,37 @@ def test_points_that_cannot_be_compared_are_refused() -> None:
         _core.GreedyCoreset(points, 0)
 
 
+def test_a_streaming_coreset_takes_ids_of_any_kind_and_tells_what_it_took() -> None:
+    rows, ids = normal_rows(400, 8, 3), np.arange(400, dtype=np.int64) * 1000 + 2**40
+    greedy = _core.GreedyCoreset(rows[:100], 0)
+    greedy.select(20)
+    seeds = greedy.selected
+    coreset = _core.StreamingCoreset(rows[seeds], ids[seeds], greedy.covering_radius, 20)
+    taken = coreset.add(rows[100:], ids[100:])
+    held, selected = coreset.held(), coreset.selected()
+    assert set(selected.tolist()) <= set(held.tolist()) <= {*ids[seeds].tolist(), *ids[100:][taken].tolist()}
+    assert len(selected) == 20
+    assert coreset.covering_radius >= greedy.covering_radius
+    assert len(coreset.add(rows[:0], ids[:0])) == 0
+
+
+def test_a_streaming_coreset_refuses_what_it_cannot_take() -> None:
+    rows, ids = normal_rows(10, 4, 3), np.arange(10, dtype=np.int64)
+    with pytest.raises(InputError, match="9 ids for 10 rows"):
+        _core.StreamingCoreset(rows, ids[:9], 1.0, 5)
+    with pytest.raises(InputError, match="ids is int32"):
+        _core.StreamingCoreset(rows, ids.astype(np.int32), 1.0, 5)
+    with pytest.raises(UsageError, match="count is 0"):
+        _core.StreamingCoreset(rows, ids, 1.0, 0)
+    with pytest.raises(UsageError, match="covering radius"):
+        _core.StreamingCoreset(rows, ids, float("nan"), 5)
+    coreset = _core.StreamingCoreset(rows, ids, 1.0, 5)
+    with pytest.raises(InputError, match="expected contiguous rows of 4 values"):
+        coreset.add(normal_rows(3, 5, 3), ids[:3])
+    with pytest.raises(InputError, match="2 ids for 3 rows"):
+        coreset.add(rows[:3], ids[:2])
+
+
 FORCED = """
 import hashlib, numpy as np
 from onceover import _core

@@ -23,7 +23,8 @@ from onceover.runtime.assemble import PackageParts, assemble
 from onceover.runtime.graph import read_graph_spec
 from onceover.runtime.package import PackageFile, open_package
 from onceover.runtime.session import EngineOptions
-from onceover.training.fit import file_hash, fit
+from onceover.training.dataset import file_hash
+from onceover.training.fit import fit
 from onceover.training.refit import find_images, refit, used_images
 
 GRAPH = tiny_graph()

@@ -98,6 +98,17 @@ class GreedyCoreset:
     @property
     def covering_radius(self) -> float: ...
 
+class StreamingCoreset:
+    """k-center selection over rows that pass by once; csrc/scoring/streaming_coreset.h. ids: any number of each row."""
+    def __init__(
+        self, seeds: NDArray[np.float32], ids: NDArray[np.int64], radius: float, count: int, isa: str | None = None
+    ) -> None: ...
+    def add(self, rows: NDArray[np.float32], ids: NDArray[np.int64]) -> NDArray[np.int64]: ...  # which were taken
+    def selected(self) -> NDArray[np.int64]: ...  # ids, rising, at most `count`
+    def held(self) -> NDArray[np.int64]: ...  # ids of all that may still be selected, rising
+    @property
+    def covering_radius(self) -> float: ...  # no row that passed is farther from the selection
+
 # metrics
 class SegmentationState:
     """Scores of a test set, counted without loss; csrc/metrics. A failed update changes nothing.

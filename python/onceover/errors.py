@@ -7,7 +7,7 @@ OnceoverError                 code   exit
 ├── PackageError              4      3     a package is damaged or not a package
 │   └── UnsupportedPackageError 5    3     a package of another format version or with unknown required members
 ├── EngineError               6      3     the engine failed, or answered something that cannot be trusted
-├── MemoryLimitError          7      3     a session would need more memory than it may use
+├── MemoryLimitError          7      3     a session or a fit would need more memory than it may use
 ├── NotFittedError            8      2     a detector was used before `fit`
 ├── MissingExtraError         9      2     an optional dependency is not installed
 ├── VerificationError         10     1     a package does not reproduce its own record
@@ -70,7 +70,7 @@ class EngineError(OnceoverError, RuntimeError):
 
 
 class MemoryLimitError(OnceoverError, MemoryError):
-    """A session would need more memory than it was allowed to use."""
+    """A session or a fit would need more memory than it was allowed to use."""
 
     code = 7
 

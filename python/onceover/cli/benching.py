@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
 
+from onceover.cli.evaluation_page import check_report
 from onceover.cli.output import Output
 from onceover.errors import UsageError
 
@@ -41,6 +42,7 @@ def add_bench_command(
     bench.add_argument("--no-idle", action="store_true", help="skip the runs after pauses (20 s in each case)")
     bench.add_argument("--require-quiet", action="store_true", help="exit 1 when the machine was not quiet")
     bench.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables for a README")
+    bench.add_argument("--report", type=Path, metavar="FILE", help="write one HTML page with histograms ([report])")
     add_engine(bench)
 
 
@@ -54,6 +56,8 @@ def run_bench_command(options: argparse.Namespace, output: Output) -> int:
         about = f"about {plan.case_seconds() + 2:.0f} s"
         output.err.print(f"[dim]{i + 1} of {count}: {escape(name)} ({about})[/]") if not output.as_json else None
 
+    if options.report is not None:
+        check_report(options.report)
     with tempfile.TemporaryDirectory(prefix="onceover-bench-") as folder:
         plan = BenchPlan(
             packages=options.packages,
@@ -70,8 +74,13 @@ def run_bench_command(options: argparse.Namespace, output: Output) -> int:
     if options.markdown is not None:
         from onceover import _core
 
-        _core.save_atomically(options.markdown, markdown_of(report).encode())
+        _core.save_atomically(str(options.markdown), markdown_of(report).encode())
         output.say(f"tables: {escape(str(options.markdown))}")
+    if options.report is not None:
+        from onceover import _core
+
+        _core.save_atomically(str(options.report), page_of(report).encode())
+        output.say(f"report: {escape(str(options.report))}")
     output.object(report.to_dict())
     return 1 if options.require_quiet and report.noise else 0
 
@@ -254,6 +263,26 @@ def markdown_of(report: BenchReport) -> str:
         parts.append("\n".join([f"{title[0].upper()}{title[1:]}:", "", head, rule, *body]))
     quiet = "Clean." if not report.noise else "**Not clean**: " + "; ".join(report.noise) + "."
     return "\n\n".join([*parts, f"{machine_line(report)}. {quiet}"]) + "\n"
+
+
+def page_of(report: BenchReport) -> str:
+    """The same as one HTML file, with a histogram of each case's warm runs."""
+    import numpy as np
+
+    from onceover.report.latency_page import LatencyHistogram, LatencyPage, LatencyTable, render_latency
+
+    histograms = []
+    for i, result in enumerate(report.results):
+        if not result.get("warm_ms"):
+            continue
+        total = result["warm"]["total"]
+        marks = [(part.removesuffix("_ms"), total[part][0]) for part in ("p50_ms", "p99_ms") if total[part] is not None]
+        title = f"Case {i + 1}: {result['engine']}, {result['threads']} thread{'s' if result['threads'] > 1 else ''}"
+        histograms.append(LatencyHistogram(title, np.array(result["warm_ms"]), marks))
+    names = dict.fromkeys(Path(result["package"]).name for result in report.results)
+    tables = [LatencyTable(*table) for table in tables_of(report)]
+    page = LatencyPage(", ".join(names), machine_line(report), report.noise, histograms, tables)
+    return render_latency(page)
 
 
 def _value(percentiles: dict[str, Any] | None, part: str) -> str:

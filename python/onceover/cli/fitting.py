@@ -20,6 +20,7 @@ from onceover.errors import UsageError
 if TYPE_CHECKING:
     from onceover.training.choosing import Choice
     from onceover.training.fit import FitPlan
+    from onceover.training.memory_plan import MemoryPlan
 
 
 def add_thumbnails(parser: argparse.ArgumentParser) -> None:
@@ -73,6 +74,8 @@ def run_fit(options: argparse.Namespace, output: Output) -> int:
             thumbnails=DEFAULT_SIDE if options.thumbnails is True else options.thumbnails,
             roi=options.roi,
             tiling=tiling_options(options),
+            adapt=options.adapt,
+            max_memory=options.max_memory,
         )
         parts = fit(options.directory, settings, progress, keep)
         if parts.thumbnails is not None:
@@ -93,7 +96,14 @@ def run_fit(options: argparse.Namespace, output: Output) -> int:
             f"uncalibrated: {calibration.n} held-out parts cannot support a false-alarm rate of "
             f"{percent(settings.false_alarm_rate or 0.05)}; scores and maps work, verdicts will say 'uncalibrated'"
         )
-    manifest, choice = parts.manifest, plans[0].choice
+    manifest, choice, memory = parts.manifest, plans[0].choice, plans[0].memory
+    if adaptation := manifest.get("adaptation"):
+        gains = {kind: after / before for kind, (before, after) in adaptation["contrast"].items()}
+        listed = ", ".join(f"{kind} {gain:.1f}" for kind, gain in gains.items())
+        output.say(
+            f"adapted by {adaptation['images']} images of the memory bank: against how good parts differ, drawn damage "
+            f"stands out by these factors (mean squares): {listed}"
+        )
     output.object(
         {
             "package": str(options.output),
@@ -106,6 +116,8 @@ def run_fit(options: argparse.Namespace, output: Output) -> int:
             "backbone": manifest["backbone"]["name"],
             **({} if parts.thumbnails is None else {"thumbnails": manifest["thumbnails"]}),
             **({} if choice is None else {"choice": asdict(choice)}),
+            **({"adaptation": adaptation} if adaptation else {}),
+            **({} if memory is None else {"plan": asdict(memory)}),
         }
     )
     return 0
@@ -128,10 +140,31 @@ def show_plan(plan: FitPlan, output: Output) -> None:
         f"{len(plan.bank_images)} images for the memory bank, {len(plan.calibration_images)} held out "
         f"({len(set(plan.calibration_groups))} parts) for a false-alarm rate of {rate}"
     )
+    output.say(f"memory bank: {plan.bank_rows:,} of {plan.patch_count:,} patches, {plan.bank_mb:.1f} MB in the package")
+    if plan.memory is not None:
+        show_memory(plan.memory, output)
+
+
+def show_memory(memory: MemoryPlan, output: Output) -> None:
+    """What fit will take, and what was decided because of it."""
+    from onceover.training.memory_plan import megabytes
+
+    limit = "no limit" if memory.limit_bytes is None else f"limit {megabytes(memory.limit_bytes)}"
     output.say(
-        f"memory bank: {plan.bank_rows:,} of {plan.patch_count:,} patches, {plan.bank_mb:.1f} MB in the package; "
-        f"needs {plan.embeddings_mb:.0f} MB of memory while it is chosen"
+        f"takes about {_duration(memory.seconds)} and {megabytes(memory.peak_bytes)} of memory "
+        f"({limit}: {memory.limit_source})"
     )
+    if memory.streaming:
+        output.warn(
+            f"all patches at once would take {megabytes(memory.plain_bytes)}, so they pass as a stream: the bank is "
+            f"selected from a sample of {memory.sample_images:,} images, grown in one pass over all"
+        )
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 100:
+        return f"{max(1, round(seconds))} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def show_field(plan: FitPlan, output: Output) -> None:

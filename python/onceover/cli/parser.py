@@ -190,6 +190,7 @@ def _add_fit(subparsers: Any) -> None:
     )
     _add_reading(fit)
     fit.add_argument("--size", type=int, help="side of the network's input in pixels (default: what the images need)")
+    fit.add_argument("--adapt", action="store_true", help="learn from the bank's images which differences matter")
     fit.add_argument("--detector", default="patchcore")
     fit.add_argument("--coreset", choices=("greedy", "random"), default="greedy")
     size = fit.add_mutually_exclusive_group()
@@ -204,6 +205,11 @@ def _add_fit(subparsers: Any) -> None:
     _add_layout(fit, "of a data set, whose train images are learned from (default: auto)")
     _add_seed(fit)
     add_field_options(fit)
+    fit.add_argument(
+        "--max-memory",
+        metavar="SIZE",
+        help="that fit may take, e.g. 2GiB (default: 75 %% of what is free); a larger set passes as a stream",
+    )
     fit.add_argument("--name", help="product name (default: from the folder)")
     add_thumbnails(fit)
     _add_engine(fit)

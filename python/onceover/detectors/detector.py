@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,23 @@ Progress = Callable[[str, int, int], None]
 
 def no_progress(stage: str, done: int, total: int) -> None:
     """The default: say nothing."""
+
+
+class PatchSource(Protocol):
+    """Patch embeddings of images, one image at a time."""
+
+    @property
+    def image_count(self) -> int: ...
+    @property
+    def patches(self) -> int:
+        """Per image, P."""
+        ...
+
+    @property
+    def dim(self) -> int: ...
+    def embed(self, image: int) -> NDArray[np.float32]:
+        """(P, D), finite; InputError otherwise."""
+        ...
 
 
 class Detector(ABC):
@@ -31,6 +48,16 @@ class Detector(ABC):
         self, embeddings: NDArray[np.float32], chosen: NDArray[np.int64], progress: Progress = no_progress
     ) -> None:
         """As `fit`, for other embeddings of the same patches, of which an earlier fit had `chosen` some."""
+
+    @abstractmethod
+    def stream(
+        self,
+        source: PatchSource,
+        sample_count: int,
+        chosen: NDArray[np.int64] | None = None,
+        progress: Progress = no_progress,
+    ) -> None:
+        """As `fit`, or with `chosen` as `refit`, holding the patches of at most `sample_count` images at a time."""
 
     @abstractmethod
     def state(self) -> dict[str, NDArray[Any]]:

@@ -15,11 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onceover import _core
-from onceover.detectors.detector import Detector, Progress, no_progress
+from onceover.detectors.detector import Detector, PatchSource, Progress, no_progress
+from onceover.detectors.streaming import LABEL, Steps, gather, sample_images, select_from_stream
 from onceover.errors import InputError, NotFittedError, UsageError
 
 DEFAULT_RATIO = 0.1
 DEFAULT_MAX_ROWS = 10_000  # 5 MB at D = 128; see benchmarks/README.md for what a row costs at run time
+DEFAULT_PROJECTION_DIM = 32
 GRAPH_NEIGHBORS = 9  # of each bank row, itself included: what re-weighting (eq. 7) looks at
 _SAMPLE_RUNS, _SAMPLE_RUN = 24, 16  # patches that choose the search index: runs of neighbors, as images have them
 _STEPS_PER_REPORT = 64
@@ -71,7 +73,7 @@ class PatchCore(Detector):
         self,
         bank: BankSize | None = None,
         coreset: Literal["greedy", "random"] = "greedy",
-        projection_dim: int = 32,
+        projection_dim: int = DEFAULT_PROJECTION_DIM,
         seed: int = 0,
     ) -> None:
         if coreset not in ("greedy", "random"):
@@ -84,46 +86,83 @@ class PatchCore(Detector):
         self._bank: _core.MemoryBank | None = None
         self._chosen: NDArray[np.int64] | None = None
         self._covering_radius: float | None = None
+        self._sample_patches: int | None = None  # of a coreset from a stream
 
     def fit(self, embeddings: NDArray[np.float32], progress: Progress = no_progress) -> None:
         _check(embeddings)
         count = self.bank.resolve(*embeddings.shape)
         rng = np.random.Generator(np.random.PCG64(self.seed))
         if self.coreset == "random":
-            chosen = np.sort(rng.choice(len(embeddings), size=count, replace=False))
+            chosen = _random(len(embeddings), count, rng)
         else:
-            chosen = self._greedy(embeddings, count, rng, progress)
-        self._keep(embeddings, np.asarray(chosen, dtype=np.int64), progress)
+            projection = self._projection(embeddings.shape[1], rng)
+            chosen = self._greedy(_project(embeddings, projection), count, rng, progress).selected
+        self._keep(embeddings, chosen, progress)
+
+    def stream(
+        self,
+        source: PatchSource,
+        sample_count: int,
+        chosen: NDArray[np.int64] | None = None,
+        progress: Progress = no_progress,
+    ) -> None:
+        """As `fit`, or with `chosen` as `refit`, but holding the patches of `sample_count` images at most.
+
+        Random and chosen patches are those of `fit` and `refit`; greedy ones are selected from the stream.
+        """
+        total = source.image_count * source.patches
+        count = self.bank.resolve(total, source.dim)
+        rng = np.random.Generator(np.random.PCG64(self.seed))
+        if chosen is None and self.coreset == "greedy":
+            projection = self._projection(source.dim, rng)
+            sample = sample_images(source.image_count, sample_count)
+            steps = Steps(
+                project=lambda embeddings: _project(embeddings, projection),
+                greedy=lambda points: self._greedy(points, min(count, len(points)), rng, progress),
+                keep=_held_out_rows,
+            )
+            streamed = select_from_stream(source, sample, count, steps, progress)
+            self._covering_radius = streamed.covering_radius
+            self._sample_patches = len(sample) * source.patches
+            self._chosen = streamed.chosen
+            self._build(streamed.rows, streamed.samples, progress)
+        else:
+            self._chosen = _random(total, count, rng) if chosen is None else _checked(chosen, total)
+            rows, samples = gather(source, self._chosen, _held_out_rows(self._chosen, total), progress)
+            self._build(rows, samples, progress)
 
     def refit(
         self, embeddings: NDArray[np.float32], chosen: NDArray[np.int64], progress: Progress = no_progress
     ) -> None:
         """The bank of an earlier fit with new embeddings of the same patches; another choice would move scores, too."""
         _check(embeddings)
-        if len(chosen) == 0 or chosen.min() < 0 or chosen.max() >= len(embeddings):
-            raise InputError(f"patchcore: chosen patches must be 0 to {len(embeddings) - 1}, and some")
-        self._keep(embeddings, chosen, progress)
+        self._keep(embeddings, _checked(chosen, len(embeddings)), progress)
 
     def _keep(self, embeddings: NDArray[np.float32], chosen: NDArray[np.int64], progress: Progress) -> None:
         self._chosen = chosen
-        self._rows = np.ascontiguousarray(embeddings[self._chosen])
+        samples = np.ascontiguousarray(embeddings[_held_out_rows(chosen, len(embeddings))])
+        self._build(np.ascontiguousarray(embeddings[chosen]), samples, progress)
+
+    def _build(self, rows: NDArray[np.float32], samples: NDArray[np.float32], progress: Progress) -> None:
+        self._rows = rows
         self._bank = _core.MemoryBank(
-            self._rows,
-            samples=_held_out(embeddings, self._chosen),
+            rows,
+            samples=samples,
             seed=self.seed,
             progress=lambda done, total: progress("search index", done, total),
         )
 
+    def _projection(self, dim: int, rng: np.random.Generator) -> NDArray[np.float32] | None:
+        """(D, projection_dim), Gaussian (Johnson–Lindenstrauss): keeps distances within about 1/√(2·projection_dim)."""
+        if self.projection_dim >= dim:
+            return None
+        projection = rng.standard_normal((dim, self.projection_dim)) / np.sqrt(self.projection_dim)
+        return np.asarray(projection, np.float32)
+
     def _greedy(
-        self, embeddings: NDArray[np.float32], count: int, rng: np.random.Generator, progress: Progress
-    ) -> NDArray[np.int64]:
-        """Farthest-point selection; the projection only selects, the bank keeps full embeddings (section 3.2)."""
-        dim = embeddings.shape[1]
-        points = embeddings
-        if self.projection_dim < dim:
-            # Gaussian Johnson–Lindenstrauss projection: keeps distances within about 1/√(2·projection_dim).
-            projection = rng.standard_normal((dim, self.projection_dim)) / np.sqrt(self.projection_dim)
-            points = embeddings @ projection.astype(np.float32)  # (N, D) → (N, projection_dim)
+        self, points: NDArray[np.float32], count: int, rng: np.random.Generator, progress: Progress
+    ) -> _core.GreedyCoreset:
+        """Farthest-point selection of projected patches; the bank keeps full embeddings (section 3.2)."""
         first = int(rng.integers(len(points)))
         selection = _core.GreedyCoreset(np.ascontiguousarray(points), first)
         progress("coreset", 0, count)
@@ -134,7 +173,7 @@ class PatchCore(Detector):
             progress("coreset", len(selection.selected), count)
         progress("coreset", count, count)
         self._covering_radius = float(selection.covering_radius)
-        return selection.selected
+        return selection
 
     def state(self) -> dict[str, NDArray[Any]]:
         if self._rows is None:
@@ -158,25 +197,40 @@ class PatchCore(Detector):
         return {
             "name": "patchcore",
             "scorer": self.scorer,
-            "coreset": self.coreset,
+            "coreset": self.coreset if self._sample_patches is None else LABEL,
             "bank": {key: value for key, value in asdict(self.bank).items() if value is not None},
             "bank_rows": 0 if self._rows is None else len(self._rows),
             "search_index": None if self._bank is None else self._bank.representation,
             "projection_dim": self.projection_dim if self.coreset == "greedy" else None,
             "covering_radius": self._covering_radius,
+            **({} if self._sample_patches is None else {"sample_patches": self._sample_patches}),
             "seed": self.seed,
         }
 
 
-def _held_out(embeddings: NDArray[np.float32], chosen: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Some hundred patches (n, D) that are not in the bank; empty when there are few, and bank rows must do."""
-    unused = np.ones(len(embeddings), bool)
-    unused[chosen] = False
-    left = np.flatnonzero(unused)
-    if len(left) < _SAMPLE_RUNS * _SAMPLE_RUN:
-        return np.zeros((0, embeddings.shape[1]), np.float32)
-    starts = np.linspace(0, len(left) - _SAMPLE_RUN, _SAMPLE_RUNS).astype(np.int64)
-    return np.ascontiguousarray(embeddings[left[(starts[:, None] + np.arange(_SAMPLE_RUN)).ravel()]])
+def _random(total: int, count: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    return np.sort(rng.choice(total, size=count, replace=False)).astype(np.int64)
+
+
+def _project(embeddings: NDArray[np.float32], projection: NDArray[np.float32] | None) -> NDArray[np.float32]:
+    return embeddings if projection is None else embeddings @ projection  # (N, D) → (N, projection_dim)
+
+
+def _held_out_rows(chosen: NDArray[np.int64], total: int) -> NDArray[np.int64]:
+    """Some hundred of `total` patches that are not in the bank; none when there are few, and bank rows must do."""
+    taken = np.unique(chosen)
+    left = total - len(taken)
+    if left < _SAMPLE_RUNS * _SAMPLE_RUN:
+        return np.zeros(0, np.int64)
+    starts = np.linspace(0, left - _SAMPLE_RUN, _SAMPLE_RUNS).astype(np.int64)
+    numbers = (starts[:, None] + np.arange(_SAMPLE_RUN)).ravel()  # among those left
+    return numbers + np.searchsorted(taken - np.arange(len(taken)), numbers, side="right")
+
+
+def _checked(chosen: NDArray[np.int64], total: int) -> NDArray[np.int64]:
+    if len(chosen) == 0 or chosen.min() < 0 or chosen.max() >= total:
+        raise InputError(f"patchcore: chosen patches must be 0 to {total - 1}, and some")
+    return chosen
 
 
 def _check(embeddings: NDArray[np.float32]) -> None:

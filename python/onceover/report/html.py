@@ -103,7 +103,7 @@ class EvaluationPage:
 
 def render_page(page: EvaluationPage, gallery: Gallery) -> str:
     """The whole file; the same page and gallery give the same text. MissingExtraError without jinja2 or matplotlib."""
-    template = _template()
+    template = page_template("page.html.jinja")
     scores, labels = gallery.scores()
     limit = None if page.threshold is None else page.threshold.value
     curve = page.curve
@@ -127,14 +127,15 @@ def render_page(page: EvaluationPage, gallery: Gallery) -> str:
 
 def check_report_extra() -> None:
     """MissingExtraError, before minutes of work, where `render_page` would raise it."""
-    _template()
+    page_template("page.html.jinja")
     try:
         import matplotlib  # noqa: F401
     except ImportError as error:
         raise missing_extra("matplotlib", "report", "an HTML report") from error
 
 
-def _template() -> Any:
+def page_template(name: str) -> Any:
+    """A template of this folder, in which everything is escaped; MissingExtraError without jinja2."""
     try:
         import jinja2
     except ImportError as error:
@@ -147,7 +148,7 @@ def _template() -> Any:
         lstrip_blocks=True,
     )
     environment.filters.update(percent=_percent, figure=_figure, interval=_interval, ms=_ms)
-    return environment.get_template("page.html.jinja")
+    return environment.get_template(name)
 
 
 def _standing(rate: Rate | None, target: float | None) -> Standing:

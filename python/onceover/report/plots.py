@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -72,6 +72,30 @@ def score_histogram(
         lower.set_xlabel("image score, higher is more anomalous")
 
     return _svg("histogram", draw, rows=2)
+
+
+def latency_histogram(milliseconds: NDArray[np.floating[Any]], marks: Sequence[tuple[str, float]], name: str) -> str:
+    """SVG: how many runs took how long, counts on a logarithmic scale, so that a single late one is seen.
+
+    milliseconds: (n,), not empty. marks: (name, ms) of lines. name: what the ids of this plot begin with.
+    """
+    low, high = float(milliseconds.min()), float(milliseconds.max())
+    margin = 0.04 * ((high - low) or high or 1.0)
+    edges = np.linspace(max(0.0, low - margin), high + margin, BINS + 1).tolist()
+
+    def draw(axes: Axes) -> None:
+        axes.hist(milliseconds, edges, color=_GOOD, alpha=0.55, histtype="stepfilled", log=True)
+        axes.hist(milliseconds, edges, color=_GOOD, histtype="step", linewidth=1.2, log=True)
+        axes.yaxis.set_major_formatter("{x:g}")
+        top = 3 * axes.get_ylim()[1]
+        axes.set(xlim=(edges[0], edges[-1]), ylim=(0.7, top))
+        for i, (mark, value) in enumerate(marks):
+            axes.axvline(value, color=_LIMIT, linewidth=1.5)
+            axes.annotate(mark, (value, top), (3, -12 - 13 * i), textcoords="offset points", color=_LIMIT)
+        axes.set_xlabel("ms from image to verdict")
+        axes.set_ylabel("runs")
+
+    return _svg(name, draw)
 
 
 def image_roc(

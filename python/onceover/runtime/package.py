@@ -82,6 +82,9 @@ class PackageFile:
         ):
             if key in self.manifest:
                 yield what, _one_line(self.manifest[key])
+        adaptation = self.manifest.get("adaptation")
+        if isinstance(adaptation, dict) and "images" in adaptation:
+            yield "adapted", f"by {adaptation['images']} images of the memory bank"
         for member in self.members:
             shape = " × ".join(str(size) for size in member.dimensions)
             kind = _size_text(member.size_bytes) if member.type == "bytes" else f"{member.type} {shape}"

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from onceover import registry
+from onceover.detectors.detector import Progress, no_progress
 from onceover.errors import InputError, UsageError, unknown_name
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 Split = Literal["train", "validation", "test"]
 Label = Literal[-1, 0, 1]
+_BLOCK = 1 << 20  # bytes of a file in memory at once
+
 MAX_CATEGORIES = 40  # named in a message; Real-IAD has 30
 
 
@@ -197,20 +200,46 @@ def read_groups(file: str | os.PathLike[str], images: Sequence[Path], root: str 
     return groups
 
 
-def join_copies(images: Sequence[Path], groups: dict[Path, str]) -> tuple[dict[Path, str], int]:
+def join_copies(
+    images: Sequence[Path], groups: dict[Path, str], progress: Progress = no_progress
+) -> tuple[dict[Path, str], int]:
     """Groups joined where two images are the same byte for byte, and how many images are such copies.
 
-    A copy on both sides of the split would make held-out images look better than any new part can.
+    A copy on both sides of the split would make held-out images look better than any new part can. Only files of equal
+    length are read.
     """
-    joined, first, copies = dict(groups), dict[str, Path](), 0
-    for path in images:
-        original = first.setdefault(hashlib.sha256(path.read_bytes()).hexdigest(), path)
+    lengths = [path.stat().st_size for path in images]
+    twins = Counter(lengths)
+    first, leads, copies = dict[str, Path](), dict[str, str](), 0  # leads: group → the one it was joined to
+    read, to_read = 0, sum(1 for length in lengths if twins[length] > 1)
+    for path, length in zip(images, lengths, strict=True):
+        if twins[length] == 1:
+            continue
+        original = first.setdefault(file_hash(path), path)
+        read += 1
+        progress("looking for copies", read, to_read)
         if original is path:
             continue
         copies += 1
-        old, new = joined[path], joined[original]
-        joined = {each: new if group == old else group for each, group in joined.items()} if old != new else joined
-    return joined, copies
+        old, new = _lead(groups[path], leads), _lead(groups[original], leads)
+        if old != new:
+            leads[old] = new
+    return {path: _lead(group, leads) for path, group in groups.items()}, copies
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file, hex."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as stream:
+        while block := stream.read(_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _lead(group: str, leads: Mapping[str, str]) -> str:
+    while group in leads:
+        group = leads[group]
+    return group
 
 
 def split_holdout(
@@ -268,7 +297,7 @@ def _duplicates(earlier: Sequence[Sample], later: Sequence[Sample], consequence:
 
     def digest(sample: Sample) -> str:
         if sample.path not in digests:
-            digests[sample.path] = hashlib.sha256(sample.path.read_bytes()).hexdigest()
+            digests[sample.path] = file_hash(sample.path)
         return digests[sample.path]
 
     sentences: list[str] = []

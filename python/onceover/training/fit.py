@@ -5,7 +5,6 @@ Everything is computed by the C++ session that the device will run, so nothing h
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -25,10 +24,12 @@ from onceover.runtime.assemble import PackageParts, assemble, config_of, parity_
 from onceover.runtime.graph import DEFAULT_BACKBONE, load_graph
 from onceover.runtime.reasons import owners
 from onceover.runtime.session import EngineOptions
+from onceover.training.adapting import adapt
 from onceover.training.calibrate import DEFAULT_FALSE_ALARM_RATE, calibrate, check_validation, plan_holdout
 from onceover.training.choosing import AUTO, Choice, choose_network
 from onceover.training.dataset import (
     dataset_folders,
+    file_hash,
     fitting_layouts,
     join_copies,
     read_dataset,
@@ -38,7 +39,10 @@ from onceover.training.dataset import (
 )
 from onceover.training.field import TilingOptions, check_roi, read_roi
 from onceover.training.gate import fit_gate, gate_threshold
+from onceover.training.image_patches import ImagePatches
 from onceover.training.input_size import SIZES, InputSize
+from onceover.training.machine_memory import memory_limit
+from onceover.training.memory_plan import THUMBNAIL_PIXEL_BYTES, FitSize, MemoryPlan, plan_memory, probe
 from onceover.training.references import choose_references
 from onceover.types import ONE_TILE, GraphSpec, Image, Tiling
 
@@ -58,6 +62,9 @@ class FitOptions:
     stores none, for whoever has the package would see them (`runtime.thumbnails`). roi: what to inspect, a file (mask
     or polygon, `training.field.read_roi`) or an array (H, W) over the image, nonzero inside; a patch that overlaps it
     at all is inspected. tiling: how large images are cut.
+    adapt: measure distances as the product's own images suggest (`training.adapting`).
+    max_memory: bytes, or text like "2GiB", that the whole process may take; None: a share of what is free here. Where
+    the patches of all images do not fit, the greedy coreset is selected from a stream, and labelled so.
     """
 
     backbone: str | Path | bytes = DEFAULT_BACKBONE
@@ -79,6 +86,8 @@ class FitOptions:
     thumbnails: int | None = None
     roi: Path | NDArray[Any] | None = field(default=None, hash=False)
     tiling: TilingOptions | None = None
+    adapt: bool = False
+    max_memory: int | str | None = None
 
 
 @dataclass(frozen=True)
@@ -100,18 +109,20 @@ class FitPlan:
     image_size: tuple[int, int] | None = None  # of the first image, where tiles or a region depend on it
     roi: NDArray[np.uint8] | None = field(default=None, hash=False)
     inspected: float = 1.0  # share of the patches that the region leaves
+    adaptation: Mapping[str, Any] | None = None  # what the manifest says of it, once it is done
+    memory: MemoryPlan | None = None  # what it will cost; None: not asked, all patches are held
 
     @property
-    def embeddings_mb(self) -> float:
-        """Peak memory of the embeddings while the bank is chosen."""
-        return self.patch_count * self.embedding_dim * 4 / 1e6
+    def streaming(self) -> bool:
+        """Whether patches pass image by image instead of being held."""
+        return self.memory is not None and self.memory.streaming
 
     @property
     def bank_mb(self) -> float:
         return self.bank_rows * self.embedding_dim * 4 / 1e6
 
 
-def plan_fit(directory: Path, spec: GraphSpec, options: FitOptions) -> FitPlan:
+def plan_fit(directory: Path, spec: GraphSpec, options: FitOptions, progress: Progress = no_progress) -> FitPlan:
     """Which images go where; raises InputError or UsageError before any work is done."""
     if options.seed < 0:
         raise UsageError(f"seed is {options.seed}; give a whole number from 0")
@@ -122,7 +133,7 @@ def plan_fit(directory: Path, spec: GraphSpec, options: FitOptions) -> FitPlan:
     groups = {path: str(path) for path in everything}
     if options.groups:
         groups = read_groups(options.groups, everything, _folder(directory))
-    groups, copies = join_copies(everything, groups)
+    groups, copies = join_copies(everything, groups, progress)
     explicit = options.false_alarm_rate is not None
     rate = DEFAULT_FALSE_ALARM_RATE if options.false_alarm_rate is None else options.false_alarm_rate
     if official:
@@ -191,17 +202,24 @@ def fit(
 
     on_plan is told what will happen before anything expensive does; it may raise to stop.
     Returns the parts of a package; `onceover.export.package` writes and verifies it. Raises InputError (nothing or
-    nothing usable in the folder), UsageError (an impossible rate, size or budget), UnknownNameError, EngineError.
+    nothing usable in the folder), UsageError (an impossible rate, size or budget), UnknownNameError, EngineError,
+    MemoryLimitError (before anything expensive).
     """
     options, folder = options or FitOptions(), Path(directory)
+    limit = memory_limit(options.max_memory)
     found, _, _ = _find_images(folder, options)
     network = choose_network(
         found, options.backbone, options.budget_ms, _input_side(options), options.engine, options.threads, progress
     )
     graph, spec = network.graph, network.spec
-    plan = replace(plan_fit(folder, spec, options), choice=network.choice, input_size=network.input_size)
+    plan = with_memory(plan_fit(folder, spec, options, progress), graph, spec, options, limit)
+    plan = replace(plan, choice=network.choice, input_size=network.input_size)
     if on_plan is not None:
         on_plan(plan)
+    if options.adapt:
+        engine = EngineOptions.of(options.engine).resolve(options.threads)
+        adapted = adapt(graph, spec, plan.bank_images, options.seed, engine, progress)
+        graph, plan = adapted.graph, replace(plan, adaptation=adapted.record)
     images = (*plan.bank_images, *plan.calibration_images)
     names = {path: relative_path(path, _folder(folder)) for path in images}
     product = options.name or options.category or product_name(folder)
@@ -214,6 +232,29 @@ def _input_side(options: FitOptions) -> int | None:
         return options.size
     resizable = options.backbone == AUTO or load_graph(options.backbone)[1].resizable
     return SIZES[0] if resizable else None
+
+
+def with_memory(
+    plan: FitPlan,
+    graph: bytes,
+    spec: GraphSpec,
+    options: FitOptions,
+    limit: tuple[int | None, str],
+    greedy: bool = True,
+) -> FitPlan:
+    """The plan with what it will cost here, measured on a few images; MemoryLimitError where that is too much.
+
+    greedy: whether a coreset is to be selected by distances.
+    """
+    found = probe(spec, graph, EngineOptions.of(options.engine).resolve(options.threads), plan.bank_images)
+    greedy = greedy and options.coreset == "greedy"
+    pictures = 0
+    if options.thumbnails is not None:
+        pictures = min(plan.bank_rows, len(plan.bank_images)) * int(THUMBNAIL_PIXEL_BYTES * options.thumbnails**2)
+    counts = (len(plan.bank_images), len(plan.calibration_images))
+    size = FitSize(*counts, plan.bank_rows, len(graph) + pictures, greedy, plan.patch_count // len(plan.bank_images))
+    found = replace(found, image_s=found.image_s * plan.tiling.count)  # of one tile
+    return replace(plan, memory=plan_memory(spec, size, limit, found))
 
 
 class FitJob:
@@ -246,12 +287,7 @@ class FitJob:
         self.detector = create_detector(options.detector, options.bank, options.coreset, options.seed)
 
     def run(self) -> PackageParts:
-        embeddings, hashes = self._embed_bank_images()
-        if self.chosen is None:
-            self.detector.fit(embeddings, self.progress)
-        else:
-            self.detector.refit(embeddings, self.chosen, self.progress)
-        del embeddings
+        hashes = self._learn()
         parts = PackageParts(
             graph=self.graph,
             spec=self.spec,
@@ -281,22 +317,17 @@ class FitJob:
         package = _core.Package.view(assemble(parts).bytes(), "the package being fitted")
         return _core.Session(package, self.engine)
 
-    def _embed_bank_images(self) -> tuple[NDArray[np.float32], list[str]]:
-        """→ (N·n, D) embeddings of `patches` of the bank images in order, and the SHA-256 of each file."""
-        embedder = _core.Embedder(self.config, self.graph, self.engine)
-        images = self.plan.bank_images
-        patches, whole = len(self.patches), len(self.patches) == self.config.feature_count
-        embeddings = np.empty((len(images) * patches, self.spec.embedding_dim), np.float32)
-        self.pooled = np.empty((len(images), self.spec.embedding_dim), np.float32)  # means over the patches
-        hashes = []
-        self.progress("patch embeddings", 0, len(images))
-        for i, path in enumerate(images):
-            found = embedder.embed(read_image(path))
-            embeddings[i * patches : (i + 1) * patches] = found if whole else found[self.patches]
-            self.pooled[i] = embeddings[i * patches : (i + 1) * patches].mean(axis=0, dtype=np.float64)
-            hashes.append(file_hash(path))
-            self.progress("patch embeddings", i + 1, len(images))
-        return embeddings, hashes
+    def _learn(self) -> list[str]:
+        """The detector's fit on the bank images, in memory or as a stream; returns the SHA-256 of each file."""
+        images = ImagePatches(self.plan.bank_images, self.graph, self.config, self.engine, self.patches)
+        if self.plan.memory is not None and self.plan.memory.streaming:
+            self.detector.stream(images, self.plan.memory.sample_images, self.chosen, self.progress)
+        elif self.chosen is None:
+            self.detector.fit(images.all(self.progress), self.progress)
+        else:
+            self.detector.refit(images.all(self.progress), self.chosen, self.progress)
+        self.pooled = images.pooled
+        return images.hashes
 
     def _bank_source(self) -> NDArray[np.uint32] | None:
         """(M, 2): image and patch of every bank row, for detectors that keep patches."""
@@ -365,12 +396,8 @@ class FitJob:
             **({} if parts.thumbnails is None else {"thumbnails": thumbnails.describe(parts.thumbnails)}),
             **({} if plan.tiling == ONE_TILE else {"tiling": asdict(plan.tiling)}),
             **({} if plan.roi is None else {"roi": {"raster": list(plan.roi.shape), "inspected": plan.inspected}}),
+            **({} if plan.adaptation is None else {"adaptation": dict(plan.adaptation)}),
         }
-
-
-def file_hash(path: Path) -> str:
-    """SHA-256 of a file, hex."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _numbered(groups: Sequence[str]) -> list[int]:

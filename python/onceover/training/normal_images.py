@@ -10,7 +10,7 @@ from onceover.errors import InputError
 from onceover.images import list_images
 from onceover.runtime.package import PackageFile
 from onceover.runtime.reasons import BankImages
-from onceover.training.fit import file_hash
+from onceover.training.dataset import file_hash
 
 
 def find_normal_images(

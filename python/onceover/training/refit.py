@@ -26,8 +26,9 @@ from onceover.runtime.assemble import PackageParts, config_of
 from onceover.runtime.graph import read_graph_spec
 from onceover.runtime.package import PackageFile, require_one_product
 from onceover.runtime.session import EngineOptions
-from onceover.training.dataset import listed
-from onceover.training.fit import FitJob, FitOptions, FitPlan, file_hash
+from onceover.training.dataset import file_hash, listed
+from onceover.training.fit import FitJob, FitOptions, FitPlan, with_memory
+from onceover.training.machine_memory import memory_limit
 from onceover.types import GraphSpec, Tiling
 
 
@@ -66,22 +67,27 @@ def refit(
     )
     options = FitOptions(
         detector=str(detector["name"]),
-        coreset=str(detector["coreset"]),
+        coreset="random" if detector["coreset"] == "random" else "greedy",  # which has another label from a stream
         bank=BankSize(rows=rows),
         seed=int(package.manifest["seed"]),
         blur_sigma=float(_core.read_config(package.core).blur_sigma),
         engine=engine,
         threads=threads,
     )
+    chosen = _chosen(package)
+    plan = with_memory(plan, graph, spec, options, memory_limit(None), greedy=chosen is None)
     # Of two copies of an image that are one file here, one name is used; the package keeps what it said.
     names = dict(zip((*bank, *calibration), (*data["bank_images"], *data["calibration_images"]), strict=True))
-    parts = FitJob(graph, spec, plan, options, names, str(package.manifest["name"]), progress, _chosen(package)).run()
+    parts = FitJob(graph, spec, plan, options, names, str(package.manifest["name"]), progress, chosen).run()
     has_pictures = any(member.name == thumbnails.MEMBER for member in package.members)
     kept = {
         key: package.manifest[key]
-        for key in ("choice", *(["thumbnails"] if has_pictures else []))
+        for key in ("choice", "adaptation", *(["thumbnails"] if has_pictures else []))
         if key in package.manifest
     }
+    if chosen is not None:  # how the patches came to be chosen
+        facts = {key: detector[key] for key in ("coreset", "sample_patches") if key in detector}
+        kept["detector"] = {**parts.manifest["detector"], **facts}
     pictures = package.core.read(thumbnails.MEMBER) if has_pictures else None  # of the same images
     return replace(parts, manifest={**parts.manifest, "data": data, **kept}, thumbnails=pictures)
 

@@ -1,0 +1,66 @@
+"""Images as patch embeddings for a detector: each read, hashed and embedded once, in any order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onceover import _core
+from onceover.detectors.detector import Progress
+from onceover.errors import InputError
+from onceover.images import read_image
+from onceover.training.dataset import file_hash
+
+
+class ImagePatches:
+    """A source of patches for detectors.
+
+    chosen: (n,), the patches of an image that are learned from, tile after tile. hashes: SHA-256 of each file, empty
+    until it was embedded. pooled: float32 (N, D), the mean embedding of each image, likewise.
+    """
+
+    def __init__(
+        self,
+        images: Sequence[Path],
+        graph: bytes,
+        config: _core.Config,
+        engine: _core.EngineOptions,
+        chosen: NDArray[np.int64],
+    ) -> None:
+        self._images, self._chosen = images, chosen
+        self._whole = len(chosen) == config.feature_count
+        self._embedder = _core.Embedder(config, graph, engine)
+        self.patches = len(chosen)
+        self.dim = config.embedding_dim
+        self.hashes = [""] * len(images)
+        self.pooled = np.zeros((len(images), self.dim), np.float32)
+
+    @property
+    def image_count(self) -> int:
+        return len(self._images)
+
+    def embed(self, image: int) -> NDArray[np.float32]:
+        """(P, D) of image number `image`; InputError where the network answers NaN or infinity."""
+        path = self._images[image]
+        embeddings = self._embedder.embed(read_image(path))
+        embeddings = embeddings if self._whole else embeddings[self._chosen]
+        if not np.isfinite(embeddings).all():
+            raise InputError(f"{path}: its embedding is not finite (NaN or infinity); look at that image")
+        self.hashes[image] = file_hash(path)
+        self.pooled[image] = embeddings.mean(axis=0, dtype=np.float64)
+        return embeddings
+
+    def all(self, progress: Progress) -> NDArray[np.float32]:
+        """(N·P, D), image after image."""
+        embeddings = np.empty((self.image_count * self.patches, self.dim), np.float32)
+        progress("patch embeddings", 0, self.image_count)
+        for i in range(self.image_count):
+            embeddings[i * self.patches : (i + 1) * self.patches] = self.embed(i)
+            progress("patch embeddings", i + 1, self.image_count)
+        return embeddings
+
+
+__all__ = ["ImagePatches"]

@@ -1,0 +1,169 @@
+"""What a fit will cost in memory and time, told before it starts, and whether patches must pass as a stream.
+
+The memory model is a sum over what is held at the same time; benchmarks/fit_memory.py compares it with measured peaks.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from onceover import _core
+from onceover.detectors.patchcore import DEFAULT_PROJECTION_DIM
+from onceover.detectors.streaming import SAMPLE_PATCHES, least_sample
+from onceover.errors import MemoryLimitError
+from onceover.images import read_image
+from onceover.runtime.assemble import config_of
+from onceover.training.machine_memory import resident_bytes
+from onceover.types import GraphSpec
+
+_GREEDY_BYTES = 17  # of csrc/scoring/coreset.h, per patch
+_HELD_PER_ROW = 4  # rows of all nets together, per row of the bank: 2 to 3 were seen
+_HELD_BYTES = 400  # beside the row itself and its projection
+_INDEX_PER_DIM, _INDEX_PER_ROW_BYTE = 80_000, 1.5  # building the search index
+_PACKAGE_COPIES = 4  # of graph and bank while a package is made and verified
+_INDEX_ROW_BYTES = 270  # search index and neighbors
+_IMAGE_BYTES = 2_000  # names, hashes and the manifest, per image
+_CONSTANT = 16 << 20
+
+# Seconds on a machine that takes _REFERENCE_S for the greedy selection that `_machine_factor` measures.
+_REFERENCE_S = 0.0097
+_GREEDY_S = (2.1e-8, 1.7e-7)  # times N·√k, k·√N
+_STREAM_S = (3e-6, 7e-8)  # per patch: always, times √k
+_SEARCH_S = 5e-10  # times patches · rows
+_INDEX_S = 2e-5  # per row
+_FINISH_S = 1.0  # parity, package, verification
+
+THUMBNAIL_PIXEL_BYTES = 0.5  # of a grainy picture as a JPEG of quality 90; most take less
+_PROBES = 4  # images that tell what one takes
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What this machine takes. base_bytes: the process with its engine open; image_s: read and embed an image."""
+
+    base_bytes: int
+    image_s: float
+    factor: float = 1.0  # how much slower than the reference selections run here
+
+
+@dataclass(frozen=True)
+class FitSize:
+    """What a fit is about. stored_bytes: of the graph and of pictures in the package.
+
+    greedy: the coreset compares patches, so it needs all of them, or a sample and a stream.
+    """
+
+    bank_images: int
+    calibration_images: int
+    rows: int
+    stored_bytes: int
+    greedy: bool = True
+    image_patches: int | None = None  # that are learned from, of an image; None: those of the network
+
+
+@dataclass(frozen=True)
+class MemoryPlan:
+    """peak_bytes, seconds: what fit will take. plain_bytes: the peak with all patches in memory at once.
+
+    streaming: patches pass one image at a time, but for those of sample_images. limit_bytes: None for no limit.
+    """
+
+    peak_bytes: int
+    plain_bytes: int
+    seconds: float
+    streaming: bool
+    sample_images: int
+    limit_bytes: int | None
+    limit_source: str
+
+
+def probe(spec: GraphSpec, graph: bytes, engine: _core.EngineOptions, images: Sequence[Path]) -> Probe:
+    """Opens the engine as fit will and embeds a few images, evenly spread."""
+    embedder = _core.Embedder(config_of(spec, 0.0), graph, engine)
+    spread = np.linspace(0, len(images) - 1, min(_PROBES, len(images))).round().astype(int)
+    times, largest = [], 0
+    embedder.embed(read_image(images[0]))  # the first run of an engine is slower
+    for i in spread.tolist():
+        start = time.perf_counter()
+        image = read_image(images[i])
+        embedder.embed(image)
+        times.append(time.perf_counter() - start)
+        largest = max(largest, image.nbytes)
+    return Probe(resident_bytes() + 2 * largest, float(np.median(times)), _machine_factor())
+
+
+def plan_memory(spec: GraphSpec, size: FitSize, limit: tuple[int | None, str], found: Probe) -> MemoryPlan:
+    """What a fit will cost; patches are held where the limit allows it, else they pass as a stream.
+
+    Raises MemoryLimitError with what it would take when even a stream needs more than `limit`.
+    """
+    patches = spec.grid_height * spec.grid_width if size.image_patches is None else size.image_patches
+    dim = spec.embedding_dim
+    rows, greedy, images = size.rows, size.greedy, size.bank_images + size.calibration_images
+    total = size.bank_images * patches
+    base = found.base_bytes + _CONSTANT + _IMAGE_BYTES * images
+    index = int(_INDEX_PER_DIM * dim + _INDEX_PER_ROW_BYTE * rows * 4 * dim)
+    package = _PACKAGE_COPIES * (size.stored_bytes + rows * (4 * dim + _INDEX_ROW_BYTES))
+    projected = 4 * min(DEFAULT_PROJECTION_DIM, dim) if greedy and dim > DEFAULT_PROJECTION_DIM else 0
+    selecting = (projected + _GREEDY_BYTES) if greedy else 8
+    bank = rows * 4 * dim
+
+    def peak(held: int) -> int:
+        """With so many patches in memory at once."""
+        return base + max(held * 4 * dim + max(held * selecting, bank + index), package)
+
+    kept = _HELD_PER_ROW * rows * (4 * dim + 2 * projected + _HELD_BYTES) if greedy else bank
+
+    def streaming_peak(sample: int) -> int:
+        return max(peak(sample) if greedy else 0, base + kept + max(bank + index, package))
+
+    limit_bytes, source = limit
+    plain = needed = peak(total)
+    streaming, sample = False, total if greedy else 0
+    if limit_bytes is not None and plain > limit_bytes:
+        least = least_sample(rows)
+        sample = max(SAMPLE_PATCHES, least) if greedy else 0
+        while sample > least and streaming_peak(sample) > limit_bytes:
+            sample = max(least, sample // 2)
+        streaming = sample < total
+        needed = min(plain, streaming_peak(sample)) if streaming else plain
+        if needed > limit_bytes:
+            raise MemoryLimitError(
+                f"fit needs about {megabytes(needed)} of memory, the limit is {megabytes(limit_bytes)} ({source}); "
+                "allow more with --max-memory, or need less: fewer bank rows (--bank-rows), a smaller --size, "
+                "a smaller network"
+            )
+    select_s = _GREEDY_S[0] * sample * rows**0.5 + _GREEDY_S[1] * rows * sample**0.5 if greedy else 0.0
+    if streaming and greedy:
+        select_s += (total - sample) * (_STREAM_S[0] + _STREAM_S[1] * rows**0.5)
+    search_s = size.calibration_images * patches * rows * _SEARCH_S
+    seconds = images * found.image_s + found.factor * (select_s + search_s + _INDEX_S * rows * dim / 128) + _FINISH_S
+    return MemoryPlan(
+        peak_bytes=needed,
+        plain_bytes=plain,
+        seconds=seconds,
+        streaming=streaming,
+        sample_images=-(-sample // patches),
+        limit_bytes=limit_bytes,
+        limit_source=source,
+    )
+
+
+def megabytes(size: int) -> str:
+    """For people: 412 MB, 1.6 GB."""
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"
+
+
+def _machine_factor() -> float:
+    points = np.random.Generator(np.random.PCG64(0)).standard_normal((4096, 32), np.float32)
+    start = time.perf_counter()
+    _core.GreedyCoreset(points, 0).select(1024)
+    return (time.perf_counter() - start) / _REFERENCE_S
+
+
+__all__ = ["FitSize", "MemoryPlan", "Probe", "megabytes", "plan_memory", "probe"]

@@ -1,0 +1,237 @@
+"""`fit --adapt`: which images it reads, the same bytes twice, what the map does, and that it helps where it should."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from tiny_data import HELD_OUT, good_folder, tiny_options
+from tiny_package import tiny_graph, tiny_image
+
+from onceover import export, metrics
+from onceover.cli import main
+from onceover.errors import InputError, UsageError
+from onceover.export.run_graph import run_graph
+from onceover.images import read_image, write_image
+from onceover.runtime.assemble import PackageParts, assemble
+from onceover.runtime.graph import load_graph, read_graph_spec, resize
+from onceover.runtime.inspector import Inspector
+from onceover.runtime.linear_end import with_matrix
+from onceover.runtime.package import open_package
+from onceover.runtime.session import EngineOptions
+from onceover.training import adapting
+from onceover.training.adapting import B_SHRINKAGE, MIN_IMAGES, W_SHRINKAGE, adapt, adapting_matrix
+from onceover.training.damage import KINDS, draw_damage
+from onceover.training.fit import fit
+from onceover.training.refit import refit
+
+GRAPH = tiny_graph()
+ENGINE = EngineOptions("onnxruntime").resolve(1)
+Image = NDArray[np.uint8]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return good_folder(tmp_path_factory.mktemp("adapt") / "plate/train/good", 2 * HELD_OUT)
+
+
+@pytest.fixture(scope="module")
+def parts(folder: Path) -> PackageParts:
+    return fit(folder, tiny_options(adapt=True))
+
+
+def answer(graph: bytes, output: str, height: int = 32, width: int = 48) -> NDArray[np.float32]:
+    noise = np.random.default_rng(0).uniform(-1, 1, (1, 3, height, width)).astype(np.float32)
+    return np.asarray(run_graph(graph, {"image": noise}, [output])[0])
+
+
+def test_the_matrix_stands_behind_the_network_and_nothing_else_changes() -> None:
+    matrix = np.random.default_rng(1).normal(size=(4, 4)).astype(np.float32)
+    changed = with_matrix(GRAPH, matrix, "twist")
+    np.testing.assert_allclose(answer(changed, "embedding"), answer(GRAPH, "embedding") @ matrix, atol=1e-6)
+    assert read_graph_spec(changed, "changed") == read_graph_spec(GRAPH, "tiny")
+    with pytest.raises(InputError, match="already has a constant 'twist'"):
+        with_matrix(changed, matrix, "twist")
+
+
+def test_an_adapted_graph_can_still_be_resized() -> None:
+    graph, spec = load_graph("mobilenetv4_conv_small")
+    matrix = np.eye(spec.embedding_dim, dtype=np.float32)[::-1]
+    changed = with_matrix(graph, matrix, "reversed")
+    got, own = (answer(resize(each, spec, 64, 96)[0], "patch_embedding", 64, 96) for each in (changed, graph))
+    np.testing.assert_array_equal(got, own[..., ::-1])
+
+
+def test_directions_in_which_normal_parts_differ_shrink_and_those_of_damage_grow() -> None:
+    w, kinds = np.diag([9.0, 1.0, 1.0]), [np.diag([1.0, 1.0, 4.0]), np.diag([500.0, 500.0, 500.0])]
+    matrix = adapting_matrix(w, kinds)
+    # Diagonal matrices commute, so the formula of the file's head can be told entry by entry.
+    within = 1 / np.sqrt((1 - W_SHRINKAGE) * np.diag(w) / (11 / 3) + W_SHRINKAGE)
+    moved = [within**2 * np.diag(kind) for kind in kinds]
+    between = np.mean([(1 - B_SHRINKAGE) * each / each.mean() + B_SHRINKAGE for each in moved], axis=0)
+    expected = within * np.sqrt(between)
+    scale = np.sqrt(11 / np.sum(expected**2 * np.diag(w)))
+    np.testing.assert_allclose(matrix, np.diag(expected * scale), atol=1e-12)
+    assert matrix[0, 0] < matrix[1, 1] < matrix[2, 2]
+    assert np.trace(matrix.T @ w @ matrix) == pytest.approx(11)
+
+
+def test_a_kind_of_damage_counts_alike_however_far_it_moves_patches() -> None:
+    w, one, other = np.eye(2), np.diag([4.0, 1.0]), np.diag([1.0, 4.0])
+    np.testing.assert_allclose(adapting_matrix(w, [one, other]), np.eye(2), atol=1e-12)
+    np.testing.assert_allclose(adapting_matrix(w, [one, 1000 * other]), np.eye(2), atol=1e-12)
+
+
+def test_a_rotation_of_the_features_changes_no_adapted_distance() -> None:
+    rng = np.random.default_rng(2)
+    w, b = (np.cov(rng.normal(size=(5, 40)) * rng.uniform(0.1, 3, (5, 1))) for _ in range(2))
+    turn = np.linalg.qr(rng.normal(size=(5, 5)))[0]
+    rows = rng.normal(size=(7, 5))
+    plain = np.linalg.norm(rows @ adapting_matrix(w, [b]), axis=1)
+    turned = np.linalg.norm(rows @ turn @ adapting_matrix(turn.T @ w @ turn, [turn.T @ b @ turn]), axis=1)
+    np.testing.assert_allclose(turned, plain, rtol=1e-9)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("seed", range(4))
+def test_damage_stays_inside_its_mask_and_comes_again_from_its_seed(kind: str, seed: int) -> None:
+    image, other = tiny_image(1), tiny_image(2)
+    damaged, mask = draw_damage(np.random.default_rng(seed), image, other, kind)
+    again, _ = draw_damage(np.random.default_rng(seed), image, other, kind)
+    np.testing.assert_array_equal(damaged, again)
+    np.testing.assert_array_equal(damaged[~mask], image[~mask])
+    assert (damaged[mask] != image[mask]).any()
+
+
+def test_cells_are_covered_by_the_share_of_their_pixels_inside() -> None:
+    mask = np.zeros((8, 12), bool)
+    mask[:4, :2] = True  # half of a cell of 4 x 4
+    mask[4:, 8:] = True  # a whole one
+    np.testing.assert_array_equal(adapting._cell_shares(mask, (2, 3)), [0.5, 0, 0, 0, 0, 1])
+
+
+def test_two_fits_give_the_same_bytes_and_another_seed_gives_others(folder: Path, parts: PackageParts) -> None:
+    assert assemble(fit(folder, tiny_options(adapt=True))).bytes() == assemble(parts).bytes()
+    assert fit(folder, tiny_options(adapt=True, seed=1)).graph != parts.graph
+
+
+def test_the_manifest_says_what_was_done(folder: Path, parts: PackageParts) -> None:
+    record = parts.manifest["adaptation"]
+    assert record["images"] == len(parts.manifest["data"]["bank_images"])
+    assert record["damaged_images"] == 2 * record["images"]
+    assert record["seed"] == 0
+    assert list(record["contrast"]) == list(KINDS)
+    assert all(before > 0 for before, _ in record["contrast"].values())
+    assert any(after > before for before, after in record["contrast"].values())
+    assert "adaptation" not in fit(folder, tiny_options()).manifest
+
+
+def test_no_image_that_calibrates_is_read(folder: Path, parts: PackageParts, tmp_path: Path) -> None:
+    names = parts.manifest["data"]
+    for name in names["bank_images"]:
+        write_image(tmp_path / name, read_image(folder / name))
+    for i, name in enumerate(names["calibration_images"]):
+        write_image(tmp_path / name, tiny_image(9000 + i))
+    other = fit(tmp_path, tiny_options(adapt=True))
+    assert other.manifest["data"]["bank_images"] == names["bank_images"]
+    assert other.graph == parts.graph
+    assert other.manifest["data"]["calibration_sha256"] != names["calibration_sha256"]
+
+
+def test_only_the_given_images_are_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given, read = sorted(folder.iterdir())[:MIN_IMAGES], set[Path]()
+
+    def noted(path: Path) -> Image:
+        read.add(path)
+        return read_image(path)
+
+    monkeypatch.setattr(adapting, "read_image", noted)
+    adapt(GRAPH, read_graph_spec(GRAPH, "tiny"), given, 0, ENGINE)
+    assert read == set(given)
+
+
+def test_too_few_images_are_refused_with_what_would_do(tmp_path: Path) -> None:
+    good_folder(tmp_path, MIN_IMAGES - 1)
+    with pytest.raises(UsageError, match=r"from the 6 images of the memory bank, .* give 8 or more"):
+        fit(tmp_path, tiny_options(adapt=True))
+
+
+def test_images_that_do_not_differ_are_refused(tmp_path: Path) -> None:
+    for i in range(MIN_IMAGES):
+        write_image(tmp_path / f"{i}.png", tiny_image(0))
+    with pytest.raises(InputError, match="good parts do not differ at all"):
+        adapt(GRAPH, read_graph_spec(GRAPH, "tiny"), sorted(tmp_path.iterdir()), 0, ENGINE)
+
+
+def test_damage_that_leaves_smooth_parts_alone_is_left_out(tmp_path: Path) -> None:
+    for i in range(MIN_IMAGES):
+        write_image(tmp_path / f"{i}.png", np.full((32, 48, 3), 60 + 10 * i, np.uint8))
+    record = adapt(GRAPH, read_graph_spec(GRAPH, "tiny"), sorted(tmp_path.iterdir()), 0, ENGINE).record
+    assert "blurred" not in record["contrast"]
+    assert "foreign" in record["contrast"]
+
+
+def test_adapting_an_adapted_graph_is_refused(folder: Path, parts: PackageParts) -> None:
+    with pytest.raises(InputError, match="already has a constant 'adaptation'"):
+        fit(folder, tiny_options(backbone=parts.graph, adapt=True))
+
+
+def lit_part(seed: int) -> Image:
+    """Fine stripes under a colored light that differs from part to part more than the damage below changes anything."""
+    rng = np.random.default_rng(seed)
+    y, x = np.arange(40)[:, None, None], np.arange(56)[None, :, None]
+    light = rng.uniform(90, 165, 3) + rng.uniform(-0.5, 0.5, 3) * x + rng.uniform(-0.5, 0.5, 3) * y
+    image = light + 20 * np.sin(1.6 * y + rng.uniform(0, 6)) + rng.normal(0, 2, (40, 56, 1))
+    return np.clip(np.rint(image), 0, 255).astype(np.uint8)
+
+
+def worn_part(seed: int) -> Image:
+    """The same part whose stripes are gone in one place."""
+    image = lit_part(seed)
+    place = image[8:24, 16:32].astype(np.float64)
+    image[8:24, 16:32] = np.rint(place.mean(axis=0, keepdims=True)).astype(np.uint8)
+    return image
+
+
+def image_auroc(folder: Path, adapt_it: bool) -> float:
+    parts = fit(folder, tiny_options(backbone=tiny_graph(channels=16), adapt=adapt_it))
+    path = folder.parent / f"adapt_{adapt_it}.onceover"
+    export.package(parts, path)
+    inspector = Inspector.open(path)
+    good = [inspector.inspect(lit_part(5000 + i)).score for i in range(40)]
+    worn = [inspector.inspect(worn_part(5000 + i)).score for i in range(40)]
+    return metrics.image_auroc([*good, *worn], [0] * len(good) + [1] * len(worn))
+
+
+def test_defects_that_the_light_hides_are_found_once_adapted(tmp_path: Path) -> None:
+    (tmp_path / "good").mkdir()
+    for i in range(2 * HELD_OUT):
+        write_image(tmp_path / "good" / f"{i:02}.png", lit_part(i))
+    plain, adapted = image_auroc(tmp_path / "good", False), image_auroc(tmp_path / "good", True)
+    assert plain < 0.65  # chance, nearly
+    assert adapted > 0.75
+
+
+def test_a_refit_keeps_what_the_manifest_says_of_the_adaptation(
+    folder: Path, parts: PackageParts, tmp_path: Path
+) -> None:
+    export.package(parts, tmp_path / "adapted.onceover")
+    package = open_package(tmp_path / "adapted.onceover")
+    assert dict(package.describe())["adapted"] == "by 19 images of the memory bank"
+    again = refit(package, package.core.read("graph.onnx"), folder)
+    assert again.manifest["adaptation"] == parts.manifest["adaptation"]
+    assert assemble(replace(again, manifest=parts.manifest)).bytes() == assemble(parts).bytes()
+
+
+def test_the_command_line_adapts_and_says_so(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "tiny.onnx").write_bytes(GRAPH)
+    command = ["fit", str(folder), "-o", str(tmp_path / "part.onceover"), "--backbone", str(tmp_path / "tiny.onnx")]
+    assert main([*command, "--adapt"]) == 0
+    assert "adapted by 19 images" in capsys.readouterr().out
+    assert main([*command, "--adapt", "--json"]) == 0
+    record = json.loads(capsys.readouterr().out)["adaptation"]
+    assert record == open_package(tmp_path / "part.onceover").manifest["adaptation"]

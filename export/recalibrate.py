@@ -16,7 +16,7 @@ from onceover.errors import InputError, UsageError
 from onceover.export.repackage import take_apart
 from onceover.images import read_image
 from onceover.runtime.assemble import PackageParts, assemble, parity_item
-from onceover.runtime.package import PackageFile, open_package
+from onceover.runtime.package import PackageFile, open_package, require_one_product
 from onceover.runtime.session import EngineOptions, open_session
 from onceover.training.calibrate import (
     DEFAULT_FALSE_ALARM_RATE,
@@ -100,6 +100,7 @@ def calibrate_package(
     if output is not None and target.exists() and target.samefile(source):
         raise UsageError(f"{target}: is the package itself; say so to replace it (--replace), or give another name")
     package = open_package(source)
+    require_one_product(package, "a calibration")
     _check_engine(package, options)
     before = Calibration.of_record(_core.read_calibration(package.core))
     rate = options.false_alarm_rate

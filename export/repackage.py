@@ -22,12 +22,12 @@ from onceover.images import read_image
 from onceover.runtime.assemble import RELATIVE_TOLERANCE, PackageParts, assemble, parity_item
 from onceover.runtime.graph import read_graph_spec
 from onceover.runtime.inspector import Inspector
-from onceover.runtime.package import PackageFile, open_package
-from onceover.runtime.session import EngineOptions
+from onceover.runtime.package import PackageFile, open_package, require_one_product
+from onceover.runtime.session import EngineOptions, open_session
 from onceover.runtime.thumbnails import describe, privacy_note
 from onceover.training.dataset import Dataset
 from onceover.training.refit import refit
-from onceover.types import Calibration, Image
+from onceover.types import Calibration, Image, Tiling
 
 Precision = Literal["float32", "float16", "int8"]
 PRECISIONS: tuple[Precision, ...] = ("float32", "float16", "int8")
@@ -141,16 +141,16 @@ class _Export:
 
     def _network_inputs(self) -> list[NDArray[np.float32]]:
         """The calibration images as the session prepares them, (1, 3, H, W) each."""
-        config = _core.read_config(self.package.core)
-        return [
-            _core.prepare(read_image(path), config.height, config.width, config.mean, config.std)[None]
-            for path in self.images.calibration
-        ]
+        session = open_session(self.package.core, HOME, self.options.threads)
+        prepared = (session.prepare(read_image(path)) for path in self.images.calibration)  # (tiles, 3, H, W)
+        return [np.ascontiguousarray(tile[None]) for tiles in prepared for tile in tiles]
 
     def parts(self, graph: bytes, method: str) -> PackageParts:
         """A package of this graph, its answers for the reference images those of the target engine."""
         if self.options.refit is None:
             parts = take_apart(self.package, graph)
+            if self.options.precision != "float32":
+                parts = replace(parts, gate=None)  # of features that the new graph does not give, and judged by nothing
         else:
             parts = refit(self.package, graph, self.options.refit, self.engine, self.options.threads, self.progress)
         tolerance = INT8_TOLERANCE if self.options.precision == "int8" else RELATIVE_TOLERANCE
@@ -214,6 +214,7 @@ def export_package(
     if output.exists() and output.samefile(source):
         raise UsageError(f"{output}: is the package itself, which the export is compared with; give another name")
     package = open_package(source)
+    require_one_product(package, "an export")
     origin = package.manifest.get("export")
     if isinstance(origin, dict) and origin.get("precision", "float32") != "float32":
         raise InputError(f"{package.path}: is an export in reduced precision itself; give the package it was made from")
@@ -274,6 +275,9 @@ def take_apart(package: PackageFile, graph: bytes) -> PackageParts:
         manifest=package.manifest,
         bank_source=core.array("bank_source") if "bank_source" in names else None,
         thumbnails=core.read("thumbnails") if "thumbnails" in names else None,
+        tiling=Tiling(*_core.read_config(core).tiling),
+        roi=core.array("roi") if "roi" in names else None,
+        gate=core.read("gate") if "gate" in names else None,
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 from onceover import _core
 from onceover.errors import EngineError, OutputError, PackageError, UsageError, missing_extra
 from onceover.export.plain_graph import PlainParts, build, chunk_rows
-from onceover.runtime.package import PackageFile, open_package
+from onceover.runtime.package import PackageFile, open_package, require_one_product
 from onceover.runtime.session import open_session
 
 METADATA_KEY = "onceover.plain"
@@ -58,6 +59,8 @@ def write_plain_onnx(
     if target.suffix != ".onnx":
         raise UsageError(f"{target}: the name must end in .onnx; what it means is written to the same name with .json")
     opened = open_package(package)
+    require_one_product(opened, "a plain ONNX file")
+    _check_whole(opened)
     session = open_session(opened.core)
     parts = _parts(opened.core, session.config, max_elements, raw_pixels)
     check_size(parts)
@@ -72,6 +75,18 @@ def write_plain_onnx(
         target.unlink(missing_ok=True)  # half of an export would be used without its threshold
         raise
     return facts
+
+
+def _check_whole(package: PackageFile) -> None:
+    """UsageError for what one graph of one image does not say."""
+    tiled = math.prod(_core.read_config(package.core).tiling[:2]) > 1
+    cut = any(member.name == "roi" for member in package.members)
+    if tiled or cut:
+        what = " and ".join(name for name, there in (("tiles", tiled), ("a region of interest", cut)) if there)
+        raise UsageError(
+            f"{package.path}: inspects with {what}, which a plain ONNX file cannot hold; use the package itself, or "
+            "fit without"
+        )
 
 
 def check_size(parts: PlainParts) -> None:

@@ -48,17 +48,29 @@ void use_calibration(const Package& package) {
 void use_parity(const Package& package, const Config& config) {
   const Parity parity = read_parity(package, config);
   const size_t pixels = size_t{config.preprocessing.height} * config.preprocessing.width;
-  if (pixels > kLargestWork) return;
+  const size_t map_pixels = config.map_height() * config.map_width();
+  if (pixels > kLargestWork || map_pixels > kLargestWork) return;
   Memory memory(heap_allocator(), kMemoryLimit);
   Preparer preparer(config.preprocessing, memory);
   Buffer<float> input(memory, 3 * pixels, "network input");
-  AnomalyMap map(config.grid_height, config.grid_width, config.preprocessing.height, config.preprocessing.width,
+  AnomalyMap map(config.tiles().height(), config.tiles().width(), config.map_height(), config.map_width(),
                  config.blur_sigma, memory);
+  const Roi roi = read_roi(package);
   for (const ParityImage& image : parity.images) {
     preparer.run(image.image, input.data());
     for (const float value : input) must(std::isfinite(value), "a network input is not finite");
-    map.draw(image.patch_scores);
+    const float largest = roi.largest_inside(map.draw(image.patch_scores));
+    must(!std::isnan(largest), "the largest value of a map is not a number");
   }
+}
+
+void use_products(const Package& package, const Config& config) {
+  const std::vector<std::string> names = read_products(package);
+  must(names.size() >= 1 && names.size() <= kMaxProducts, "there are no products, or too many");
+  GateModel gate;
+  if (config.embedding_dim > kLargestWork || !read_gate(package, config, 0, gate)) return;
+  const std::vector<float> pooled(config.embedding_dim, 0.5f);
+  must(gate.distance(pooled.data()) >= 0, "the distance of a gate is negative or not a number");
 }
 
 void use_bank(const Package& package, const Config& config) {
@@ -98,6 +110,7 @@ bool use(const Bytes& bytes) {
   attempt([&] { config = read_config(*package); });
   attempt([&] { use_calibration(*package); });
   attempt([&] { use_parity(*package, config); });
+  attempt([&] { use_products(*package, config); });
   attempt([&] { use_bank(*package, config); });
   return true;
 }

@@ -31,6 +31,7 @@ class Seed:
     ranks: tuple[int, int] = (0, 0)
     images: int = 1
     calibrated: bool = True
+    field: bool = False  # with tiles, a region of interest and a gate
 
 
 SEEDS = {
@@ -40,6 +41,7 @@ SEEDS = {
     "scan": Seed(index="scan"),
     "rank": Seed(dims=60, rows=30, index="rank", ranks=(64, 64)),
     "full": Seed(dims=9, rows=40, index="full"),
+    "tiles_roi_gate": Seed(field=True),
 }
 
 
@@ -47,6 +49,7 @@ def config_of(seed: Seed) -> _core.Config:
     return _core.Config(
         height=HEIGHT, width=WIDTH, mean=(0.5, 0.4, 0.3), std=(0.25, 0.5, 0.2), grid_height=GRID[0],
         grid_width=GRID[1], embedding_dim=seed.dims, blur_sigma=1.0,
+        tiling=(2, 1, 1, 0) if seed.field else (1, 1, 0, 0),
     )  # fmt: skip
 
 
@@ -55,8 +58,8 @@ def parity_of(seed: Seed) -> bytes:
     items = []
     for kind, channels, color in FORMATS[: seed.images]:
         image = random.integers(0, np.iinfo(kind).max, (9, 11, *channels), dtype=kind)
-        patch_scores = random.random(GRID, np.float32)
-        anomaly_map = random.random((HEIGHT, WIDTH), np.float32)
+        patch_scores = random.random(config_of(seed).cells, np.float32)
+        anomaly_map = random.random(config_of(seed).map_size, np.float32)
         items.append(_core.ParityItem(image, color, 1.5, 1, patch_scores, anomaly_map))
     return _core.parity_bytes(items, config_of(seed), 1e-4, 8)
 
@@ -84,6 +87,12 @@ def seed_bytes(seed: Seed) -> bytes:
         made = _core.MemoryBank(bank, representation=seed.index, rank1=rank1, rank2=rank2)
         writer.add("bank_index", np.frombuffer(made.index_bytes(), np.uint8), required=False)
     writer.add("parity", parity_of(seed))
+    if seed.field:
+        mean, weights = np.zeros(seed.dims, np.float32), np.ones(2, np.float32)
+        axes = np.eye(2, seed.dims, dtype=np.float32)
+        gate = _core.gate_bytes(mean=mean, weights=weights, axes=axes, isotropic=0.5, threshold=3.0, part_count=9)
+        writer.add("roi", np.tri(3, 5, 1, dtype=np.uint8))
+        writer.add("gate", gate, required=False)
     return writer.bytes()
 
 

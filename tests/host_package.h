@@ -10,6 +10,7 @@
 #include "package/config.h"
 #include "package/writer.h"
 #include "scoring/build.h"
+#include "session/bank_members.h"
 #include "session/session.h"
 
 namespace host_package {
@@ -19,6 +20,8 @@ using namespace onceover;
 struct Kind {
   bool calibrated = true;
   bool indexed = true;
+  Tiling tiling = {};
+  std::vector<uint8_t> roi = {};  // (8, 8); empty: the whole image
 };
 
 inline SessionOptions session_options() {
@@ -28,13 +31,14 @@ inline SessionOptions session_options() {
   return options;
 }
 
-inline Config config() {
+inline Config config(Tiling tiling = {}) {
   Config config;
   config.preprocessing = {HOST_HEIGHT, HOST_WIDTH, {0.5f, 0.4f, 0.3f}, {0.25f, 0.5f, 0.2f}};
   config.grid_height = HOST_ROWS;
   config.grid_width = HOST_COLUMNS;
   config.embedding_dim = HOST_DIM;
   config.blur_sigma = 2;
+  config.tiling = tiling;
   return config;
 }
 
@@ -54,20 +58,20 @@ inline Image image(uint32_t seed, bool defect = false, size_t height = 40, size_
 // The members, and the file that they make so far: a session of it gives what the next member needs.
 class Builder {
  public:
-  explicit Builder(Kind kind) : kind_(kind), config_(write_config(config())) {
+  explicit Builder(Kind kind) : kind_(kind), config_(write_config(config(kind.tiling))) {
     Memory memory;
-    Embedder embedder(config(), {graph_.data(), graph_.size()}, session_options().engine, memory);
+    Embedder embedder(config(kind.tiling), {graph_.data(), graph_.size()}, session_options().engine, memory);
     for (uint32_t seed = 0; seed < 40; ++seed) {
       Timing timing;
       const float* rows = embedder.embed(image(seed).view, timing);
-      bank_.insert(bank_.end(), rows, rows + HOST_PATCHES * HOST_DIM);
+      bank_.insert(bank_.end(), rows, rows + config(kind.tiling).feature_count() * HOST_DIM);
     }
     const Buffer<uint8_t> index = build_index({bank_.data(), bank_.size() / HOST_DIM, HOST_DIM}, {}, kernels(), memory);
     index_.assign(index.data(), index.data() + index.size());
     calibration_ = write_calibration(false, 0, 0, 0, {}, {}, 0);
     Parity none;
     none.relative_tolerance = 1e-4f;
-    parity_ = write_parity(none, config());
+    parity_ = write_parity(none, config(kind.tiling));
     if (kind.calibrated) calibrate();
     record_parity();
   }
@@ -83,6 +87,9 @@ class Builder {
     writer.add("memory_bank", bank_.data(), bank_.size() * sizeof(float), DataType::kFloat32,
                {bank_.size() / HOST_DIM, HOST_DIM}, true);
     if (kind_.indexed) writer.add("bank_index", index_.data(), index_.size(), DataType::kUint8, {}, false);
+    if (!kind_.roi.empty()) {
+      writer.add("roi", kind_.roi.data(), kind_.roi.size(), DataType::kUint8, {8, 8}, true);
+    }
     add("calibration", calibration_);
     add("parity", parity_);
     return writer.bytes();
@@ -114,15 +121,17 @@ class Builder {
     parity.map_step = 1;
     for (const Image& each : images) {
       const Result& result = session.run(each.view);
-      patch_scores.emplace_back(session.patch_scores(), session.patch_scores() + HOST_PATCHES);
-      maps.emplace_back(session.map().data, session.map().data + HOST_HEIGHT * HOST_WIDTH);
+      const Config& own = session.config();
+      patch_scores.emplace_back(session.patch_scores(), session.patch_scores() + own.cell_count());
+      maps.emplace_back(own.map_height() * own.map_width());
+      session.draw_map({maps.back().data(), own.map_height(), own.map_width()});
       parity.images.push_back({each.view, result.score, static_cast<uint32_t>(result.decision), nullptr, nullptr});
     }
     for (size_t i = 0; i < parity.images.size(); ++i) {
       parity.images[i].patch_scores = patch_scores[i].data();
       parity.images[i].map = maps[i].data();
     }
-    parity_ = write_parity(parity, config());
+    parity_ = write_parity(parity, config(kind_.tiling));
   }
 
   static constexpr char manifest_[] = "{\"name\": \"host\"}";

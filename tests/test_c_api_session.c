@@ -13,6 +13,16 @@ static void a_package_says_what_it_is(void) {
   CHECK(onceover_package_describe(package, &info) == ONCEOVER_OK);
   CHECK(info.format_major == 1 && info.input_height == HOST_HEIGHT && info.input_width == HOST_WIDTH);
   CHECK(info.grid_height == HOST_ROWS && info.grid_width == HOST_COLUMNS && info.embedding_dim == HOST_DIM);
+  CHECK(info.product_count == 1);
+  onceover_product_info product = {.struct_size = sizeof product};
+  CHECK(onceover_package_product(package, 0, &product) == ONCEOVER_OK);
+  CHECK(product.calibrated == 1 && product.threshold == info.threshold && product.bank_rows == info.bank_rows);
+  CHECK(product.name[0] == '\0' && product.has_roi == 0 && product.has_gate == 0);
+  CHECK(onceover_package_product(package, 1, &product) == ONCEOVER_USAGE);
+  CHECK(strcmp(onceover_last_error(), "onceover_package_product: product is 1, expected 0 to 0") == 0);
+  CHECK(info.tile_rows == 1 && info.tile_columns == 1 && info.has_roi == 0);
+  CHECK(info.score_height == HOST_ROWS && info.score_width == HOST_COLUMNS);
+  CHECK(info.map_height == HOST_HEIGHT && info.map_width == HOST_WIDTH);
   CHECK(info.calibrated == 1 && info.false_alarm_rate == 0.05 && info.threshold > 0 && info.map_threshold > 0);
   CHECK(info.calibration_parts == 19 && info.cross_conformal == 0 && info.confidence == 0);
   CHECK(info.bank_rows == 40 * HOST_PATCHES);

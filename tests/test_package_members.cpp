@@ -142,7 +142,7 @@ void each_config_field_is_checked() {
        {edit([](auto& r) { r.blur_sigma = -1; }), "'blur_sigma' is -1"},
        {edit([](auto& r) { r.blur_sigma = kNan; }), "'blur_sigma' is nan"},
        {edit([](auto& r) { r.graph_format = 2; }), "'graph_format' is 2"},
-       {edit([](auto& r) { r.zeros[44] = 1; }), "'zeros' is not zero at byte 176"},
+       {edit([](auto& r) { r.zeros[40] = 1; }), "'zeros' is not zero at byte 160"},
        {[](Forgery& f) { f.rename(0, "conf"), f.entry(0)->flags = 0; }, "member 'config' is missing"},
        {[](Forgery& f) { f.rename(0, "conf"), f.entry(0)->flags = 0, f.rename(1, "config"); },
         "'size in bytes' is 18"}},

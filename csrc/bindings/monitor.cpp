@@ -44,7 +44,7 @@ std::array<uint8_t, 32> id_of(const std::string& hex) {
 
 Outcome outcome_of(const std::string& decision) {
   if (decision == "normal") return Outcome::kAccepted;
-  if (decision == "anomalous") return Outcome::kRejected;
+  if (decision == "anomalous" || decision == "wrong_part") return Outcome::kRejected;
   if (decision == "uncalibrated") return Outcome::kUndecided;
   fail(Status::kInput, "decision is '%s', expected normal, anomalous or uncalibrated", decision.c_str());
 }

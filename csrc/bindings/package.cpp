@@ -2,6 +2,8 @@
 #include <pybind11/numpy.h>
 #include <pybind11/stl.h>
 
+#include <algorithm>
+#include <array>
 #include <atomic>
 #include <tuple>
 
@@ -13,6 +15,7 @@
 #include "package/config.h"
 #include "package/reader.h"
 #include "package/writer.h"
+#include "session/product.h"
 
 namespace onceover {
 namespace {
@@ -220,11 +223,39 @@ void bind_writer(py::module_& module) {
       py::arg("path"), py::arg("data"));
 }
 
+// roi (h, w) uint8 of 0 and 1 → (n,) int64: the features, tile after tile, of cells that overlap it.
+py::array_t<int64_t> features_inside_of(const Config& config, const py::array& roi) {
+  Memory memory;
+  const Buffer<uint32_t> found = features_inside(config, Roi(view_matrix<uint8_t>(roi, "roi")), memory);
+  py::array_t<int64_t> out = new_array<int64_t>({found.size()});
+  std::copy_n(found.data(), found.size(), out.mutable_data());
+  return out;
+}
+
+// (n,) features, tile after tile → (n,) their cells in the patch grid of the image.
+py::array_t<int64_t> cells_of(const Config& config, const py::array& features) {
+  const auto* feature = view_elements<int64_t>(features, 1, "features");
+  const TileGrid tiles = config.tiles();
+  const auto count = static_cast<size_t>(features.size()), patches = config.patch_count();
+  py::array_t<int64_t> out = new_array<int64_t>({count});
+  int64_t* cell = out.mutable_data();
+  for (size_t i = 0; i < count; ++i) {
+    if (feature[i] < 0 || static_cast<size_t>(feature[i]) >= config.feature_count()) {
+      fail(Status::kUsage, "feature %lld, expected 0 to %zu", static_cast<long long>(feature[i]),
+           config.feature_count() - 1);
+    }
+    const auto at = static_cast<size_t>(feature[i]);
+    cell[i] = static_cast<int64_t>(tiles.cell(at / patches, at % patches));
+  }
+  return out;
+}
+
 void bind_config(py::module_& module) {
   const auto triple = [](const float* values) { return Triple(values[0], values[1], values[2]); };
   py::class_<Config>(module, "Config")
       .def(py::init([](uint32_t height, uint32_t width, const Triple& mean, const Triple& std, uint32_t grid_height,
-                       uint32_t grid_width, uint32_t embedding_dim, float blur_sigma) {
+                       uint32_t grid_width, uint32_t embedding_dim, float blur_sigma,
+                       const std::array<uint32_t, 4>& tiling) {
              Config config;
              config.preprocessing = {height,
                                      width,
@@ -234,11 +265,13 @@ void bind_config(py::module_& module) {
              config.grid_width = grid_width;
              config.embedding_dim = embedding_dim;
              config.blur_sigma = blur_sigma;
+             config.tiling = {tiling[0], tiling[1], tiling[2], tiling[3]};
              write_config(config);  // a config that cannot be written is refused here
              return config;
            }),
            py::kw_only(), py::arg("height"), py::arg("width"), py::arg("mean"), py::arg("std"), py::arg("grid_height"),
-           py::arg("grid_width"), py::arg("embedding_dim"), py::arg("blur_sigma"))
+           py::arg("grid_width"), py::arg("embedding_dim"), py::arg("blur_sigma"),
+           py::arg("tiling") = std::array<uint32_t, 4>{1, 1, 0, 0})
       .def_property_readonly("height", [](const Config& self) { return self.preprocessing.height; })
       .def_property_readonly("width", [](const Config& self) { return self.preprocessing.width; })
       .def_property_readonly("mean", [triple](const Config& self) { return triple(self.preprocessing.mean); })
@@ -247,6 +280,19 @@ void bind_config(py::module_& module) {
       .def_readonly("grid_width", &Config::grid_width)
       .def_readonly("embedding_dim", &Config::embedding_dim)
       .def_readonly("blur_sigma", &Config::blur_sigma)
+      .def_property_readonly("tiling",
+                             [](const Config& self) {
+                               const Tiling& tiling = self.tiling;
+                               return py::make_tuple(tiling.rows, tiling.columns, tiling.overlap_rows,
+                                                     tiling.overlap_columns);
+                             })
+      .def_property_readonly(
+          "cells", [](const Config& self) { return py::make_tuple(self.tiles().height(), self.tiles().width()); })
+      .def_property_readonly("map_size",
+                             [](const Config& self) { return py::make_tuple(self.map_height(), self.map_width()); })
+      .def_property_readonly("feature_count", &Config::feature_count)
+      .def("features_inside", &features_inside_of, py::arg("roi"))
+      .def("cells_of", &cells_of, py::arg("features"))
       .def("to_bytes", [](const Config& self) { return to_python(write_config(self)); });
 }
 
@@ -286,9 +332,9 @@ py::bytes parity_bytes(const std::vector<ParityItem>& items, const Config& confi
   std::vector<std::vector<float>> samples(items.size());
   for (size_t i = 0; i < items.size(); ++i) {
     const ParityItem& item = items[i];
-    const auto patches = view_checked(item.patch_scores, "patch_scores", config.grid_height, config.grid_width);
-    const auto map =
-        view_checked(item.anomaly_map, "anomaly_map", config.preprocessing.height, config.preprocessing.width);
+    const auto patches =
+        view_checked(item.patch_scores, "patch_scores", config.tiles().height(), config.tiles().width());
+    const auto map = view_checked(item.anomaly_map, "anomaly_map", config.map_height(), config.map_width());
     for (size_t y = 0; y < map.rows; y += map_step) {
       for (size_t x = 0; x < map.columns; x += map_step) samples[i].push_back(map.row(y)[x]);
     }

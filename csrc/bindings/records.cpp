@@ -7,6 +7,7 @@
 #include "bindings/arrays.h"
 #include "bindings/bind.h"
 #include "package/config.h"
+#include "package/products.h"
 #include "package/reader.h"
 
 namespace onceover {
@@ -73,12 +74,12 @@ py::array pixels_of(const ImageView& image) {
 py::dict parity_of(const Package& package) {
   const Config config = read_config(package);
   const Parity parity = read_parity(package, config);
-  const auto steps = [&parity](uint32_t side) {
-    return static_cast<py::ssize_t>((size_t{side} + parity.map_step - 1) / parity.map_step);
+  const auto steps = [&parity](size_t side) {
+    return static_cast<py::ssize_t>((side + parity.map_step - 1) / parity.map_step);
   };
-  const py::ssize_t map_height = steps(config.preprocessing.height), map_width = steps(config.preprocessing.width);
-  const auto grid_height = static_cast<py::ssize_t>(config.grid_height);
-  const auto grid_width = static_cast<py::ssize_t>(config.grid_width);
+  const py::ssize_t map_height = steps(config.map_height()), map_width = steps(config.map_width());
+  const auto grid_height = static_cast<py::ssize_t>(config.tiles().height());
+  const auto grid_width = static_cast<py::ssize_t>(config.tiles().width());
   py::list images;
   for (const ParityImage& each : parity.images) {
     py::dict row;
@@ -99,7 +100,46 @@ py::dict parity_of(const Package& package) {
 
 }  // namespace
 
+// The member "gate": arrays float32 mean (D), weights (r), axes (r, D).
+py::bytes gate_bytes(const py::array& mean, const py::array& weights, const py::array& axes, float isotropic,
+                     float threshold, uint32_t part_count) {
+  GateModel gate;
+  gate.mean = view_elements<float>(mean, 1, "mean");
+  gate.dims = static_cast<uint32_t>(mean.size());
+  gate.weights = view_elements<float>(weights, 1, "weights");
+  gate.rank = static_cast<uint32_t>(weights.size());
+  const MatrixView<const float> rows = view_matrix<float>(axes, "axes");
+  if (rows.rows != gate.rank || rows.columns != gate.dims) {
+    fail(Status::kUsage, "axes is (%zu, %zu), expected (%u, %u)", rows.rows, rows.columns, gate.rank, gate.dims);
+  }
+  gate.axes = rows.data;
+  gate.isotropic = isotropic;
+  gate.threshold = threshold;
+  gate.part_count = part_count;
+  const std::vector<uint8_t> bytes = write_gate(gate);
+  return py::bytes(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+}
+
+py::bytes products_bytes(const std::vector<std::string>& names) {
+  const std::vector<uint8_t> bytes = write_products(names);
+  return py::bytes(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+}
+
 void bind_records(py::module_& module) {
+  module.def(
+      "read_products",
+      [](const Package& package) {
+        py::list names;
+        for (const std::string& name : read_products(package)) {
+          const auto size = static_cast<Py_ssize_t>(name.size());
+          names.append(py::reinterpret_steal<py::str>(PyUnicode_DecodeUTF8(name.data(), size, "replace")));
+        }
+        return names;
+      },
+      py::arg("package"));
+  module.def("products_bytes", &products_bytes, py::arg("names"));
+  module.def("gate_bytes", &gate_bytes, py::kw_only(), py::arg("mean"), py::arg("weights"), py::arg("axes"),
+             py::arg("isotropic"), py::arg("threshold"), py::arg("part_count"));
   module.def("read_config", [](const Package& package) { return read_config(package); }, py::arg("package"));
   module.def("read_calibration", &calibration_of, py::arg("package"));
   module.def("read_parity", &parity_of, py::arg("package"));

@@ -25,12 +25,12 @@ struct BoundEmbedder {
   py::array_t<float> embed(const py::array& image, const std::string& color) {
     const Turn turn(busy, "embedder");
     const ImageView view = view_image(image, color);
-    py::array_t<float> out = new_array<float>({config.patch_count(), config.embedding_dim});
+    py::array_t<float> out = new_array<float>({config.feature_count(), config.embedding_dim});
     float* to = out.mutable_data();
     const py::gil_scoped_release release;
     Timing timing;
     const float* embeddings = embedder.embed(view, timing);
-    std::copy_n(embeddings, config.patch_count() * config.embedding_dim, to);
+    std::copy_n(embeddings, config.feature_count() * config.embedding_dim, to);
     return out;
   }
 
@@ -54,32 +54,57 @@ struct BoundSession {
   py::array_t<float> patch_scores() {
     const Turn turn(busy, "session");
     py::array_t<float> out = new_grid<float>();
-    std::copy_n(session.patch_scores(), session.config().patch_count(), out.mutable_data());
+    std::copy_n(session.patch_scores(), session.config().cell_count(), out.mutable_data());
     return out;
   }
 
   py::array_t<int64_t> nearest_rows() {
     const Turn turn(busy, "session");
     py::array_t<int64_t> out = new_grid<int64_t>();
-    std::copy_n(session.nearest_rows(), session.config().patch_count(), out.mutable_data());
+    std::copy_n(session.nearest_rows(), session.config().cell_count(), out.mutable_data());
     return out;
   }
 
   py::array_t<float> anomaly_map(py::ssize_t height, py::ssize_t width) {
     const Turn turn(busy, "session");
-    const Preprocessing& input = session.config().preprocessing;
-    if (height == 0 && width == 0) height = input.height, width = input.width;
+    if (height == 0 && width == 0) {
+      height = static_cast<py::ssize_t>(session.config().map_height());
+      width = static_cast<py::ssize_t>(session.config().map_width());
+    }
     constexpr auto kSide = static_cast<py::ssize_t>(kMaxImageSide);
     constexpr auto kPixels = static_cast<py::ssize_t>(kMaxImagePixels);
     if (height < 1 || width < 1 || height > kSide || width > kSide || height * width > kPixels) {
       fail(Status::kUsage,
-           "anomaly map of %zd x %zd: both sides must be 0 (input size) or 1 to %zd, at most %zd pixels", height, width,
-           kSide, kPixels);
+           "anomaly map of %zd x %zd: both sides must be 0 (its own size) or 1 to %zd, at most %zd pixels", height,
+           width, kSide, kPixels);
     }
     py::array_t<float> out = new_array<float>({static_cast<size_t>(height), static_cast<size_t>(width)});
     const MatrixView<float> view = mutable_view(out);
     const py::gil_scoped_release release;
     session.draw_map(view);
+    return out;
+  }
+
+  // (height, width) of bool: what is inspected; None where that is the whole image.
+  py::object inside(py::ssize_t height, py::ssize_t width) const {
+    const Roi& roi = session.roi();
+    if (roi.whole()) return py::none();
+    auto out = new_array<bool>({static_cast<size_t>(height), static_cast<size_t>(width)});
+    static_assert(sizeof(bool) == 1);
+    roi.mark({reinterpret_cast<uint8_t*>(out.mutable_data()), static_cast<size_t>(height), static_cast<size_t>(width)});
+    return out;
+  }
+
+  // Image → (tiles, 3, H, W), what the network is given.
+  py::array_t<float> prepare(const py::array& image, const std::string& color) {
+    const Turn turn(busy, "session");
+    const ImageView view = view_image(image, color);
+    const Config& config = session.config();
+    py::array_t<float> out =
+        new_array<float>({config.tiling.count(), 3, config.preprocessing.height, config.preprocessing.width});
+    float* to = out.mutable_data();
+    const py::gil_scoped_release release;
+    session.prepare(view, to);
     return out;
   }
 
@@ -98,8 +123,14 @@ struct BoundSession {
     return result;
   }
 
-  py::dict calibration() const {
-    const Calibration& calibration = session.calibration();
+  void select(const py::object& product) {
+    const Turn turn(busy, "session");
+    session.select(product.is_none() ? kAutomatic : product.cast<uint32_t>());
+  }
+
+  py::dict calibration(uint32_t product) const {
+    if (product >= session.product_count()) fail(Status::kUsage, "there is no product number %u", product);
+    const Calibration& calibration = session.product(product).calibration();
     py::dict result;
     result["calibrated"] = calibration.calibrated;
     result["cross_conformal"] = calibration.cross_conformal;
@@ -116,7 +147,8 @@ struct BoundSession {
 
   template <typename T>
   py::array_t<T> new_grid() const {
-    return new_array<T>({session.config().grid_height, session.config().grid_width});
+    const TileGrid grid = session.config().tiles();
+    return new_array<T>({grid.height(), grid.width()});
   }
 
   Session session;
@@ -183,6 +215,8 @@ void bind_run_result(py::module_& m) {
       .def_readonly("map_maximum", &Result::map_maximum)
       .def_readonly("worst_patch", &Result::worst_patch)
       .def_readonly("nearest_row", &Result::nearest_row)
+      .def_readonly("product", &Result::product)
+      .def_readonly("gate_ratio", &Result::gate_ratio)
       .def_property_readonly("prepare_ns", [](const Result& r) { return r.timing.prepare_ns; })
       .def_property_readonly("engine_ns", [](const Result& r) { return r.timing.engine_ns; })
       .def_property_readonly("score_ns", [](const Result& r) { return r.timing.score_ns; })
@@ -217,9 +251,19 @@ void bind_session(py::module_& m) {
       .def(
           "map_p_value", [](const BoundSession& s, float peak) { return s.session.calibration().map_p_value(peak); },
           py::arg("peak"))
+      .def("inside", &BoundSession::inside, py::arg("height"), py::arg("width"))
+      .def("prepare", &BoundSession::prepare, py::arg("image"), py::arg("color") = "rgb")
       .def("self_test", &BoundSession::self_test)
       .def_property_readonly("config", [](const BoundSession& s) { return s.session.config(); })
-      .def_property_readonly("calibration", &BoundSession::calibration)
+      .def_property_readonly("calibration", [](const BoundSession& s) { return s.calibration(0); })
+      .def("calibration_of", &BoundSession::calibration, py::arg("product"))
+      .def("select", &BoundSession::select, py::arg("product"))
+      .def(
+          "has_gate",
+          [](const BoundSession& s, uint32_t product) {
+            return product < s.session.product_count() && s.session.product(product).has_gate();
+          },
+          py::arg("product"))
       .def_property_readonly("engine_version", [](const BoundSession& s) { return s.session.engine_version(); })
       .def_property_readonly("memory_bytes", [](const BoundSession& s) { return s.session.memory_bytes(); })
       .def_property_readonly("bank_rows", [](const BoundSession& s) { return s.session.bank_rows(); });

@@ -42,18 +42,6 @@ void check_roi(const onceover_image& image) {
   }
 }
 
-void cut_to_roi(const onceover_image& image, ImageView& view) {
-  const size_t pixel = view.format == PixelFormat::kNv12 ? 1 : pixel_bytes(view.format);
-  view.data +=
-      static_cast<ptrdiff_t>(image.roi_top) * view.stride_bytes + static_cast<ptrdiff_t>(image.roi_left * pixel);
-  if (view.format == PixelFormat::kNv12) {
-    view.chroma += static_cast<ptrdiff_t>(image.roi_top / 2) * view.chroma_stride_bytes +
-                   static_cast<ptrdiff_t>(image.roi_left);  // a pair of bytes for a pair of columns
-  }
-  view.height = image.roi_height;
-  view.width = image.roi_width;
-}
-
 }  // namespace
 
 ImageView view_image(const onceover_image& given) {
@@ -70,8 +58,7 @@ ImageView view_image(const onceover_image& given) {
   check_image(view);
   if ((image.roi_top | image.roi_left | image.roi_height | image.roi_width) == 0) return view;
   check_roi(image);
-  cut_to_roi(image, view);
-  return view;
+  return cut_out(view, image.roi_top, image.roi_left, image.roi_height, image.roi_width);
 }
 
 }  // namespace onceover

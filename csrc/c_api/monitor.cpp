@@ -58,7 +58,8 @@ MonitorOptions options_of(const onceover_monitor_options* options) {
 InspectedPart part_of(const onceover_result* result, const onceover_image_statistics* statistics) {
   const onceover_result given = read_struct(required(result, "result"), "result");
   InspectedPart part;
-  part.outcome = static_cast<Outcome>(given.verdict);
+  // A wrong part is rejected, as an anomalous one is.
+  part.outcome = given.verdict == ONCEOVER_WRONG_PART ? Outcome::kRejected : static_cast<Outcome>(given.verdict);
   part.score = given.score;
   part.p_value = given.p_value;
   part.brightness = part.sharpness = std::nanf("");

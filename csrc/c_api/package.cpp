@@ -6,6 +6,7 @@
 
 #include "c_api/guard.h"
 #include "package/config.h"
+#include "package/products.h"
 
 namespace onceover {
 
@@ -15,6 +16,9 @@ inline constexpr size_t kFirstSize<onceover_package_options> =
 template <>
 inline constexpr size_t kFirstSize<onceover_package_info> =
     offsetof(onceover_package_info, manifest_bytes) + sizeof(size_t);
+template <>
+inline constexpr size_t kFirstSize<onceover_product_info> =
+    offsetof(onceover_product_info, has_gate) + sizeof(uint32_t);
 
 namespace {
 
@@ -42,6 +46,32 @@ onceover_package_info describe(const Package& package) {
   told.calibration_parts = calibration.n;
   told.cross_conformal = calibration.cross_conformal ? 1 : 0;
   told.confidence = calibration.confidence;
+  const TileGrid tiles = config.tiles();
+  told.tile_rows = config.tiling.rows;
+  told.tile_columns = config.tiling.columns;
+  told.score_height = static_cast<uint32_t>(tiles.height());
+  told.score_width = static_cast<uint32_t>(tiles.width());
+  told.map_height = static_cast<uint32_t>(config.map_height());
+  told.map_width = static_cast<uint32_t>(config.map_width());
+  told.has_roi = read_roi(package).whole() ? 0 : 1;
+  told.product_count = static_cast<uint32_t>(read_products(package).size());
+  return told;
+}
+
+onceover_product_info describe(const Package& package, uint32_t product) {
+  const std::vector<std::string> names = read_products(package);
+  if (product >= names.size()) fail(Status::kUsage, "product is %u, expected 0 to %zu", product, names.size() - 1);
+  const Calibration calibration = read_calibration(package, product);
+  GateModel gate;
+  onceover_product_info told = {};
+  std::copy(names[product].begin(), names[product].end(), told.name);
+  told.calibrated = calibration.calibrated ? 1 : 0;
+  told.threshold = calibration.threshold;
+  told.map_threshold = calibration.map_threshold;
+  told.false_alarm_rate = calibration.false_alarm_rate;
+  told.bank_rows = package.require(member_name("memory_bank", product)).dimensions[0];
+  told.has_roi = read_roi(package, product).whole() ? 0 : 1;
+  told.has_gate = read_gate(package, read_config(package), product, gate) ? 1 : 0;
   return told;
 }
 
@@ -84,6 +114,15 @@ onceover_status onceover_package_find_member(const onceover_package* package, co
     const MemberView* member = required(package, "package")->package->find(required(name, "name"));
     *data = member == nullptr ? nullptr : member->data;
     *bytes = member == nullptr ? 0 : static_cast<size_t>(member->size_bytes);
+  });
+}
+
+onceover_status onceover_package_product(const onceover_package* package, uint32_t product,
+                                         onceover_product_info* info) {
+  return guarded(__func__, [&] {
+    required(package, "package");
+    check_struct_size(*required(info, "info"), "info");
+    write_struct(describe(*package->package, product), *info);
   });
 }
 

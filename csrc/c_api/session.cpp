@@ -33,7 +33,8 @@ inline constexpr size_t kFirstSize<onceover_result> = offsetof(onceover_result, 
 
 static_assert(ONCEOVER_NO_VERDICT == static_cast<int>(Decision::kUncalibrated) &&
               ONCEOVER_NORMAL == static_cast<int>(Decision::kNormal) &&
-              ONCEOVER_ANOMALOUS == static_cast<int>(Decision::kAnomalous));
+              ONCEOVER_ANOMALOUS == static_cast<int>(Decision::kAnomalous) &&
+              ONCEOVER_WRONG_PART == static_cast<int>(Decision::kWrongPart) && ONCEOVER_AUTOMATIC == kAutomatic);
 static_assert(sizeof(onceover_region) == sizeof(MapRegion) && alignof(onceover_region) == alignof(MapRegion) &&
               offsetof(onceover_region, area) == offsetof(MapRegion, area) &&
               offsetof(onceover_region, peak_value) == offsetof(MapRegion, peak_value) &&
@@ -59,13 +60,16 @@ onceover_result result_of(const Session& session, const Result& got) noexcept {
   told.threshold = got.threshold;
   told.p_value = got.p_value;
   told.map_maximum = got.map_maximum;
-  told.patch_row = got.worst_patch / session.config().grid_width;
-  told.patch_column = got.worst_patch % session.config().grid_width;
+  const auto columns = static_cast<uint32_t>(session.config().tiles().width());
+  told.patch_row = got.worst_patch / columns;
+  told.patch_column = got.worst_patch % columns;
   told.nearest_row = got.nearest_row;
   told.prepare_ns = got.timing.prepare_ns;
   told.engine_ns = got.timing.engine_ns;
   told.score_ns = got.timing.score_ns;
   told.map_ns = got.timing.map_ns;
+  told.product = got.product;
+  told.gate_ratio = got.gate_ratio;
   return told;
 }
 
@@ -149,9 +153,9 @@ onceover_status onceover_session_prepare(onceover_session* session, const onceov
                                          size_t input_floats) {
   return with_session(__func__, session, [&](Session& own) {
     const Preprocessing& wanted = own.config().preprocessing;
-    const size_t needed = size_t{3} * wanted.height * wanted.width;
+    const size_t needed = own.config().tiling.count() * 3 * wanted.height * wanted.width;
     if (input_floats != needed) {
-      fail(Status::kUsage, "input_floats is %zu, the network input has %zu", input_floats, needed);
+      fail(Status::kUsage, "input_floats is %zu, the network input of all tiles has %zu", input_floats, needed);
     }
     own.prepare(view_image(*required(image, "image")), required(input, "input"));
   });
@@ -210,6 +214,10 @@ onceover_status onceover_session_patches(onceover_session* session, const float*
     *scores = own.patch_scores();
     *nearest_rows = own.nearest_rows();
   });
+}
+
+onceover_status onceover_session_select_product(onceover_session* session, uint32_t product) {
+  return with_session(__func__, session, [&](Session& own) { own.select(product); });
 }
 
 onceover_status onceover_session_set_threshold(onceover_session* session, float threshold) {

@@ -42,6 +42,9 @@ size_t pixel_bytes(PixelFormat format);
 // |stride| ≥ one row; for kNv12 also chroma, and even sides.
 void check_image(const ImageView& image);
 
+// A part of a view that check_image accepts, in place; it must lie within, and of kNv12 all four must be even.
+ImageView cut_out(const ImageView& image, size_t top, size_t left, size_t height, size_t width);
+
 inline constexpr size_t kMinImageSide = 8;           // below this an upsampled image holds no texture at all
 inline constexpr size_t kMaxImageSide = 32768;       // bounds the resize tables
 inline constexpr size_t kMaxImagePixels = 1u << 27;  // 134 megapixels

@@ -120,6 +120,19 @@ void check_image(const ImageView& image) {
   if (nv12) check_nv12(image);
 }
 
+ImageView cut_out(const ImageView& image, size_t top, size_t left, size_t height, size_t width) {
+  const bool nv12 = image.format == PixelFormat::kNv12;
+  ImageView part = image;
+  part.data += static_cast<ptrdiff_t>(top) * image.stride_bytes +
+               static_cast<ptrdiff_t>(left * (nv12 ? 1 : pixel_bytes(image.format)));
+  if (nv12) {  // a pair of bytes for a pair of columns
+    part.chroma += static_cast<ptrdiff_t>(top / 2) * image.chroma_stride_bytes + static_cast<ptrdiff_t>(left);
+  }
+  part.height = height;
+  part.width = width;
+  return part;
+}
+
 void Preparer::Axis::allocate(size_t output_size, Memory& memory) {
   first = Buffer<uint32_t>(memory, output_size, "resize table");
   count = Buffer<uint32_t>(memory, output_size, "resize table");

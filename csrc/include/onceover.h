@@ -103,10 +103,27 @@ typedef struct onceover_package_info {
   uint64_t bank_rows;
   const char* manifest; /* JSON, not terminated by 0; NULL: none. The package's, valid until it is freed */
   size_t manifest_bytes;
-  uint32_t calibration_parts; /* independent parts behind the threshold and the p-values */
-  uint32_t cross_conformal;   /* 1: scored by banks without their fold; at most twice the rate is proven */
-  double confidence;          /* that the realised rate is at most false_alarm_rate; 0: it holds on average */
+  uint32_t calibration_parts;         /* independent parts behind the threshold and the p-values */
+  uint32_t cross_conformal;           /* 1: scored by banks without their fold; at most twice the rate is proven */
+  double confidence;                  /* that the realised rate is at most false_alarm_rate; 0: it holds on average */
+  uint32_t tile_rows, tile_columns;   /* the network runs once for each tile of an image; 1, 1: for the whole */
+  uint32_t score_height, score_width; /* patch scores of an image, of all tiles; grid_height, grid_width for one */
+  uint32_t map_height, map_width;     /* the anomaly map's own size; input_height, input_width for one tile */
+  uint32_t has_roi;                   /* 1: only a part of the image is inspected; scores and maps are 0 outside */
+  uint32_t product_count;             /* 1: the package's own; else see onceover_package_product */
 } onceover_package_info;
+
+/* One product of a package that several share; where it has one, that one, with an empty name. */
+typedef struct onceover_product_info {
+  uint32_t struct_size;
+  uint32_t calibrated;
+  char name[48]; /* UTF-8 */
+  float threshold, map_threshold;
+  double false_alarm_rate;
+  uint64_t bank_rows;
+  uint32_t has_roi;
+  uint32_t has_gate; /* 1: images of it are told from others, as ONCEOVER_AUTOMATIC takes for all products */
+} onceover_product_info;
 
 /* Opens a file and checks it. `options` may be NULL. INPUT: it cannot be read; PACKAGE; UNSUPPORTED. */
 ONCEOVER_API onceover_status onceover_package_open(const char* path, const onceover_package_options* options,
@@ -120,6 +137,10 @@ ONCEOVER_API onceover_status onceover_package_describe(const onceover_package* p
  * `bytes` 0 when there is no such member. */
 ONCEOVER_API onceover_status onceover_package_find_member(const onceover_package* package, const char* name,
                                                           const void** data, size_t* bytes);
+/* Product number `product`, from 0. What onceover_package_describe says of thresholds, rate, bank and region is of the
+ * first one. USAGE: there is no such product. */
+ONCEOVER_API onceover_status onceover_package_product(const onceover_package* package, uint32_t product,
+                                                      onceover_product_info* info);
 /* Hashes every member again. PACKAGE: one is damaged. */
 ONCEOVER_API onceover_status onceover_package_verify(const onceover_package* package);
 /* NULL is allowed. Sessions keep what they need of it. */
@@ -130,7 +151,7 @@ ONCEOVER_API void onceover_package_free(onceover_package* package);
 typedef struct onceover_session onceover_session;
 
 /* The application's own network (engine "host"): reads input (1, 3, H, W), fills output (1, P, D), returns 0 or a code
- * of its own for a failure. Called by onceover_session_run, on its thread. */
+ * of its own for a failure. Called by onceover_session_run, on its thread, once for each tile. */
 typedef int32_t (*onceover_host_run)(void* context, const float* input, float* output);
 /* The application's memory: NULL when there is none. Called while a session is created and freed, never in a run. */
 typedef void* (*onceover_allocate)(void* context, size_t bytes, size_t alignment);
@@ -152,7 +173,7 @@ typedef struct onceover_session_options {
   onceover_release release;
   void* allocator_context;
   size_t memory_limit_bytes; /* of our buffers, not of what the engine allocates; 0: none */
-  uint32_t max_map_width;    /* of maps whose regions are asked for; 0: the input width */
+  uint32_t max_map_width;    /* of maps whose regions are asked for; 0: map_width */
   uint32_t touch_pages;      /* 1: read every page of the package now, so that no run waits for one */
   uint64_t cpu_mask;         /* CPUs 0 … 63 where threads that we start may run; 0: all */
 } onceover_session_options;
@@ -163,7 +184,7 @@ typedef struct onceover_session_info {
   size_t memory_bytes; /* of our buffers; beside them a few handles, less than 4096 bytes, and the engine's own */
   const char* engine_version; /* the session's, as long as it lives */
   const char* isa;
-  float threshold, map_threshold; /* in force; +infinity: none */
+  float threshold, map_threshold; /* in force, of the selected product or that of the last run; +infinity: none */
 } onceover_session_info;
 
 /* Bytes of arena or limit that a session with these options needs; takes as much from the heap for a moment, and opens
@@ -188,8 +209,11 @@ typedef enum onceover_pixel_format {
 typedef enum onceover_yuv_matrix {
   ONCEOVER_BT601_LIMITED = 0, ONCEOVER_BT601_FULL = 1, ONCEOVER_BT709_LIMITED = 2, ONCEOVER_BT709_FULL = 3
 } onceover_yuv_matrix;
-/* NO_VERDICT: the call failed, or there is no threshold. */
-typedef enum onceover_verdict { ONCEOVER_NO_VERDICT = 0, ONCEOVER_NORMAL = 1, ONCEOVER_ANOMALOUS = 2 } onceover_verdict;
+/* NO_VERDICT: the call failed, or there is no threshold. WRONG_PART: none of the products is in view; score and map are
+ * those of the product that comes nearest. */
+typedef enum onceover_verdict {
+  ONCEOVER_NO_VERDICT = 0, ONCEOVER_NORMAL = 1, ONCEOVER_ANOMALOUS = 2, ONCEOVER_WRONG_PART = 3
+} onceover_verdict;
 /* clang-format on */
 
 typedef struct onceover_image {
@@ -210,10 +234,12 @@ typedef struct onceover_result {
   float score;      /* distance of the worst patch to its nearest memory bank row; anomalous is above the threshold */
   float threshold;
   double p_value;                   /* of the score among the calibration scores; 1 when there are none */
-  float map_maximum;                /* of the anomaly map at input size */
-  uint32_t patch_row, patch_column; /* of the worst patch, in the patch grid */
+  float map_maximum;                /* of the anomaly map at its own size */
+  uint32_t patch_row, patch_column; /* of the worst patch, in the grid of the patch scores */
   uint32_t nearest_row;             /* its nearest memory bank row */
   uint64_t prepare_ns, engine_ns, score_ns, map_ns;
+  uint32_t product;  /* whose memory bank and thresholds these are; from 0 */
+  double gate_ratio; /* with ONCEOVER_AUTOMATIC: how far from the product's own images, above 1 a wrong part; else 0 */
 } onceover_result;
 
 typedef struct onceover_region {     /* pixels of the map it was found in. An element of arrays, so it never grows */
@@ -232,8 +258,8 @@ typedef struct onceover_point { /* a pixel. An element of arrays, so it never gr
  * that cannot be read; ENGINE: a failed run, or an answer or a score that is not finite. */
 ONCEOVER_API onceover_status onceover_session_run(onceover_session* session, const onceover_image* image,
                                                   onceover_result* result);
-/* The two halves around a network that runs elsewhere: image → input (3, H, W), and features (P, D) → result. Row p of
- * the features starts at features[p * stride_floats]. */
+/* The two halves around a network that runs elsewhere: image → input (tiles, 3, H, W), and features (tiles * P, D) →
+ * result. Row p of the features starts at features[p * stride_floats]; tiles go row by row. */
 ONCEOVER_API onceover_status onceover_session_prepare(onceover_session* session, const onceover_image* image,
                                                       float* input, size_t input_floats);
 ONCEOVER_API onceover_status onceover_session_run_features(onceover_session* session, const float* features,
@@ -258,10 +284,16 @@ ONCEOVER_API onceover_status onceover_session_trace_contour(onceover_session* se
  * maps at about input size. Asked of any session, run or not. USAGE: a peak that is not a number. */
 ONCEOVER_API onceover_status onceover_session_region_p_value(onceover_session* session, float peak_value,
                                                              double* p_value);
-/* The last run's patch scores and nearest memory bank rows (grid_height, grid_width); valid until the next run. */
+/* The last run's patch scores and nearest memory bank rows (score_height, score_width); valid until the next run. Where
+ * tiles overlap, the least score counts. */
 ONCEOVER_API onceover_status onceover_session_patches(onceover_session* session, const float** scores,
                                                       const uint32_t** nearest_rows);
-/* Decide by these instead of the package's, from the next run on; finite. */
+/* Which product the next runs inspect. At first the only one, or of several ONCEOVER_AUTOMATIC: the one whose gate the
+ * image comes nearest to, and ONCEOVER_WRONG_PART where no gate lets it in; so also for a single product. USAGE: there
+ * is no such product, or one without a gate. A run under ONCEOVER_AUTOMATIC is USAGE where a product has no gate. */
+#define ONCEOVER_AUTOMATIC UINT32_MAX
+ONCEOVER_API onceover_status onceover_session_select_product(onceover_session* session, uint32_t product);
+/* Decide by these instead of the package's, from the next run on; finite. Of several products one must be selected. */
 ONCEOVER_API onceover_status onceover_session_set_threshold(onceover_session* session, float threshold);
 ONCEOVER_API onceover_status onceover_session_set_map_threshold(onceover_session* session, float map_threshold);
 /* Runs the reference images of the package and compares with what the machine that fitted it computed. `images` (how

@@ -75,6 +75,11 @@ class PackageFile {
     StatusError::check(onceover_package_describe(get(), &told));
     return told;
   }
+  onceover_product_info product(uint32_t number) const {
+    onceover_product_info told = sized<onceover_product_info>();
+    StatusError::check(onceover_package_product(get(), number, &told));
+    return told;
+  }
   void verify() const { StatusError::check(onceover_package_verify(get())); }
   // A member's bytes, which are the package's; nullptr and 0 when there is none of this name.
   std::pair<const void*, size_t> member(const std::string& name) const {
@@ -184,6 +189,7 @@ class InspectionSession {
     StatusError::check(onceover_session_region_p_value(get(), region.peak_value, &value));
     return value;
   }
+  void select_product(uint32_t product) { StatusError::check(onceover_session_select_product(get(), product)); }
   void set_threshold(float threshold) { StatusError::check(onceover_session_set_threshold(get(), threshold)); }
   void set_map_threshold(float threshold) { StatusError::check(onceover_session_set_map_threshold(get(), threshold)); }
   uint32_t self_test() {  // → how many images were compared

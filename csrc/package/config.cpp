@@ -4,89 +4,16 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstdio>
 #include <cstring>
 #include <limits>
 
 #include "base/error.h"
+#include "package/fields.h"
 
 namespace onceover {
 namespace {
 
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
-
-std::string text_of(double value) {
-  char text[32];
-  std::snprintf(text, sizeof text, "%.9g", value);
-  return text;
-}
-std::string text_of(uint64_t value) { return std::to_string(value); }
-std::string text_of(uint32_t value) { return std::to_string(value); }
-
-// Judges the fields of one member; its failures name package, member, field, value and what is allowed.
-class Fields {
- public:
-  // Of a member being read. A value that a newer minor version gave a meaning is not damage.
-  Fields(const Package& package, const char* member)
-      : newer_(package.minor_version() > kFormatMinor),
-        status_(newer_ ? Status::kUnsupported : Status::kPackage),
-        where_(package.label() + ": member '" + member + "'") {}
-  // Of a member being written.
-  explicit Fields(const char* member) : status_(Status::kUsage), where_(std::string("member '") + member + "'") {}
-
-  [[noreturn]] void refuse(const std::string& field, const std::string& got, const std::string& allowed) const {
-    const char* advice = status_ == Status::kUsage         ? "correct it before writing"
-                         : status_ == Status::kUnsupported ? "the package is newer than this version, update onceover"
-                                                           : "fit again, or use the onceover version that wrote it";
-    fail(status_, "%s: field '%s' is %s, expected %s; %s", where_.c_str(), field.c_str(), got.c_str(), allowed.c_str(),
-         advice);
-  }
-  template <typename T>
-  void equal(const std::string& field, T got, T expected) const {
-    if (got != expected) refuse(field, text_of(got), text_of(expected));
-  }
-  template <typename T>
-  void within(const std::string& field, T got, T low, T high) const {
-    if (!(got >= low && got <= high)) refuse(field, text_of(got), text_of(low) + " to " + text_of(high));
-  }
-  void finite(const std::string& field, const float* values, size_t count) const {
-    for (size_t i = 0; i < count; ++i) {
-      if (!std::isfinite(values[i])) {
-        refuse(count == 1 ? field : field + "[" + std::to_string(i) + "]", text_of(double{values[i]}),
-               "a finite number");
-      }
-    }
-  }
-  void zeros(const void* bytes, size_t size) const {
-    const auto* begin = static_cast<const uint8_t*>(bytes);
-    const auto* set = std::find_if(begin, begin + size, [](uint8_t b) { return b != 0; });
-    if (set != begin + size) refuse("zeros", "not zero at byte " + std::to_string(set - begin), "all zero");
-  }
-  // An array of `bytes` inside a member of `size` bytes, after its records. `bytes` is computed, so it is checked.
-  void inside(const std::string& field, uint64_t offset, uint64_t bytes, uint64_t begin, uint64_t size) const {
-    if (offset % 4 != 0 || offset < begin || offset > size || bytes > size - offset) {
-      refuse(field, std::to_string(offset) + " for " + std::to_string(bytes) + " bytes",
-             "a multiple of 4 from " + std::to_string(begin) + " on that ends within the member's " +
-                 std::to_string(size) + " bytes");
-    }
-  }
-
-  // The size that a record says it has. Only a newer minor version may have appended to it.
-  void record_size(uint32_t got, size_t known, size_t largest) const {
-    const auto low = static_cast<uint32_t>(known), high = static_cast<uint32_t>(largest);
-    if (newer_) {
-      within("record_bytes", got, low, high);
-    } else {
-      equal("record_bytes", got, low);
-    }
-  }
-
- private:
-  bool newer_ = false;
-  Status status_;
-  std::string where_;
-};
-
 constexpr uint32_t kUncalibrated = 0, kSplitConformal = 1, kCrossConformal = 2;  // CalibrationRecord::state
 constexpr uint32_t kMaxInputSide = 4096;
 constexpr uint32_t kMaxEmbeddingDim = 65536;
@@ -94,7 +21,44 @@ constexpr uint64_t kMaxEmbeddingFloats = uint64_t{1} << 28;  // of one image: 1 
 constexpr double kMaxBlurSigma = 256;
 constexpr uint32_t kMaxParityImages = 1024;
 constexpr uint32_t kMaxMapStep = kMaxInputSide;
+constexpr uint64_t kMaxMapSide = 8192;
 constexpr float kMaxTolerance = 0.1f;  // beyond it, replaying the record proves nothing
+
+// Tiling in the record: all zero means one tile.
+Tiling tiling_of(const ConfigRecord& record) {
+  if (record.tile_rows == 0 && record.tile_columns == 0) return {};
+  return {record.tile_rows, record.tile_columns, record.overlap_rows, record.overlap_columns};
+}
+
+Config geometry_of(const ConfigRecord& record) {
+  Config config;
+  config.preprocessing.height = record.input_height;
+  config.preprocessing.width = record.input_width;
+  config.grid_height = record.grid_height;
+  config.grid_width = record.grid_width;
+  config.embedding_dim = record.embedding_dim;
+  config.tiling = tiling_of(record);
+  return config;
+}
+
+// After the sizes of one tile.
+void check_tiling(const ConfigRecord& record, const Fields& fields) {
+  if (record.tile_rows == 0 && record.tile_columns == 0) {
+    fields.equal("overlap_rows", record.overlap_rows, 0u);
+    fields.equal("overlap_columns", record.overlap_columns, 0u);
+    return;
+  }
+  fields.within("tile_rows", record.tile_rows, 1u, kMaxTiles);
+  fields.within("tile_columns", record.tile_columns, 1u, kMaxTiles);
+  fields.within("tile_rows * tile_columns", record.tile_rows * record.tile_columns, 2u, kMaxTiles * kMaxTiles);
+  fields.within("overlap_rows", record.overlap_rows, 0u, record.tile_rows == 1 ? 0u : record.grid_height / 2);
+  fields.within("overlap_columns", record.overlap_columns, 0u, record.tile_columns == 1 ? 0u : record.grid_width / 2);
+  const Config config = geometry_of(record);
+  fields.within("map height", uint64_t{config.map_height()}, uint64_t{1}, kMaxMapSide);
+  fields.within("map width", uint64_t{config.map_width()}, uint64_t{1}, kMaxMapSide);
+  fields.within("tile_rows * tile_columns * grid_height * grid_width * embedding_dim",
+                uint64_t{config.feature_count()} * record.embedding_dim, uint64_t{1}, kMaxEmbeddingFloats);
+}
 
 void check_config(const ConfigRecord& record, const Fields& fields) {
   fields.equal("scorer", record.scorer, 1u);
@@ -121,6 +85,7 @@ void check_config(const ConfigRecord& record, const Fields& fields) {
   fields.equal("image_score", record.image_score, 1u);
   fields.within("blur_sigma", double{record.blur_sigma}, 0.0, kMaxBlurSigma);
   fields.equal("graph_format", record.graph_format, 1u);
+  check_tiling(record, fields);
   fields.zeros(record.zeros, sizeof record.zeros);
 }
 
@@ -155,8 +120,8 @@ void check_calibration(const CalibrationRecord& record, const float* scores, con
 }
 
 size_t map_floats(const Config& config, uint32_t map_step) {
-  const auto steps = [map_step](uint32_t side) { return (size_t{side} + map_step - 1) / map_step; };
-  return steps(config.preprocessing.height) * steps(config.preprocessing.width);
+  const auto steps = [map_step](size_t side) { return (side + map_step - 1) / map_step; };
+  return steps(config.map_height()) * steps(config.map_width());
 }
 
 void check_parity_header(const ParityHeader& header, const Fields& fields) {
@@ -248,6 +213,13 @@ std::vector<uint8_t> write_config(const Config& config) {
   record.grid_width = config.grid_width;
   record.embedding_dim = config.embedding_dim;
   record.blur_sigma = config.blur_sigma;
+  const Tiling& tiling = config.tiling;
+  if (tiling.rows != 1 || tiling.columns != 1 || (tiling.overlap_rows | tiling.overlap_columns) != 0) {
+    record.tile_rows = tiling.rows;
+    record.tile_columns = tiling.columns;
+    record.overlap_rows = tiling.overlap_rows;
+    record.overlap_columns = tiling.overlap_columns;
+  }
   check_config(record, Fields("config"));
   const auto* bytes = reinterpret_cast<const uint8_t*>(&record);
   return {bytes, bytes + sizeof record};
@@ -260,14 +232,9 @@ Config read_config(const Package& package) {
   fields.record_size(record.record_bytes, sizeof record, UINT32_MAX);
   fields.equal("record_bytes", uint64_t{record.record_bytes}, member.size_bytes);
   check_config(record, fields);
-  Config config;
-  config.preprocessing.height = record.input_height;
-  config.preprocessing.width = record.input_width;
+  Config config = geometry_of(record);
   std::memcpy(config.preprocessing.mean, record.mean, sizeof record.mean);
   std::memcpy(config.preprocessing.std, record.std, sizeof record.std);
-  config.grid_height = record.grid_height;
-  config.grid_width = record.grid_width;
-  config.embedding_dim = record.embedding_dim;
   config.blur_sigma = record.blur_sigma;
   return config;
 }
@@ -302,9 +269,10 @@ std::vector<uint8_t> write_calibration(bool calibrated, double false_alarm_rate,
   return out;
 }
 
-Calibration read_calibration(const Package& package) {
-  const MemberView& member = package.require("calibration");
-  const Fields fields(package, "calibration");
+Calibration read_calibration(const Package& package, uint32_t product) {
+  const std::string name = member_name("calibration", product);
+  const MemberView& member = package.require(name);
+  const Fields fields(package, name.c_str());
   const auto record = first_record<CalibrationRecord>(member, fields);
   fields.record_size(record.record_bytes, sizeof record, UINT32_MAX);
   const uint64_t values = 2 * uint64_t{record.score_count} * sizeof(float);  // at most 2^35
@@ -344,7 +312,7 @@ std::vector<uint8_t> write_parity(const Parity& parity, const Config& config) {
     check_image(image.image);
     fields.within("verdict", image.verdict, 0u, 2u);
     fields.finite("score", &image.score, 1);
-    fields.finite("patch_scores", image.patch_scores, config.patch_count());
+    fields.finite("patch_scores", image.patch_scores, config.cell_count());
     fields.finite("map", image.map, map_floats(config, parity.map_step));
     ParityRecord record{};
     record.height = static_cast<uint32_t>(image.image.height);
@@ -360,22 +328,23 @@ std::vector<uint8_t> write_parity(const Parity& parity, const Config& config) {
     }
     record.pixels_bytes = pixels.size();
     record.pixels_offset = append(out, pixels.data(), pixels.size());
-    record.patch_scores_offset = append(out, image.patch_scores, config.patch_count());
+    record.patch_scores_offset = append(out, image.patch_scores, config.cell_count());
     record.map_offset = append(out, image.map, map_floats(config, parity.map_step));
     std::memcpy(out.data() + sizeof header + i * sizeof record, &record, sizeof record);
   }
   return out;
 }
 
-Parity read_parity(const Package& package, const Config& config) {
-  const MemberView& member = package.require("parity");
-  const Fields fields(package, "parity");
+Parity read_parity(const Package& package, const Config& config, uint32_t product) {
+  const std::string name = member_name("parity", product);
+  const MemberView& member = package.require(name);
+  const Fields fields(package, name.c_str());
   const auto header = first_record<ParityHeader>(member, fields);
   check_parity_header(header, fields);
   fields.record_size(header.record_bytes, sizeof(ParityRecord), kMaxEntryBytes);
   const uint64_t records_end = sizeof header + uint64_t{header.image_count} * header.record_bytes;
   fields.within("size in bytes", member.size_bytes, records_end, UINT64_MAX);
-  const ParityShape shape{config.patch_count(), map_floats(config, header.map_step), records_end};
+  const ParityShape shape{config.cell_count(), map_floats(config, header.map_step), records_end};
   Parity parity;
   parity.relative_tolerance = header.relative_tolerance;
   parity.map_step = header.map_step;
@@ -386,6 +355,18 @@ Parity read_parity(const Package& package, const Config& config) {
     parity.images.push_back(read_parity_image(member, record, shape, fields));
   }
   return parity;
+}
+
+Roi read_roi(const Package& package, uint32_t product) {
+  const std::string name = member_name("roi", product);
+  const MemberView* member = package.find(name);
+  if (member == nullptr) return {};
+  const auto* cells = member->as<uint8_t>(2);
+  try {
+    return Roi({cells, static_cast<size_t>(member->dimensions[0]), static_cast<size_t>(member->dimensions[1])});
+  } catch (const Error& error) {  // a user's input there, a damaged package here
+    fail(Status::kPackage, "%s: member '%s': %s; fit again", package.label().c_str(), name.c_str(), error.what());
+  }
 }
 
 }  // namespace onceover

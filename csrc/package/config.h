@@ -5,15 +5,24 @@
 
 #include "image/image_view.h"
 #include "image/prepare.h"
+#include "image/roi.h"
+#include "image/tiling.h"
 #include "package/reader.h"
 
 namespace onceover {
 
 struct Config {
   Preprocessing preprocessing;
-  uint32_t grid_height = 0, grid_width = 0, embedding_dim = 0;
+  uint32_t grid_height = 0, grid_width = 0, embedding_dim = 0;  // what the graph answers, for one tile
   float blur_sigma = 0;
-  size_t patch_count() const { return size_t{grid_height} * grid_width; }
+  Tiling tiling;
+  size_t patch_count() const { return size_t{grid_height} * grid_width; }   // of one tile
+  size_t feature_count() const { return tiling.count() * patch_count(); }   // of the image: tile after tile
+  TileGrid tiles() const { return {tiling, grid_height, grid_width}; }      // the patch grid of the image
+  size_t cell_count() const { return tiles().height() * tiles().width(); }  // its patch scores
+  // Of the anomaly map: what one tile has at input size, times tiles; the input's for one tile.
+  size_t map_height() const { return tiles().height() * preprocessing.height / grid_height; }
+  size_t map_width() const { return tiles().width() * preprocessing.width / grid_width; }
 };
 
 struct Calibration {
@@ -65,7 +74,9 @@ std::vector<uint8_t> write_parity(const Parity& parity, const Config& config);
 // Each throws Error(kPackage) naming package, member, field, value and what is allowed; kUnsupported instead when the
 // package has a newer minor version, which may have given the value a meaning.
 Config read_config(const Package& package);
-Calibration read_calibration(const Package& package);
-Parity read_parity(const Package& package, const Config& config);
+Calibration read_calibration(const Package& package, uint32_t product = 0);
+Parity read_parity(const Package& package, const Config& config, uint32_t product = 0);
+// Member "roi", read in place; without one the whole image.
+Roi read_roi(const Package& package, uint32_t product = 0);
 
 }  // namespace onceover

@@ -5,6 +5,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <string>
 #include <string_view>
 
 #include "base/sha256.h"
@@ -20,21 +21,32 @@ inline constexpr uint16_t kFormatMajor = 1;
 inline constexpr uint16_t kFormatMinor = 1;
 inline constexpr size_t kMemberAlignment = 64;
 inline constexpr size_t kMaxDimensions = 4;
-inline constexpr size_t kMaxMembers = 64;
+inline constexpr size_t kMaxMembers = 512;      // 64 in format 1.0
 inline constexpr size_t kMaxNameBytes = 47;     // [a-z0-9_.-], first a letter or digit, NUL-padded to 48
 inline constexpr size_t kMaxEntryBytes = 4096;  // bounds the table and parity records of a newer minor version
 
+inline constexpr uint32_t kMaxProducts = 32;
+inline constexpr size_t kMaxProductNameBytes = 47;  // UTF-8, NUL-padded to 48
+inline constexpr uint32_t kMaxGateRank = 64;
+
+// The member `name` of a product: itself for the first one, "name.3" for number 3, counted from 0.
+inline std::string member_name(std::string_view name, uint32_t product) {
+  return product == 0 ? std::string(name) : std::string(name) + "." + std::to_string(product);
+}
+
 // Members that this version understands; any other one marked required is refused by name.
 inline constexpr std::string_view kKnownMembers[] = {"config",     "manifest.json", "graph.onnx", "memory_bank",
-                                                     "bank_index", "calibration",   "parity"};
+                                                     "bank_index", "calibration",   "parity",     "roi",
+                                                     "products",   "gate"};
 
-// Optional members that a minor version brought. A package says the lowest version that has all of its members, so that
-// one without the new ones stays, byte for byte, what it was.
+// Members that a minor version brought, as it did tiles. A package says the lowest version that has all of its members,
+// so that one without the new ones stays, byte for byte, what it was.
 struct MemberSince {
   std::string_view name;
   uint16_t minor;
 };
-inline constexpr MemberSince kSince[] = {{"thumbnails", 1}};
+inline constexpr MemberSince kSince[] = {{"thumbnails", 1}, {"roi", 1}, {"products", 1}, {"gate", 1}};
+inline constexpr uint16_t kTiledSince = 1;
 
 enum class DataType : uint32_t { kBytes = 0, kFloat32 = 1, kFloat64 = 2, kUint8 = 3, kInt8 = 4, kUint32 = 5 };
 
@@ -59,7 +71,14 @@ constexpr const char* data_type_name(DataType type) {
   return data_type_bytes(type) == 0 ? nullptr : kNames[static_cast<uint32_t>(type)];
 }
 
+// Of a product beyond the first, too: "memory_bank.3".
 constexpr bool is_known_member(std::string_view name) {
+  const size_t dot = name.find_last_of('.');
+  if (dot != std::string_view::npos && dot + 1 < name.size() && name.size() - dot <= 3 && name[dot + 1] != '0') {
+    bool number = true;
+    for (const char c : name.substr(dot + 1)) number = number && c >= '0' && c <= '9';
+    if (number) name = name.substr(0, dot);
+  }
   for (const std::string_view known : kKnownMembers) {
     if (name == known) return true;
   }
@@ -127,11 +146,13 @@ struct ConfigRecord {
   uint32_t resize;  // 1 antialiased triangle filter, aspect not kept
   float mean[3], std[3];
   uint32_t grid_height, grid_width, embedding_dim;
-  uint32_t neighbors;     // 1
-  uint32_t image_score;   // 1 largest patch score
-  float blur_sigma;       // of the anomaly map, in pixels of the network input
-  uint32_t graph_format;  // 1 ONNX
-  uint32_t zeros[45];
+  uint32_t neighbors;                      // 1
+  uint32_t image_score;                    // 1 largest patch score
+  float blur_sigma;                        // of the anomaly map, in pixels of the network input
+  uint32_t graph_format;                   // 1 ONNX
+  uint32_t tile_rows, tile_columns;        // both 0: one tile, the whole image; else 1 to 64, at least 2 tiles
+  uint32_t overlap_rows, overlap_columns;  // patches that neighboring tiles share
+  uint32_t zeros[41];
 };
 static_assert(sizeof(ConfigRecord) == 256);
 
@@ -154,6 +175,29 @@ constexpr uint16_t version_of(const CalibrationRecord& record) {
   return record.state == 2 || record.confidence != 0 ? 1 : 0;
 }
 
+// Member "products" (required, where there are several): header, then `product_count` records. Members of the first
+// product have the names above; those of number k the same with ".k" behind.
+struct ProductsHeader {
+  uint32_t record_bytes;  // of one ProductRecord: 64
+  uint32_t product_count;
+  uint8_t zeros[56];
+};
+static_assert(sizeof(ProductsHeader) == 64);
+struct ProductRecord {
+  char name[48];
+  uint8_t zeros[16];
+};
+static_assert(sizeof(ProductRecord) == 64);
+
+// Member "gate" (optional): this record, then mean f32[dims], weights f32[rank], axes f32[rank][dims]; products.h.
+struct GateRecord {
+  uint32_t record_bytes;  // 64
+  uint32_t dims, rank, part_count;
+  float threshold, isotropic;
+  uint8_t zeros[40];
+};
+static_assert(sizeof(GateRecord) == 64);
+
 // Member "parity" (required): header, then `image_count` records; every record's offsets count from the member start.
 struct ParityHeader {
   uint32_t record_bytes;     // of one ParityRecord: 64
@@ -171,8 +215,8 @@ struct ParityRecord {
   uint32_t verdict;  // session.h Decision
   uint32_t zero;
   uint64_t pixels_offset, pixels_bytes;
-  uint64_t patch_scores_offset;  // grid_height · grid_width float32
-  uint64_t map_offset;           // ceil(input_height / map_step) · ceil(input_width / map_step) float32
+  uint64_t patch_scores_offset;  // height · width float32 of the grid of all tiles: grid_height · grid_width for one
+  uint64_t map_offset;           // ceil(map height / map_step) · ceil(map width / map_step) float32
   uint8_t zeros[8];
 };
 static_assert(sizeof(ParityRecord) == 64);

@@ -229,6 +229,14 @@ void PackageWriter::add(const std::string& name, const void* data, size_t size_b
   members_.push_back({name, static_cast<const uint8_t*>(data), size_bytes, type, shape, required});
 }
 
+// Whether these bytes are a config whose images are cut into tiles.
+static bool is_tiled(const uint8_t* config, size_t size_bytes) {
+  ConfigRecord record{};
+  if (size_bytes < sizeof record) return false;
+  std::memcpy(&record, config, sizeof record);
+  return record.tile_rows != 0;
+}
+
 // Header, table, hashes, id and the zeros up to the first member.
 std::vector<uint8_t> PackageWriter::directory() const {
   if (members_.empty()) fail(Status::kUsage, "a package needs at least one member; add one before writing");
@@ -264,6 +272,9 @@ std::vector<uint8_t> PackageWriter::directory() const {
     if (used) header.minor = std::max(header.minor, since.minor);
   }
   for (const Member& member : members_) {
+    if (member.name == "config" && is_tiled(member.data, member.size_bytes)) {
+      header.minor = std::max(header.minor, kTiledSince);
+    }
     CalibrationRecord calibration;
     if (member.name != "calibration" || member.size_bytes < sizeof calibration) continue;
     std::memcpy(&calibration, member.data, sizeof calibration);

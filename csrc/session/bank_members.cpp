@@ -6,21 +6,22 @@
 
 namespace onceover {
 
-MatrixView<const float> memory_bank_of(const Package& package, const Config& config) {
-  const MemberView& member = package.require("memory_bank");
+MatrixView<const float> memory_bank_of(const Package& package, const Config& config, uint32_t product) {
+  const std::string name = member_name("memory_bank", product);
+  const MemberView& member = package.require(name);
   const float* rows = member.as<float>(2);
   const uint64_t row_count = member.dimensions[0], columns = member.dimensions[1];
   if (columns != config.embedding_dim) {
-    fail(Status::kPackage, "%s: member 'memory_bank' has %llu columns, the patch embedding has %u; write it again",
-         package.label().c_str(), static_cast<unsigned long long>(columns), config.embedding_dim);
+    fail(Status::kPackage, "%s: member '%s' has %llu columns, the patch embedding has %u; write it again",
+         package.label().c_str(), name.c_str(), static_cast<unsigned long long>(columns), config.embedding_dim);
   }
   if (row_count < 1 || row_count >= UINT32_MAX) {
-    fail(Status::kPackage, "%s: member 'memory_bank' has %llu rows, allowed are 1 to %u; write it again",
-         package.label().c_str(), static_cast<unsigned long long>(row_count), UINT32_MAX - 1);
+    fail(Status::kPackage, "%s: member '%s' has %llu rows, allowed are 1 to %u; write it again",
+         package.label().c_str(), name.c_str(), static_cast<unsigned long long>(row_count), UINT32_MAX - 1);
   }
   const MatrixView<const float> bank(rows, static_cast<size_t>(row_count), config.embedding_dim);
   try {
-    check_finite_rows(bank, "memory_bank");
+    check_finite_rows(bank, name.c_str());
   } catch (const Error& error) {  // a user's input there, a damaged package here
     fail(Status::kPackage, "%s: %s; write it again", package.label().c_str(), error.what());
   }
@@ -28,8 +29,9 @@ MatrixView<const float> memory_bank_of(const Package& package, const Config& con
 }
 
 SearchIndex index_of(const Package& package, MatrixView<const float> bank, const KernelTable& table, Memory& memory,
-                     Buffer<uint8_t>& own) {
-  const MemberView* member = package.find("bank_index");
+                     Buffer<uint8_t>& own, uint32_t product) {
+  const std::string name = member_name("bank_index", product);
+  const MemberView* member = package.find(name);
   if (member == nullptr) {
     BuildOptions scan_only;
     scan_only.forced = true;
@@ -43,7 +45,7 @@ SearchIndex index_of(const Package& package, MatrixView<const float> bank, const
     if (index.removed_count == index.row_count) fail(Status::kInput, "every row is removed");
     return index;
   } catch (const Error& error) {  // a user's input there, a damaged package here
-    fail(Status::kPackage, "%s: member 'bank_index': %s", package.label().c_str(), error.what());
+    fail(Status::kPackage, "%s: member '%s': %s", package.label().c_str(), name.c_str(), error.what());
   }
 }
 

@@ -1,5 +1,6 @@
 #include "session/embedder.h"
 
+#include <algorithm>
 #include <chrono>
 #include <limits>
 
@@ -29,19 +30,37 @@ GraphShapes shapes_of(const Config& config) {
 
 Embedder::Embedder(const Config& config, GraphView graph, const EngineOptions& options, Memory& memory)
     : config_(config),
+      tiles_(config.tiles()),
       engine_(create_engine(options, graph, shapes_of(config))),
       preparer_(config.preprocessing, memory),
       input_(memory, input_count(config), "network input"),
-      output_(memory, output_count(config), "patch embeddings") {
+      output_(memory, output_count(config), "patch embeddings"),
+      features_(memory, tiles_.tiles() == 1 ? 0 : tiles_.tiles() * output_.size(), "patch embeddings of the tiles") {
   engine_->bind(input_.data(), output_.data());
 }
 
-const float* Embedder::embed(const ImageView& image, Timing& timing) {
-  const auto start = std::chrono::steady_clock::now();
-  preparer_.run(image, input_.data());
-  timing.prepare_ns = since_ns(start);
+void Embedder::prepare(const ImageView& image, float* out) {
+  for (size_t tile = 0; tile < tiles_.tiles(); ++tile) {
+    preparer_.run(tiles_.cut(image, tile), out + tile * input_.size());
+  }
+}
 
-  const auto engine_start = std::chrono::steady_clock::now();
+const float* Embedder::embed(const ImageView& image, Timing& timing) {
+  timing = {};
+  for (size_t tile = 0; tile < tiles_.tiles(); ++tile) {
+    const auto start = std::chrono::steady_clock::now();
+    preparer_.run(tiles_.cut(image, tile), input_.data());
+    timing.prepare_ns += since_ns(start);
+
+    const auto engine_start = std::chrono::steady_clock::now();
+    run_engine();
+    if (features_.size() > 0) std::copy_n(output_.data(), output_.size(), features_.data() + tile * output_.size());
+    timing.engine_ns += since_ns(engine_start);
+  }
+  return features_.size() > 0 ? features_.data() : output_.data();
+}
+
+void Embedder::run_engine() {
   // What the engine leaves unwritten must not pass for the embeddings of the image before.
   for (float& value : output_) value = std::numeric_limits<float>::quiet_NaN();
   engine_->run();
@@ -50,8 +69,6 @@ const float* Embedder::embed(const ImageView& image, Timing& timing) {
          "%s answered NaN or infinite patch embeddings; the image gets no verdict. Check the graph and its weights",
          engine_->version().c_str());
   }
-  timing.engine_ns = since_ns(engine_start);
-  return output_.data();
 }
 
 }  // namespace onceover

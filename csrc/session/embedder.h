@@ -1,4 +1,4 @@
-// Image → patch embeddings: prepare and one engine run. What fit uses, and the first half of a session.
+// Image → patch embeddings: prepare and one engine run, for each tile. What fit uses, and the first half of a session.
 #pragma once
 
 #include <memory>
@@ -16,19 +16,23 @@ struct Timing {  // nanoseconds of the last run
 class Embedder {
  public:
   Embedder(const Config& config, GraphView graph, const EngineOptions& options, Memory& memory);
-  // → (patch_count, embedding_dim) row-major, valid until the next call. Throws Error(kEngine) when the engine's
-  // answer holds a non-finite value.
+  // → (feature_count, embedding_dim) row-major, tile after tile, valid until the next call. Throws Error(kEngine) when
+  // the engine's answer holds a non-finite value, kInput for an image that cannot be read or cut into tiles.
   const float* embed(const ImageView& image, Timing& timing);
-  // The first half alone: out (3, H, W), what the network would be given.
-  void prepare(const ImageView& image, float* out) { preparer_.run(image, out); }
+  // The first half alone: out (tiles, 3, H, W), what the network would be given.
+  void prepare(const ImageView& image, float* out);
   std::string engine_version() const { return engine_->version(); }
 
  private:
+  void run_engine();
+
   Config config_;
+  TileGrid tiles_;
   std::unique_ptr<Engine>
       engine_;  // before the buffers: a graph that does not fit is refused before they are allocated
   Preparer preparer_;
-  Buffer<float> input_, output_;
+  Buffer<float> input_, output_;  // of one engine run
+  Buffer<float> features_;        // of all tiles, where there are several
 };
 
 }  // namespace onceover

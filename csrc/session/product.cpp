@@ -1,7 +1,9 @@
 #include "session/product.h"
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
+#include <utility>
 
 #include "base/error.h"
 #include "session/bank_members.h"
@@ -16,6 +18,13 @@ float finite_threshold(float threshold, const char* name) {
   return threshold;
 }
 
+// (cell_count): 1 inside, 0 outside.
+Buffer<uint8_t> cells_inside(const Config& config, const Roi& roi, Memory& memory) {
+  Buffer<uint8_t> cells(memory, config.cell_count(), "cells of the region of interest");
+  roi.mark({cells.data(), config.tiles().height(), config.tiles().width()});
+  return cells;
+}
+
 }  // namespace
 
 const char* name_of(Decision decision) noexcept {
@@ -26,6 +35,8 @@ const char* name_of(Decision decision) noexcept {
       return "normal";
     case Decision::kAnomalous:
       return "anomalous";
+    case Decision::kWrongPart:
+      return "wrong_part";
   }
   return "unknown";
 }
@@ -36,11 +47,60 @@ Decision decision_of(float score, float threshold) noexcept {
                                                              : Decision::kNormal;
 }
 
-Product::Product(const Package& package, const Config& config, const KernelTable& table, Memory& memory)
-    : index_(index_of(package, memory_bank_of(package, config), table, memory, own_index_)),
-      calibration_(read_calibration(package)),
+Buffer<uint32_t> features_inside(const Config& config, const Roi& roi, Memory& memory) {
+  const TileGrid tiles = config.tiles();
+  const Buffer<uint8_t> inside = cells_inside(config, roi, memory);
+  const auto each = [&](auto&& use) {
+    for (size_t tile = 0; tile < tiles.tiles(); ++tile) {
+      for (size_t patch = 0; patch < tiles.tile_patches(); ++patch) {
+        if (inside[tiles.cell(tile, patch)] != 0) use(tile * tiles.tile_patches() + patch);
+      }
+    }
+  };
+  size_t count = 0;
+  each([&](size_t) { ++count; });
+  Buffer<uint32_t> found(memory, count, "patches of the region of interest");
+  count = 0;
+  each([&](size_t feature) { found[count++] = static_cast<uint32_t>(feature); });
+  return found;
+}
+
+Product::Product(const Package& package, const Config& config, const KernelTable& table, Memory& memory,
+                 uint32_t number, std::string name)
+    : name_(std::move(name)),
+      number_(number),
+      index_(index_of(package, memory_bank_of(package, config, number), table, memory, own_index_, number)),
+      calibration_(read_calibration(package, number)),
+      roi_(read_roi(package, number)),
       threshold_(calibration_.threshold),
-      map_threshold_(calibration_.map_threshold) {}
+      map_threshold_(calibration_.map_threshold) {
+  read_gate(package, config, number, gate_);
+  if (roi_.whole()) return;
+  const Buffer<uint8_t> cells = cells_inside(config, roi_, memory);
+  continued_from_ = nearest_inside({cells.data(), config.tiles().height(), config.tiles().width()}, memory);
+  searched_ = features_inside(config, roi_, memory);
+}
+
+double Product::gate_ratio(MatrixView<const float> features, float* pooled) const noexcept {
+  std::fill_n(pooled, features.columns, 0.0f);
+  const size_t count = searched_.size() > 0 ? searched_.size() : features.rows;
+  for (size_t i = 0; i < count; ++i) {
+    const float* row = features.row(searched_.size() > 0 ? searched_[i] : i);
+    for (size_t d = 0; d < features.columns; ++d) pooled[d] += row[d];
+  }
+  for (size_t d = 0; d < features.columns; ++d) pooled[d] /= static_cast<float>(count);
+  return gate_.distance(pooled) / double{gate_.threshold};
+}
+
+size_t Product::mask(float* scores, uint32_t* rows, float* continued) const noexcept {
+  for (size_t cell = 0; cell < continued_from_.size(); ++cell) {
+    continued[cell] = scores[continued_from_[cell]];
+    if (continued_from_[cell] == cell) continue;
+    scores[cell] = 0;  // no other cell takes it: those that are read are inside
+    rows[cell] = 0;
+  }
+  return continued_from_.size() == 0 ? 0 : continued_from_[0];
+}
 
 void Product::set_threshold(float threshold) { threshold_ = finite_threshold(threshold, "threshold"); }
 

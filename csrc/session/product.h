@@ -1,27 +1,52 @@
-// What one product adds to the shared network: its memory bank, the calibration on its good parts, thresholds in force.
+// What one product adds to the shared network: its memory bank, the calibration on its good parts, thresholds in force,
+// and the region of interest.
 #pragma once
 
+#include <string>
+
+#include "image/roi.h"
 #include "kernels/kernel_table.h"
 #include "package/config.h"
+#include "package/products.h"
 #include "scoring/search_index.h"
 
 namespace onceover {
 
-enum class Decision : uint32_t { kUncalibrated = 0, kNormal = 1, kAnomalous = 2 };
-const char* name_of(Decision decision) noexcept;  // "uncalibrated", "normal", "anomalous"
+// kWrongPart: the image looks like none of the package's products as a whole, so that nothing else is decided.
+enum class Decision : uint32_t { kUncalibrated = 0, kNormal = 1, kAnomalous = 2, kWrongPart = 3 };
+const char* name_of(Decision decision) noexcept;  // "uncalibrated", "normal", "anomalous", "wrong_part"
 
 // The threshold of a package without calibration is +inf, and nothing is decided by it.
 Decision decision_of(float score, float threshold) noexcept;
 
+// The features of an image, tile after tile, whose cells are inside `roi`: those that fit learns from and a session
+// searches for.
+Buffer<uint32_t> features_inside(const Config& config, const Roi& roi, Memory& memory);
+
 class Product {
  public:
   // Reads bank and calibration in place from `package`, which must live as long. Throws Error(kPackage).
-  Product(const Package& package, const Config& config, const KernelTable& table, Memory& memory);
+  Product(const Package& package, const Config& config, const KernelTable& table, Memory& memory, uint32_t number = 0,
+          std::string name = {});
   Product(const Product&) = delete;
   Product& operator=(const Product&) = delete;
 
+  const std::string& name() const { return name_; }  // empty: the package's only one
+  uint32_t number() const { return number_; }
   const SearchIndex& index() const { return index_; }
   const Calibration& calibration() const { return calibration_; }
+  const Roi& roi() const { return roi_; }
+  bool has_gate() const { return gate_.dims > 0; }
+  // How far an image is from the product's own as a whole, in units of the gate's threshold: above 1 it is none of
+  // them. `pooled` (D) is scratch.
+  double gate_ratio(MatrixView<const float> features, float* pooled) const noexcept;
+  // Which features are searched for: (n), of config.feature_count(), ascending. Empty where the whole image is
+  // inspected.
+  const Buffer<uint32_t>& searched() const { return searched_; }
+  // Patch scores and nearest rows (cell_count): outside the region they become 0, and `continued` gets the scores as
+  // nearest_inside (image/roi.h) continues them. Where the whole image is inspected, nothing is done. Returns a cell
+  // inside, the first one where all are.
+  size_t mask(float* scores, uint32_t* rows, float* continued) const noexcept;
   float threshold() const { return threshold_; }          // +inf when there is none
   float map_threshold() const { return map_threshold_; }  // +inf when there is none
   // Finite, else Error(kUsage).
@@ -29,9 +54,14 @@ class Product {
   void set_map_threshold(float map_threshold);
 
  private:
+  std::string name_;
+  uint32_t number_;
   Buffer<uint8_t> own_index_;  // of a package that has no search index: every row is scanned
   SearchIndex index_;
   Calibration calibration_;
+  Roi roi_;
+  GateModel gate_;
+  Buffer<uint32_t> searched_, continued_from_;
   float threshold_, map_threshold_;
 };
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <vector>
 
 #include "base/error.h"
 #include "base/finite.h"
@@ -54,6 +55,16 @@ struct Replay {
   }
 };
 
+std::vector<std::unique_ptr<Product>> products_of(const Package& package, const Config& config,
+                                                  const KernelTable& kernels, Memory& memory) {
+  std::vector<std::unique_ptr<Product>> products;
+  for (std::string& name : read_products(package)) {
+    const auto number = static_cast<uint32_t>(products.size());
+    products.push_back(std::make_unique<Product>(package, config, kernels, memory, number, std::move(name)));
+  }
+  return products;
+}
+
 }  // namespace
 
 Session::Session(std::shared_ptr<const Package> package, const SessionOptions& options)
@@ -61,18 +72,64 @@ Session::Session(std::shared_ptr<const Package> package, const SessionOptions& o
       memory_(options.allocator, options.memory_limit_bytes),
       config_(read_config(*package_)),
       kernels_(onceover::kernels()),
-      product_(*package_, config_, kernels_, memory_),
+      products_(products_of(*package_, config_, kernels_, memory_)),
+      selected_(products_.size() == 1 ? 0 : kAutomatic),
       pool_(options.engine.threads > 0 ? static_cast<size_t>(options.engine.threads) : 1, options.cpu_mask),
-      scratch_(memory_, pool_.threads() * search_scratch_bytes(product_.index(), 1), "search scratch"),
       embedder_(config_, graph_of(*package_), options.engine, memory_),
-      patch_scores_(memory_, config_.patch_count(), "patch scores"),
-      nearest_rows_(memory_, config_.patch_count(), "nearest rows"),
-      map_(config_.grid_height, config_.grid_width, config_.preprocessing.height, config_.preprocessing.width,
+      scorer_(config_, pool_.threads(), memory_),
+      map_(config_.tiles().height(), config_.tiles().width(), config_.map_height(), config_.map_width(),
            config_.blur_sigma, memory_, kernels_),
-      regions_(options.max_map_width > 0 ? options.max_map_width : config_.preprocessing.width, memory_) {
+      regions_(options.max_map_width > 0 ? options.max_map_width : config_.map_width(), memory_) {
+  for (const auto& product : products_) {
+    scorer_.reserve(*product, memory_);
+    if (product->has_gate() && pooled_.size() == 0) {
+      pooled_ = Buffer<float>(memory_, config_.embedding_dim, "pooled features");
+    }
+  }
   if (!options.touch_pages) return;
   for (const MemberView& member : package_->members()) {
     touch_pages(member.data, static_cast<size_t>(member.size_bytes));
+  }
+}
+
+void Session::select(uint32_t product) {
+  if (product != kAutomatic && product >= products_.size()) {
+    fail(Status::kUsage, "%s: product number %u, expected 0 to %zu", package_->label().c_str(), product,
+         products_.size() - 1);
+  }
+  for (const auto& each : products_) {
+    if (product != kAutomatic || each->has_gate()) continue;
+    fail(Status::kUsage, "%s: product '%s' has no gate, so that products are not told apart; name the product",
+         package_->label().c_str(), each->name().c_str());
+  }
+  has_run_ = false;
+  selected_ = product;
+  active_ = product == kAutomatic ? 0 : product;
+}
+
+Product& Session::own_product() {
+  if (selected_ == kAutomatic && products_.size() > 1) {
+    fail(Status::kUsage, "a threshold belongs to one of %zu products; select it first", products_.size());
+  }
+  return *products_[active_];
+}
+
+// A tie goes to the first one.
+void Session::choose(MatrixView<const float> embeddings) {
+  result_.gate_ratio = 0;
+  if (selected_ != kAutomatic) {
+    active_ = selected_;
+    return;
+  }
+  for (uint32_t i = 0; i < products_.size(); ++i) {
+    if (!products_[i]->has_gate()) {
+      fail(Status::kUsage, "%s: product '%s' has no gate, so that products are not told apart; select the product",
+           package_->label().c_str(), products_[i]->name().c_str());
+    }
+    const double ratio = products_[i]->gate_ratio(embeddings, pooled_.data());
+    if (i > 0 && !(ratio < result_.gate_ratio)) continue;
+    active_ = i;
+    result_.gate_ratio = ratio;
   }
 }
 
@@ -88,9 +145,9 @@ const Result& Session::run(const ImageView& image) {
 
 const Result& Session::run_features(MatrixView<const float> embeddings) {
   has_run_ = false;
-  if (embeddings.rows != config_.patch_count() || embeddings.columns != config_.embedding_dim) {
+  if (embeddings.rows != config_.feature_count() || embeddings.columns != config_.embedding_dim) {
     fail(Status::kUsage, "features are %zu x %zu, this package has %zu patches of %u values", embeddings.rows,
-         embeddings.columns, config_.patch_count(), config_.embedding_dim);
+         embeddings.columns, config_.feature_count(), config_.embedding_dim);
   }
   for (size_t patch = 0; patch < embeddings.rows; ++patch) {
     if (!all_finite(embeddings.row(patch), embeddings.columns)) {
@@ -103,8 +160,8 @@ const Result& Session::run_features(MatrixView<const float> embeddings) {
 }
 
 const Result& Session::decide() {
-  result_.threshold = product_.threshold();
-  result_.decision = decision_of(result_.score, product_.threshold());
+  result_.threshold = active().threshold();
+  result_.decision = result_.gate_ratio > 1 ? Decision::kWrongPart : decision_of(result_.score, active().threshold());
   has_run_ = true;
   return result_;
 }
@@ -112,64 +169,87 @@ const Result& Session::decide() {
 size_t Session::find_regions(MatrixView<const float> map, MapRegion* regions, size_t capacity) {
   require_run();
   if (result_.decision != Decision::kAnomalous) return 0;
-  return regions_.find(map, product_.map_threshold(), regions, capacity);
+  return regions_.find(map, active().map_threshold(), regions, capacity);
+}
+
+void Session::draw_map(MatrixView<float> out) const {
+  require_run();
+  map_.resize_to(out);
+  active().roi().clear_outside(out);
 }
 
 void Session::score(const ImageView& image) {
   const float* embeddings = embedder_.embed(image, result_.timing);
-  score({embeddings, config_.patch_count(), config_.embedding_dim});
+  score({embeddings, config_.feature_count(), config_.embedding_dim});
 }
 
 void Session::score(MatrixView<const float> queries) {
   const auto scoring = Clock::now();
-  SearchStats stats;
-  search_on(pool_, product_.index(), queries, 1, patch_scores_.data(), nearest_rows_.data(), kernels_, scratch_.data(),
-            stats);
-  const size_t worst = first_maximum(patch_scores_.data(), patch_scores_.size());
-  result_.score = patch_scores_[worst];
+  choose(queries);
+  const Product& product = active();
+  result_.product = active_;
+  scorer_.run(pool_, product, queries, kernels_);
+  const size_t worst = scorer_.worst();
+  result_.score = scorer_.scores()[worst];
   if (!std::isfinite(result_.score)) {
     fail(Status::kEngine, "%s: the image score is not finite (patch %zu); the image gets no verdict",
          package_->label().c_str(), worst);
   }
   result_.worst_patch = static_cast<uint32_t>(worst);
-  result_.nearest_row = nearest_rows_[worst];
+  result_.nearest_row = scorer_.rows()[worst];
 
   const auto drawing = Clock::now();
-  map_.draw(patch_scores_.data());
-  result_.map_maximum = map_.maximum();
+  const MatrixView<const float> map = map_.draw(scorer_.drawn());
+  result_.map_maximum = product.roi().whole() ? map_.maximum() : product.roi().largest_inside(map);
   const auto end = Clock::now();
 
-  result_.p_value = product_.calibration().p_value(result_.score);
+  result_.p_value = product.calibration().p_value(result_.score);
   result_.timing.score_ns = passed_ns(scoring, drawing);
   result_.timing.map_ns = passed_ns(drawing, end);
 }
 
 Session::SelfTest Session::self_test() {
   has_run_ = false;
-  const Parity parity = read_parity(*package_, config_);
+  const uint32_t selected = selected_;
+  SelfTest report;
+  try {
+    for (uint32_t product = 0; product < products_.size(); ++product) replay(product, report);
+  } catch (...) {
+    selected_ = selected;
+    throw;
+  }
+  selected_ = selected;
+  return report;
+}
+
+void Session::replay(uint32_t number, SelfTest& report) {
+  selected_ = active_ = number;
+  const Parity parity = read_parity(*package_, config_, number);
   if (parity.images.empty()) {
     fail(Status::kVerification,
          "%s: the parity record has no reference images, so nothing proves that this machine reproduces the package; "
          "fit it again",
          package_->label().c_str());
   }
-  SelfTest report;
-  report.tolerance = parity.relative_tolerance;
+  std::vector<float> pixels(config_.map_height() * config_.map_width());  // of the map, as draw_map gives it
+  report.tolerance = std::max(report.tolerance, parity.relative_tolerance);
   for (size_t i = 0; i < parity.images.size(); ++i) {
     const ParityImage& expected = parity.images[i];
     score(expected.image);
     const Result& got = result_;
 
-    const size_t patches = config_.patch_count();
+    const size_t patches = config_.cell_count();
     const float largest = expected.patch_scores[first_maximum(expected.patch_scores, patches)];
     const Replay replay{*package_, i, parity.relative_tolerance, std::max(largest, expected.score)};
     double& worst = report.largest_relative_difference;
     worst = std::max(worst, replay.compare("score of patch", got.worst_patch, expected.score, got.score));
     for (size_t p = 0; p < patches; ++p) {
-      worst = std::max(worst, replay.compare("patch score", p, expected.patch_scores[p], patch_scores_[p]));
+      worst = std::max(worst, replay.compare("patch score", p, expected.patch_scores[p], scorer_.scores()[p]));
     }
     const float* sample = expected.map;
-    const MatrixView<const float> map = map_.map();
+    std::copy_n(map_.map().data, pixels.size(), pixels.data());
+    const MatrixView<float> map(pixels.data(), config_.map_height(), config_.map_width());
+    active().roi().clear_outside(map);
     for (size_t y = 0; y < map.rows; y += parity.map_step) {
       for (size_t x = 0; x < map.columns; x += parity.map_step, ++sample) {
         const double difference = replay.compare("map pixel", y * map.columns + x, *sample, map.row(y)[x]);
@@ -177,7 +257,7 @@ Session::SelfTest Session::self_test() {
       }
     }
     const auto verdict = static_cast<Decision>(expected.verdict);
-    const Calibration& calibration = product_.calibration();
+    const Calibration& calibration = active().calibration();
     const bool near_threshold =
         calibration.calibrated && std::fabs(got.score - calibration.threshold) <= replay.allowed();
     const Decision decision = decision_of(got.score, calibration.threshold);
@@ -188,7 +268,6 @@ Session::SelfTest Session::self_test() {
     }
     ++report.images;
   }
-  return report;
 }
 
 }  // namespace onceover

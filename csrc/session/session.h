@@ -2,13 +2,14 @@
 #pragma once
 
 #include <memory>
+#include <vector>
 
 #include "image/anomaly_map.h"
 #include "image/contour.h"
 #include "image/map_regions.h"
 #include "kernels/kernel_table.h"
-#include "scoring/memory_bank.h"
 #include "session/embedder.h"
+#include "session/patch_scorer.h"
 #include "session/product.h"
 
 namespace onceover {
@@ -18,17 +19,22 @@ struct Result {
   double p_value = 1;  // of the score among the calibration scores; 1 when there are none
   Decision decision = Decision::kUncalibrated;
   float threshold = 0;       // anomalous is a score above it; +inf when uncalibrated
-  float map_maximum = 0;     // of the anomaly map at input size
-  uint32_t worst_patch = 0;  // row-major in the patch grid
+  float map_maximum = 0;     // of the anomaly map at its own size, within the region of interest
+  uint32_t worst_patch = 0;  // row-major in the patch grid of the image (all tiles)
   uint32_t nearest_row = 0;  // its nearest memory bank row
+  uint32_t product = 0;      // whose bank and thresholds these are
+  double gate_ratio = 0;     // Product::gate_ratio; 0 where no gate was asked
   Timing timing;
 };
+
+// As a selection: the product whose gate the image is nearest to, and wrong part where none lets it in.
+inline constexpr uint32_t kAutomatic = UINT32_MAX;
 
 struct SessionOptions {
   EngineOptions engine;
   Allocator allocator = heap_allocator();
   size_t memory_limit_bytes = 0;  // 0: no limit. Our buffers; what the engine allocates is its own.
-  size_t max_map_width = 0;       // of maps whose regions are asked for; 0: the input width
+  size_t max_map_width = 0;       // of maps whose regions are asked for; 0: the map's own width
   uint64_t cpu_mask = 0;          // where our threads, but the caller's, may run; 0: anywhere (base/parallel.h)
   bool touch_pages = false;       // read every page of the package now, so that no run waits for one
 };
@@ -40,23 +46,32 @@ class Session {
   // One image → result. Our code allocates nothing here. Throws Error(kInput | kEngine).
   const Result& run(const ImageView& image);
 
-  // What follows the network, for embeddings (patch_count, embedding_dim) that somebody else computed from an image
-  // that prepare() gave. Throws Error(kUsage) for another shape, kEngine for a value that is not finite.
+  // What follows the network, for embeddings (feature_count, embedding_dim) that somebody else computed from an image
+  // that prepare() gave, tile after tile. Throws Error(kUsage) for another shape, kEngine for a value that is not
+  // finite.
   const Result& run_features(MatrixView<const float> embeddings);
-  void prepare(const ImageView& image, float* out) { embedder_.prepare(image, out); }  // out (3, H, W)
+  void prepare(const ImageView& image, float* out) { embedder_.prepare(image, out); }  // out (tiles, 3, H, W)
 
-  // Decide otherwise than the package says, from the next run on; finite, else Error(kUsage). The self test is not
-  // affected.
-  void set_threshold(float threshold) { product_.set_threshold(threshold); }
-  void set_map_threshold(float map_threshold) { product_.set_map_threshold(map_threshold); }
-  float threshold() const { return product_.threshold(); }          // +inf when there is none
-  float map_threshold() const { return product_.map_threshold(); }  // +inf when there is none
+  // Which product the next runs inspect: its number, or kAutomatic. At first the only one, without a gate; of several,
+  // kAutomatic. Throws Error(kUsage) for a number that there is not, and for kAutomatic where a product has no gate.
+  void select(uint32_t product);
+  uint32_t selected() const { return selected_; }
+  size_t product_count() const { return products_.size(); }
+  const Product& product(size_t number) const { return *products_[number]; }
+
+  // Decide otherwise than the package says, from the next run on; finite, else Error(kUsage), as when no product is
+  // selected of several. The self test is not affected.
+  void set_threshold(float threshold) { own_product().set_threshold(threshold); }
+  void set_map_threshold(float map_threshold) { own_product().set_map_threshold(map_threshold); }
+  // Of the selected product; under kAutomatic that of the last run.
+  float threshold() const { return active().threshold(); }          // +inf when there is none
+  float map_threshold() const { return active().map_threshold(); }  // +inf when there is none
 
   // Of the last run; each throws Error(kUsage) before the first one, after one that failed, and after a self test:
-  const float* patch_scores() const { return require_run(), patch_scores_.data(); }     // (h · w)
-  const uint32_t* nearest_rows() const { return require_run(), nearest_rows_.data(); }  // (h · w)
-  MatrixView<const float> map() const { return require_run(), map_.map(); }             // at input size
-  void draw_map(MatrixView<float> out) const { require_run(), map_.resize_to(out); }    // at any size
+  const float* patch_scores() const { return require_run(), scorer_.scores().data(); }   // (cell_count)
+  const uint32_t* nearest_rows() const { return require_run(), scorer_.rows().data(); }  // (cell_count)
+  MatrixView<const float> map() const { return require_run(), map_.map(); }  // (map_height, map_width), not masked
+  void draw_map(MatrixView<float> out) const;  // at any size; 0 outside the region of interest
   // Where a map that draw_map drew is above the map threshold (image/map_regions.h); none unless the last image was
   // anomalous, so that score and map never differ.
   size_t find_regions(MatrixView<const float> map, MapRegion* regions, size_t capacity);
@@ -76,32 +91,37 @@ class Session {
   SelfTest self_test();
 
   const Config& config() const { return config_; }
-  const Calibration& calibration() const { return product_.calibration(); }
+  const Calibration& calibration() const { return active().calibration(); }
+  const Roi& roi() const { return active().roi(); }
   const Package& package() const { return *package_; }
   std::string engine_version() const { return embedder_.engine_version(); }
   size_t memory_bytes() const { return memory_.used_bytes(); }
   size_t peak_memory_bytes() const { return memory_.peak_bytes(); }  // while it was created
   size_t threads() const { return pool_.threads(); }
   const char* isa() const { return kernels_.name; }
-  size_t bank_rows() const { return product_.index().row_count; }
-  const SearchIndex& search_index() const { return product_.index(); }
+  size_t bank_rows() const { return active().index().row_count; }
+  const SearchIndex& search_index() const { return active().index(); }
 
  private:
   void require_run() const;
-  void score(MatrixView<const float> embeddings);  // fills result_ but its decision, and the buffers
+  Product& own_product();
+  const Product& active() const { return *products_[active_]; }
+  void choose(MatrixView<const float> embeddings);  // which product is active
+  void score(MatrixView<const float> embeddings);   // fills result_ but its decision, and the buffers
   void score(const ImageView& image);
   const Result& decide();
+  void replay(uint32_t product, SelfTest& report);
 
   std::shared_ptr<const Package> package_;
   Memory memory_;
   Config config_;
   const KernelTable& kernels_;
-  Product product_;
+  std::vector<std::unique_ptr<Product>> products_;
+  uint32_t selected_ = 0, active_ = 0;
+  Buffer<float> pooled_;  // (D), where a product has a gate
   ThreadPool pool_;
-  Buffer<uint8_t> scratch_;
   Embedder embedder_;
-  Buffer<float> patch_scores_;
-  Buffer<uint32_t> nearest_rows_;
+  PatchScorer scorer_;
   AnomalyMap map_;
   MapRegions regions_;
   Result result_;

@@ -34,7 +34,7 @@ struct Run {
       const auto passed = std::chrono::steady_clock::now() - start;
       nanoseconds.push_back(static_cast<uint64_t>(std::chrono::nanoseconds(passed).count()));
     }
-    if (result.verdict == ONCEOVER_ANOMALOUS) exit_status = kAnomalous;
+    if (result.verdict == ONCEOVER_ANOMALOUS || result.verdict == ONCEOVER_WRONG_PART) exit_status = kAnomalous;
     if (!arguments.regions) return result_json(path, result, nullptr);
     const std::vector<std::string> regions = find_regions(picture.image.height, picture.image.width);
     return result_json(path, result, &regions);

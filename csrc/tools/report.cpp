@@ -14,7 +14,10 @@ using onceover::json_text;
 std::string milliseconds(double nanoseconds) { return json_number(nanoseconds / 1e6); }
 
 const char* verdict_name(uint32_t verdict) {
-  return verdict == ONCEOVER_ANOMALOUS ? "anomalous" : verdict == ONCEOVER_NORMAL ? "normal" : "uncalibrated";
+  return verdict == ONCEOVER_ANOMALOUS    ? "anomalous"
+         : verdict == ONCEOVER_NORMAL     ? "normal"
+         : verdict == ONCEOVER_WRONG_PART ? "wrong_part"
+                                          : "uncalibrated";
 }
 
 std::string list_json(std::initializer_list<uint32_t> numbers) {
@@ -49,14 +52,15 @@ std::string region_json(const onceover_region& r, double p_value, const std::vec
 }
 
 std::string result_json(const std::string& path, const onceover_result& r, const std::vector<std::string>* regions) {
-  std::string text = "{" + member("image", json_text(path)) + ", " +
-                     member("verdict", json_text(verdict_name(r.verdict))) + ", " +
-                     member("score", json_number(static_cast<double>(r.score))) + ", " +
-                     member("threshold", json_number(static_cast<double>(r.threshold))) + ", " +
-                     member("p_value", json_number(r.p_value)) + ", " +
-                     member("map_maximum", json_number(static_cast<double>(r.map_maximum))) + ", " +
-                     member("patch", "[" + std::to_string(r.patch_row) + ", " + std::to_string(r.patch_column) + "]") +
-                     ", " + member("nearest_row", std::to_string(r.nearest_row));
+  std::string text =
+      "{" + member("image", json_text(path)) + ", " + member("verdict", json_text(verdict_name(r.verdict))) + ", " +
+      member("score", json_number(static_cast<double>(r.score))) + ", " +
+      member("threshold", json_number(static_cast<double>(r.threshold))) + ", " +
+      member("p_value", json_number(r.p_value)) + ", " +
+      member("map_maximum", json_number(static_cast<double>(r.map_maximum))) + ", " +
+      member("patch", "[" + std::to_string(r.patch_row) + ", " + std::to_string(r.patch_column) + "]") + ", " +
+      member("nearest_row", std::to_string(r.nearest_row)) + ", " + member("product", std::to_string(r.product)) +
+      ", " + member("gate_ratio", json_number(r.gate_ratio));
   if (regions != nullptr) {
     std::string list;
     for (const std::string& region : *regions) list += (list.empty() ? "" : ", ") + region;

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from onceover.runtime.inspector import Inspector
     from onceover.runtime.session import EngineOptions
     from onceover.training.evaluate import EvaluationReport
+    from onceover.training.field import TilingOptions
     from onceover.training.fit import FitOptions
     from onceover.types import NearestPatch, Region, ScoreRange, Timing, Verdict
 
@@ -51,6 +52,7 @@ _HOMES = {
     "NearestPatch": "onceover.types",
     "Region": "onceover.types",
     "ScoreRange": "onceover.types",
+    "TilingOptions": "onceover.training.field",
     "Timing": "onceover.types",
     "Verdict": "onceover.types",
 }
@@ -74,6 +76,7 @@ __all__ = [
     "PackageError",
     "Region",
     "ScoreRange",
+    "TilingOptions",
     "Timing",
     "UnknownNameError",
     "UnsupportedPackageError",

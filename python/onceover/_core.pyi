@@ -239,6 +239,7 @@ class Config:
         grid_width: int,
         embedding_dim: int,
         blur_sigma: float,
+        tiling: tuple[int, int, int, int] = (1, 1, 0, 0),  # as types.Tiling.fields
     ) -> None: ...
     height: int
     width: int
@@ -248,6 +249,16 @@ class Config:
     grid_width: int
     embedding_dim: int
     blur_sigma: float
+    @property
+    def tiling(self) -> tuple[int, int, int, int]: ...
+    @property
+    def cells(self) -> tuple[int, int]: ...  # patch grid of the image: (grid_height, grid_width) for one tile
+    @property
+    def map_size(self) -> tuple[int, int]: ...  # of the anomaly map: (height, width) for one tile
+    @property
+    def feature_count(self) -> int: ...  # patches of all tiles
+    def features_inside(self, roi: NDArray[np.uint8]) -> NDArray[np.int64]: ...  # (n,): those whose cells overlap it
+    def cells_of(self, features: NDArray[np.int64]) -> NDArray[np.int64]: ...  # where they lie in the patch grid, (n,)
     def to_bytes(self) -> bytes: ...
 
 def calibration_bytes(
@@ -273,7 +284,7 @@ class ParityItem:
         verdict: int,
         patch_scores: NDArray[np.float32],
         anomaly_map: NDArray[np.float32],
-    ) -> None: ...  # anomaly_map at input size; the record keeps every map_step-th row and column
+    ) -> None: ...  # anomaly_map at config.map_size; the record keeps every map_step-th row and column
 
 def parity_bytes(items: list[ParityItem], config: Config, relative_tolerance: float, map_step: int) -> bytes: ...
 
@@ -297,6 +308,19 @@ def measure_at_rate(
 def describe_machine() -> str: ...
 def describe_memory() -> str: ...
 
+# products
+def read_products(package: Package) -> list[str]: ...  # names; [""] where there is one product
+def products_bytes(names: list[str]) -> bytes: ...
+def gate_bytes(
+    *,
+    mean: NDArray[np.float32],  # (D,)
+    weights: NDArray[np.float32],  # (r,)
+    axes: NDArray[np.float32],  # (r, D)
+    isotropic: float,
+    threshold: float,
+    part_count: int,
+) -> bytes: ...
+
 # session
 class EngineOptions:
     """What runs a graph, on what; `onceover.EngineOptions` finds the library."""
@@ -315,17 +339,19 @@ def describe_engine(name: str, library_path: StrOrBytesPath) -> tuple[str, list[
 
 class Embedder:
     def __init__(self, config: Config, graph: bytes, engine: EngineOptions) -> None: ...
-    def embed(self, image: NDArray[Any], color: str = "rgb") -> NDArray[np.float32]: ...  # (P, D), a copy
+    def embed(self, image: NDArray[Any], color: str = "rgb") -> NDArray[np.float32]: ...  # (feature_count, D), a copy
     @property
     def engine_version(self) -> str: ...
 
 class RunResult:
     score: float
     p_value: float
-    decision: str  # "uncalibrated" | "normal" | "anomalous"
+    decision: str  # "uncalibrated" | "normal" | "anomalous" | "wrong_part"
     map_maximum: float
     worst_patch: int
     nearest_row: int
+    product: int  # its number; whose bank and thresholds were used
+    gate_ratio: float  # 0 without a gate; above 1: "wrong_part"
     prepare_ns: int
     engine_ns: int
     score_ns: int
@@ -336,14 +362,21 @@ class Session:
     def run(self, image: NDArray[Any], color: str = "rgb") -> RunResult: ...
     def patch_scores(self) -> NDArray[np.float32]: ...  # (h, w) of the last run, a copy
     def nearest_rows(self) -> NDArray[np.int64]: ...  # (h, w)
-    def anomaly_map(self, height: int = 0, width: int = 0) -> NDArray[np.float32]: ...  # 0: input size
+    def anomaly_map(self, height: int = 0, width: int = 0) -> NDArray[np.float32]: ...  # 0: config.map_size
+    def inside(self, height: int, width: int) -> NDArray[np.bool_] | None: ...  # region of interest; None: all
+    def prepare(self, image: NDArray[Any], color: str = "rgb") -> NDArray[np.float32]: ...  # (tiles, 3, H, W)
     def map_p_value(self, peak: float) -> float: ...  # of a region, among the calibration maps' maxima
     def self_test(self) -> dict[str, Any]: ...  # images, largest_relative_difference, largest_map_difference, tolerance
     @property
     def config(self) -> Config: ...
     @property
     def calibration(self) -> dict[str, Any]:
-        """calibrated, false_alarm_rate, threshold, map_threshold, n, image_count, scores (n,), map_maxima (n,)"""
+        """Of the first product: calibrated, false_alarm_rate, threshold, map_threshold, n, image_count, scores (n,),
+        map_maxima (n,)"""
+
+    def calibration_of(self, product: int) -> dict[str, Any]: ...
+    def select(self, product: int | None) -> None: ...  # None: by the gates
+    def has_gate(self, product: int) -> bool: ...
     @property
     def engine_version(self) -> str: ...
     @property

@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-Decision = Literal["uncalibrated", "normal", "anomalous"]
+Decision = Literal["uncalibrated", "normal", "anomalous", "wrong_part"]
 DECISIONS: tuple[Decision, ...] = get_args(Decision)  # in the order of session.h, whose numbers a parity record keeps
 Image = NDArray[Any]  # uint8 or uint16; (H, W) gray, (H, W, 3) RGB or (H, W, 4) RGBA
 
@@ -37,6 +37,27 @@ class GraphSpec:
     weights: dict[str, Any] = field(hash=False)  # the weights card: source, license, training data, sha256
     resizable: int = 0  # the graph can be made for sides that are a multiple of this; 0: only for its own
     sides: tuple[int, ...] = ()  # of squares, where it can be made for these only (attention windows)
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """Overlapping tiles that a large image is cut into; overlaps in patches (csrc/image/tiling.h)."""
+
+    rows: int = 1
+    columns: int = 1
+    overlap_rows: int = 0
+    overlap_columns: int = 0
+
+    @property
+    def count(self) -> int:
+        return self.rows * self.columns
+
+    @property
+    def fields(self) -> tuple[int, int, int, int]:
+        return self.rows, self.columns, self.overlap_rows, self.overlap_columns
+
+
+ONE_TILE = Tiling()
 
 
 @dataclass(frozen=True)
@@ -196,7 +217,10 @@ class Verdict:
     patch_scores: float32 (h, w). regions: where an anomalous image is above the map threshold, largest peak first; none
     for a normal one, and possibly none for an anomaly smaller than the blur (see worst_patch). nearest: memory bank
     row nearest to the worst patch. reason: which patch of which normal image that is, and how near; normal_range: the
-    scores of normal parts to compare it with. Both are None in a verdict that nobody explained.
+    scores of normal parts to compare it with. Both are None in a verdict that nobody explained. roi: bool (H, W), True
+    where the package inspects, None where it inspects all; the map is 0 outside. product: whose bank and thresholds
+    were used, None where the package has one. gate: how far the image as a whole is from the product's own, None where
+    that was not asked; above 1 the decision is "wrong_part", and score and map are those of the nearest product.
     """
 
     score: float
@@ -212,11 +236,14 @@ class Verdict:
     timing: Timing
     reason: NearestPatch | None = None
     normal_range: ScoreRange | None = None
+    product: str | None = None
+    gate: float | None = None
+    roi: NDArray[np.bool_] | None = field(default=None, repr=False, hash=False)
 
     @property
     def is_anomalous(self) -> bool | None:
-        """None when the package is uncalibrated: there is a score, but no verdict."""
-        return None if self.decision == "uncalibrated" else self.decision == "anomalous"
+        """None when the package is uncalibrated: there is a score, but no verdict. A wrong part is anomalous, too."""
+        return None if self.decision == "uncalibrated" else self.decision != "normal"
 
     def to_dict(self, contours: bool = False) -> dict[str, Any]:
         """Everything but the pictures, for JSON; the outlines of regions only if asked for."""
@@ -227,5 +254,7 @@ class Verdict:
             "reason": None if self.reason is None else self.reason.to_dict(),
             "normal_range": None if self.normal_range is None else asdict(self.normal_range),
             "regions": [region.to_dict(contours) for region in self.regions],
+            **({} if self.product is None else {"product": self.product}),
+            **({} if self.gate is None else {"gate": self.gate}),
             "timing": {**asdict(self.timing), "total_ms": self.timing.total_ms},
         }  # fmt: skip

@@ -36,7 +36,13 @@ def _open_inspector(options: argparse.Namespace) -> Inspector:
     from onceover.runtime.signature import open_signed
 
     package = options.package if options.key is None else open_signed(options.package, options.key)
-    return Inspector.open(package, engine=engine_options(options), threads=options.threads)
+    return Inspector.open(
+        package,
+        engine=engine_options(options),
+        threads=options.threads,
+        product=getattr(options, "product", None),
+        gate=getattr(options, "gate", False),
+    )
 
 
 def engine_options(options: argparse.Namespace) -> EngineOptions:
@@ -66,6 +72,8 @@ def run_evaluate(options: argparse.Namespace, output: Output) -> int:
         check_report(options.report)
     rows: list[SheetRow] = []
     inspector = _open_inspector(options)
+    if len(inspector.products) > 1 and options.product is None:
+        raise UsageError(f"{options.package}: name one of its products: --product {' | '.join(inspector.products)}")
     gallery = new_gallery(inspector.calibration) if options.report else None
 
     def keep(sample: Any, image: Any, mask: Any, verdict: Verdict) -> None:
@@ -165,16 +173,18 @@ def run_inspect(options: argparse.Namespace, output: Output) -> int:
             progress("inspecting", i + 1, len(paths))
     calibration = inspector.calibration
     threshold = calibration.threshold
+    mixed = len(inspector.products) > 1 and options.product is None  # each product has a threshold of its own
+    name = options.product or inspector.manifest.get("name", options.package)
     output.table(
-        f"{inspector.manifest.get('name', options.package)}: threshold {number(threshold, 4)}{_promise(calibration)}",
-        ("image", "verdict", "score ", "p-value ", "regions ", "ms "),
-        rows,
+        str(name) if mixed else f"{name}: threshold {number(threshold, 4)}{_promise(calibration)}",
+        ("image", *(("product",) if mixed else ()), "verdict", "score ", "p-value ", "regions ", "ms "),
+        [(row[0], result["product"], *row[1:]) if mixed else row for row, result in zip(rows, results, strict=True)],
     )
     show_reasons(reasons, output)
     for folder, what in ((options.save, "pictures"), (options.explain, "explanations")):
         if folder:
             output.say(f"{what}: {escape(str(folder))}")
-    if threshold is None:
+    if any(result["decision"] == "uncalibrated" for result in results):
         output.warn("this package is uncalibrated: scores mean something, verdicts do not; fit with more images")
     facts = {"method": calibration.method, "parts": calibration.n, "confidence": calibration.confidence}
     facts |= {"false_alarm_rate": calibration.false_alarm_rate if calibration.calibrated else None}

@@ -13,6 +13,7 @@ from rich.markup import escape
 from onceover import registry
 from onceover.cli.commands import engine_options
 from onceover.cli.exporting import check_target, weights_file
+from onceover.cli.field import tiling_options
 from onceover.cli.output import Output, percent
 from onceover.errors import UsageError
 
@@ -72,6 +73,8 @@ def run_fit(options: argparse.Namespace, output: Output) -> int:
             budget_ms=options.budget_ms,
             size=options.size if options.weights is None else None,
             thumbnails=DEFAULT_SIDE if options.thumbnails is True else options.thumbnails,
+            roi=options.roi,
+            tiling=tiling_options(options),
             adapt=options.adapt,
             max_memory=options.max_memory,
         )
@@ -141,6 +144,7 @@ def show_plan(plan: FitPlan, output: Output) -> None:
         output.warn(f"{plan.copies} images are copies of others byte for byte; each counts as the same part")
     if plan.layout:
         output.say(f"a data set (layout {plan.layout}): learning from the normal images of its train split only")
+    show_field(plan, output)
     rate = percent(plan.false_alarm_rate)
     if plan.folds:
         output.say(
@@ -177,6 +181,19 @@ def _duration(seconds: float) -> str:
     if seconds < 100:
         return f"{max(1, round(seconds))} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def show_field(plan: FitPlan, output: Output) -> None:
+    """What of an image is inspected, where that is not simply all of it."""
+    tiling = plan.tiling
+    if plan.image_size is not None and tiling.count > 1:
+        height, width = plan.image_size
+        output.say(
+            f"{tiling.rows} × {tiling.columns} tiles of images of {height} × {width}: the network runs "
+            f"{tiling.count} times for each"
+        )
+    if plan.roi is not None:
+        output.say(f"region of interest: {percent(plan.inspected)} of the patches are inspected")
 
 
 def show_choice(choice: Choice, output: Output) -> None:

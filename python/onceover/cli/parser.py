@@ -13,11 +13,13 @@ from onceover.cli.benching import add_bench_command
 from onceover.cli.calibrating import add_calibrate_command
 from onceover.cli.demo import run_demo
 from onceover.cli.explaining import add_explain_options
+from onceover.cli.field import add_field_options
 from onceover.cli.fitting import add_thumbnails, run_fit
 from onceover.cli.listing import LISTINGS, run_list
 from onceover.cli.monitoring import add_log, add_monitor_command
 from onceover.cli.packages import add_package_commands
 from onceover.cli.pretraining import add_pretrain_commands
+from onceover.cli.products import add_combine_command, add_product_options
 from onceover.errors import UsageError, unknown_name
 
 EXAMPLES = """\
@@ -56,6 +58,7 @@ def build_parser() -> argparse.ArgumentParser:
     calibrate = add_calibrate_command(subparsers, _command)
     _add_layout(calibrate, "of a data set, whose validation or else train images calibrate (default: auto)")
     _add_engine(calibrate)
+    add_combine_command(subparsers, _command, _add_engine)
     _add_export(subparsers)
     _add_convert(subparsers)
     add_pretrain_commands(subparsers, _command)
@@ -87,6 +90,7 @@ def check_command(words: Sequence[str]) -> None:
 COMMANDS = (
     "bench",
     "calibrate",
+    "combine",
     "convert",
     "demo",
     "evaluate",
@@ -205,6 +209,7 @@ def _add_fit(subparsers: Any) -> None:
     fit.add_argument("--groups", type=Path, help="CSV with columns file,group: images of the same part count once")
     _add_layout(fit, "of a data set, whose train images are learned from (default: auto)")
     _add_seed(fit)
+    add_field_options(fit)
     fit.add_argument(
         "--max-memory",
         metavar="SIZE",
@@ -256,6 +261,7 @@ def _add_evaluate(subparsers: Any) -> None:
     evaluate.add_argument(
         "--resolution", type=_resolution, default="mask", help="compare maps at 'mask' size (default) or at N pixels"
     )
+    add_product_options(evaluate)
     evaluate.add_argument(
         "--save", type=Path, metavar="FILE", help="write a contact sheet of the hardest images (.png)"
     )
@@ -273,6 +279,7 @@ def _add_inspect(subparsers: Any) -> None:
     inspect.add_argument("--save", type=Path, metavar="DIR", help="write a picture with heat map for every image")
     add_explain_options(inspect)
     add_log(inspect)
+    add_product_options(inspect, gate=True)
     _add_engine(inspect)
 
 

@@ -93,7 +93,11 @@ def _correlations(parts: Sequence[LoggedPart], charts: Sequence[ChartHistory]) -
     def quiet(*names: str) -> Sequence[LoggedPart]:
         return parts[: min((alarm for name in names if (alarm := alarms[name]) is not None), default=len(parts))]
 
-    accepted = [part.score for part in quiet("score_ewma", "score_cusum", "p_values") if part.decision != "anomalous"]
+    accepted = [
+        part.score
+        for part in quiet("score_ewma", "score_cusum", "p_values")
+        if part.decision in ("normal", "uncalibrated")
+    ]
     measured = {
         "score": accepted,
         "brightness": [part.brightness for part in quiet("brightness") if part.brightness is not None],

@@ -10,7 +10,7 @@ from typing import Any
 from onceover import _core
 from onceover.errors import InputError
 from onceover.runtime.inspector import Inspector
-from onceover.runtime.package import PackageFile, open_package
+from onceover.runtime.package import PackageFile, open_package, require_one_product
 from onceover.types import Decision, Image, Verdict
 
 DEFAULT_RUN_LENGTH = 10_000  # parts
@@ -85,6 +85,7 @@ class Calibrated:
 
     @classmethod
     def of(cls, package: PackageFile) -> Calibrated:
+        require_one_product(package, "a drift monitor")  # each product has scores of its own
         return cls(*_core.monitored_package(package.core))
 
 

@@ -54,8 +54,8 @@ class Card:
         if self.decision == "uncalibrated":
             return "anomalous" if self.label else "good"
         if self.label:
-            return "found" if self.decision == "anomalous" else "missed"
-        return "false-alarm" if self.decision == "anomalous" else "passed"
+            return "missed" if self.decision == "normal" else "found"
+        return "passed" if self.decision == "normal" else "false-alarm"
 
     @property
     def hardness(self) -> float:

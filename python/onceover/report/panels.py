@@ -17,10 +17,17 @@ Color = tuple[int, int, int]
 
 PAPER, CARD, LINE, INK, FAINT = (18, 20, 24), (30, 33, 39), (58, 63, 72), (236, 238, 241), (160, 166, 176)
 REGION_COLOR, TRUTH_COLOR = (255, 255, 255), (60, 220, 255)
+ROI_COLOR, OUTSIDE = (255, 214, 102), 0.55  # its border, and the brightness of what is not inspected
 DECISION_COLORS: dict[Decision, Color] = {
     "normal": (72, 199, 116), "anomalous": (255, 92, 80), "uncalibrated": (160, 166, 176),
+    "wrong_part": (255, 190, 60),
 }  # fmt: skip
-DECISION_WORDS: dict[Decision, str] = {"normal": "NORMAL", "anomalous": "ANOMALY", "uncalibrated": "UNCALIBRATED"}
+DECISION_WORDS: dict[Decision, str] = {
+    "normal": "NORMAL",
+    "anomalous": "ANOMALY",
+    "uncalibrated": "UNCALIBRATED",
+    "wrong_part": "WRONG PART",
+}
 
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 
@@ -82,7 +89,7 @@ def badge(picture: Picture, decision: Decision, center: tuple[int, int], radius:
         cv2.circle(picture, center, radius, color, -1, cv2.LINE_AA)
         tick = [(x - radius // 2, y), (x - radius // 8, y + radius // 2 - 1), (x + radius // 2, y - radius // 2 + 1)]
         cv2.polylines(picture, [np.asarray(tick, np.int32)], False, PAPER, weight, cv2.LINE_AA)
-    elif decision == "anomalous":
+    elif decision in ("anomalous", "wrong_part"):
         corners = [(x, y - radius), (x + radius, y + radius - 1), (x - radius, y + radius - 1)]
         cv2.fillPoly(picture, [np.asarray(corners, np.int32)], color, cv2.LINE_AA)
         cv2.line(picture, (x, y - radius // 3), (x, y + radius // 4), PAPER, weight, cv2.LINE_AA)
@@ -133,14 +140,18 @@ class Panels:
     anomaly_map: NDArray[np.float32]
     contours: tuple[NDArray[np.int32], ...]  # (n, 2) x, y each: outlines of the verdict's regions
     truth: NDArray[np.bool_] | None
+    roi: NDArray[np.bool_] | None = None
 
     def heat(self, scale: HeatScale) -> Picture:
         """The anomaly map alone."""
         return heat_map(self.anomaly_map, scale.low, scale.high)
 
     def outlined(self, scale: HeatScale | None) -> Picture:
-        """The image, under the heat map when a scale is given, with the outlines of ground truth and of regions."""
+        """The image, under the heat map when a scale is given, with the outlines of ground truth, regions and ROI."""
         picture = self.image.copy() if scale is None else overlay(self.image, self.anomaly_map, scale.low, scale.high)
+        if self.roi is not None:
+            shade = np.where(self.roi, 1.0, OUTSIDE)[..., None]
+            picture = outline(np.asarray(np.round(picture * shade), np.uint8), self.roi, ROI_COLOR)
         for color, thickness in ((PAPER, 3), (REGION_COLOR, 1)):  # white on a dark halo reads on every ground
             cv2.polylines(picture, self.contours, True, color, thickness)
         if self.truth is not None:
@@ -157,7 +168,8 @@ def panels(image: Image, verdict: Verdict, truth: NDArray[np.bool_] | None, box:
     factors = np.divide(size, verdict.anomaly_map.shape)
     contours = tuple(np.floor((region.contour + 0.5) * factors).astype(np.int32)[:, ::-1] for region in verdict.regions)
     mask = None if truth is None else np.asarray(scaled(np.asarray(truth, np.bool_), size), np.bool_)
-    return Panels(np.asarray(scaled(rgb, size), np.uint8), heat, contours, mask)
+    roi = None if verdict.roi is None else np.asarray(scaled(verdict.roi, size), np.bool_)
+    return Panels(np.asarray(scaled(rgb, size), np.uint8), heat, contours, mask, roi)
 
 
 def paste(picture: Picture, piece: Picture, corner: tuple[int, int], box: tuple[int, int]) -> None:

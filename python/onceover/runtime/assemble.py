@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from onceover import _core
 from onceover.runtime import thumbnails
-from onceover.types import DECISIONS, Calibration, GraphSpec, Image
+from onceover.types import DECISIONS, ONE_TILE, Calibration, GraphSpec, Image, Tiling
 
 RELATIVE_TOLERANCE = 1e-4  # of the parity replay: engine kernels differ by CPU; see tests/tolerances.py
 OPTIONAL_STATE = {"bank_index", "bank_neighbors"}  # a reader that does not know them scans, and scores the same
@@ -26,6 +26,8 @@ class PackageParts:
     state: the detector's members (PatchCore: memory_bank float32 (M, D), bank_index, bank_neighbors).
     bank_source: uint32 (M, 2), for every bank row its image (index into manifest bank_images) and patch; optional.
     relative_tolerance: of the parity replay. thumbnails: the member of runtime/thumbnails.py; None by default.
+    roi: uint8 (h, w) of 0 and 1 over the whole image, what is inspected.
+    gate: the member that tells this product from others (`training.gate`); optional.
     """
 
     graph: bytes
@@ -38,9 +40,12 @@ class PackageParts:
     bank_source: NDArray[np.uint32] | None = None
     relative_tolerance: float = RELATIVE_TOLERANCE
     thumbnails: bytes | None = None
+    tiling: Tiling = ONE_TILE
+    roi: NDArray[np.uint8] | None = None
+    gate: bytes | None = None
 
 
-def config_of(spec: GraphSpec, blur_sigma: float) -> _core.Config:
+def config_of(spec: GraphSpec, blur_sigma: float, tiling: Tiling = ONE_TILE) -> _core.Config:
     """The fixed config record of a graph."""
     return _core.Config(
         height=spec.preprocessing.height,
@@ -51,6 +56,7 @@ def config_of(spec: GraphSpec, blur_sigma: float) -> _core.Config:
         grid_width=spec.grid_width,
         embedding_dim=spec.embedding_dim,
         blur_sigma=blur_sigma,
+        tiling=tiling.fields,
     )
 
 
@@ -62,7 +68,7 @@ def uncalibrated() -> Calibration:
 
 def assemble(parts: PackageParts) -> _core.PackageWriter:
     """A writer holding all members; deterministic: the same parts give the same bytes."""
-    config = config_of(parts.spec, parts.blur_sigma)
+    config = config_of(parts.spec, parts.blur_sigma, parts.tiling)
     calibration = parts.calibration
     writer = _core.PackageWriter()
     writer.add("config", config.to_bytes())
@@ -85,6 +91,10 @@ def assemble(parts: PackageParts) -> _core.PackageWriter:
         ),
     )
     writer.add("parity", _core.parity_bytes(list(parts.parity), config, parts.relative_tolerance, MAP_STEP))
+    if parts.roi is not None:
+        writer.add("roi", parts.roi)  # required: who does not know it would judge what is not to be inspected
+    if parts.gate is not None:
+        writer.add("gate", parts.gate, required=False)
     if parts.bank_source is not None:
         writer.add("bank_source", parts.bank_source, required=False)
     if parts.thumbnails is not None:

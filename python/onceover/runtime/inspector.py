@@ -16,18 +16,25 @@ from onceover.runtime.package import PackageFile, open_package
 from onceover.runtime.reasons import BankImages, patch_at
 from onceover.runtime.session import EngineOptions, open_session
 from onceover.runtime.thumbnails import Thumbnails, read_thumbnails
-from onceover.types import Calibration, Decision, Image, NearestPatch, Region, Timing, Verdict
+from onceover.types import DECISIONS, Calibration, Decision, Image, NearestPatch, Region, Timing, Verdict
 
 
 class Inspector:
     """An open package and its session; for one thread at a time. Use Inspector.open, and `with` to close it."""
 
-    def __init__(self, package: PackageFile, session: _core.Session) -> None:
+    def __init__(
+        self, package: PackageFile, session: _core.Session, product: str | None = None, gate: bool = False
+    ) -> None:
         self.package = package
-        self.calibration = Calibration.of_record(session.calibration)
-        self.bank_images = BankImages(package)
-        self._normal_range = self.calibration.score_range
+        self.products = package.products
+        numbers = range(len(self.products))
+        self._calibrations = [Calibration.of_record(session.calibration_of(number)) for number in numbers]
+        self._bank_images = [BankImages(package, number) for number in numbers]
+        self._several = len(self.products) > 1
         self._session: _core.Session | None = session
+        # None: by the gates
+        self._product = None if product is None and (gate or self._several) else self._number(product)
+        session.select(self._product)
 
     @classmethod
     def open(
@@ -36,25 +43,43 @@ class Inspector:
         engine: str | EngineOptions = "onnxruntime",
         threads: int = 1,
         memory_limit_mb: float | None = None,
+        product: str | None = None,
+        gate: bool = False,
     ) -> Inspector:
         """Open and check a package, or take one that open_package or open_signed gave.
 
-        Raises InputError, PackageError, EngineError, MemoryLimitError, UsageError.
+        product: of a package of several, the one to inspect; None: the one in view, or "wrong_part" when it is none of
+        them. gate: ask that also of a package of one product. Raises InputError, PackageError, EngineError,
+        MemoryLimitError, UsageError (products that cannot be told apart, and none named), UnknownNameError.
         """
         package = path if isinstance(path, PackageFile) else open_package(path)
-        return cls(package, open_session(package.core, engine, threads, memory_limit_mb))
+        return cls(package, open_session(package.core, engine, threads, memory_limit_mb), product, gate)
 
     @property
     def manifest(self) -> dict[str, Any]:
         """Provenance: name, backbone and weights card, detector, data (runtime/package.py)."""
         return self.package.manifest
 
+    @property
+    def calibration(self) -> Calibration:
+        """Of the product that is inspected; of the first, where the one in view is."""
+        return self._calibrations[self._product or 0]
+
+    @property
+    def bank_images(self) -> BankImages:
+        """Where the memory bank rows come from; of the same product as `calibration`."""
+        return self._bank_images[self._product or 0]
+
     def inspect(
-        self, image: Image | str | os.PathLike[str], color: str = "rgb", map_size: tuple[int, int] | None = None
+        self,
+        image: Image | str | os.PathLike[str],
+        color: str = "rgb",
+        map_size: tuple[int, int] | None = None,
+        product: str | None = None,
     ) -> Verdict:
         """One image, or the path of one, → its verdict. The map has the image's own size, or map_size (H, W).
 
-        color: "rgb" or "bgr", the channel order of an array; files are always read as RGB.
+        color: "rgb" or "bgr", the channel order of an array; files are always read as RGB. product: this one, for once.
         Raises InputError for an image that cannot be used, EngineError for an answer that cannot be trusted.
         """
         session = self.session
@@ -62,7 +87,9 @@ class Inspector:
             from onceover.images import read_image
 
             image, color = read_image(image), "rgb"
+        session.select(self._product if product is None else self._number(product))
         result = session.run(image, color)
+        calibration = self._calibrations[result.product]
         height, width = image.shape[:2] if map_size is None else map_size
         anomaly_map = session.anomaly_map(height, width)
         patch_scores, nearest_rows = session.patch_scores(), session.nearest_rows()  # (h, w) each
@@ -70,41 +97,46 @@ class Inspector:
 
         def reason(patch: tuple[int, int]) -> NearestPatch:
             distance, row = float(patch_scores[patch]), int(nearest_rows[patch])
-            return self.bank_images.nearest(patch, distance, row, self.calibration.threshold)
+            return self._bank_images[result.product].nearest(patch, distance, row, calibration.threshold)
 
         regions = tuple(
-            replace(region, reason=reason(patch_at(region.peak, anomaly_map.shape, patch_scores.shape)))
-            for region in self._regions(result, anomaly_map)
+            replace(
+                region,
+                reason=reason(patch_at(region.peak, anomaly_map.shape, patch_scores.shape)),
+                p_value=session.map_p_value(region.peak_value),
+            )
+            for region in _regions(result, anomaly_map, calibration)
         )
         return Verdict(
             score=result.score,
             p_value=result.p_value,
             decision=_decision(result.decision),
-            threshold=self.calibration.threshold,
+            threshold=calibration.threshold,
             anomaly_map=anomaly_map,
             patch_scores=patch_scores,
-            map_threshold=self.calibration.map_threshold,
+            map_threshold=calibration.map_threshold,
             regions=regions,
             worst_patch=worst,
             nearest=result.nearest_row,
             timing=_timing(result),
             reason=reason(worst),
-            normal_range=self._normal_range,
+            normal_range=calibration.score_range,
+            product=self.products[result.product] if self._several else None,
+            gate=result.gate_ratio if product is None and self._product is None else None,
+            roi=session.inside(height, width),
         )
 
-    def _regions(self, result: _core.RunResult, anomaly_map: NDArray[np.float32]) -> tuple[Region, ...]:
-        """Where, once the score has said that: a normal part has no anomalous regions, so that the two never differ."""
-        if result.decision != "anomalous":
-            return ()
-        found = find_regions(anomaly_map, self.calibration.map_threshold)
-        return tuple(replace(region, p_value=self.session.map_p_value(region.peak_value)) for region in found)
+    def _number(self, product: str | None) -> int:
+        return 0 if product is None else self.package.product_number(product)
 
     def normal_picture(self, reason: NearestPatch) -> NDArray[np.uint8] | None:
-        """The thumbnail of the normal image that a reason names, (H, W, 3) RGB; None where the package has none.
+        """The thumbnail of the normal image that a reason names, (H, W, 3) RGB.
+
+        None where the package has none, or several products.
 
         Raises PackageError when the package's thumbnails are damaged.
         """
-        if self.thumbnails is None or reason.image_index is None:
+        if self._several or self.thumbnails is None or reason.image_index is None:
             return None
         return self.thumbnails.picture(reason.image_index)
 
@@ -149,8 +181,13 @@ def find_regions(anomaly_map: NDArray[np.float32], map_threshold: float | None) 
     return tuple(Region(*found) for found in _core.find_regions(anomaly_map, map_threshold))
 
 
+def _regions(result: _core.RunResult, anomaly_map: NDArray[np.float32], calibration: Calibration) -> tuple[Region, ...]:
+    """Where, once the score has said that: a normal part has no anomalous regions, so that the two never differ."""
+    return find_regions(anomaly_map, calibration.map_threshold) if result.decision == "anomalous" else ()
+
+
 def _decision(name: str) -> Decision:
-    return "anomalous" if name == "anomalous" else "normal" if name == "normal" else "uncalibrated"
+    return next((decision for decision in DECISIONS if decision == name), "uncalibrated")
 
 
 def _timing(result: _core.RunResult) -> Timing:

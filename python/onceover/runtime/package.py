@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from onceover import _core
-from onceover.errors import PackageError
+from onceover.errors import PackageError, UsageError, unknown_name
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,25 @@ class PackageFile:
     @property
     def path(self) -> str:
         return self.core.label
+
+    @property
+    def products(self) -> tuple[str, ...]:
+        """Names, in the order of their numbers; of a package of one product what its manifest says."""
+        names = _core.read_products(self.core)
+        return (str(self.manifest.get("name", "")),) if len(names) == 1 else tuple(names)
+
+    def product_manifest(self, number: int) -> dict[str, Any]:
+        """What the manifest says of one product: all of it, where there is one."""
+        listed = self.manifest.get("products")
+        if not isinstance(listed, list):
+            return self.manifest if number == 0 else {}
+        return listed[number] if number < len(listed) and isinstance(listed[number], dict) else {}
+
+    def product_number(self, name: str) -> int:
+        """UnknownNameError, with near matches, for a product that the package does not have."""
+        if name not in self.products:
+            raise unknown_name(f"product of {self.path}", name, self.products)
+        return self.products.index(name)
 
     @property
     def size_bytes(self) -> int:
@@ -85,6 +104,20 @@ def open_package(path: str | os.PathLike[str], verify_hashes: str = "all", copy:
     object), UnsupportedPackageError when it is of another format version or has required members unknown here.
     """
     return view_package(_core.Package.open(os.fspath(path), verify_hashes, copy))
+
+
+def member_name(name: str, product: int) -> str:
+    """What a product's member is called: "memory_bank" of the first, "memory_bank.3" of number 3."""
+    return name if product == 0 else f"{name}.{product}"
+
+
+def require_one_product(package: PackageFile, what: str) -> None:
+    """UsageError for a package of several products, which `what` cannot handle."""
+    if len(package.products) > 1:
+        raise UsageError(
+            f"{package.path}: holds {len(package.products)} products ({', '.join(package.products)}); {what} takes a "
+            "package of one: do it for each, then combine them"
+        )
 
 
 def view_package(core: _core.Package) -> PackageFile:
@@ -134,4 +167,13 @@ def _size_text(size_bytes: int) -> str:
     return f"{size_bytes} bytes"
 
 
-__all__ = ["Member", "PackageFile", "calibration_text", "open_package", "read_manifest", "view_package"]
+__all__ = [
+    "Member",
+    "PackageFile",
+    "calibration_text",
+    "member_name",
+    "open_package",
+    "read_manifest",
+    "require_one_product",
+    "view_package",
+]

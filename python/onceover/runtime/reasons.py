@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from onceover import _core
 from onceover.errors import PackageError
-from onceover.runtime.package import PackageFile
+from onceover.runtime.package import PackageFile, member_name
 from onceover.types import NearestPatch
 
 NO_IMAGE = 2**32 - 1  # in bank_source: a row that was not cut from a bank image
@@ -19,16 +19,17 @@ Box = tuple[float, float, float, float]
 class BankImages:
     """The normal images that a package's memory bank rows were cut from, as far as the package says.
 
-    names: of the images, as fit called them; empty when there is no manifest that tells. Raises PackageError for a
-    member bank_source that does not fit the package.
+    names: of the images, as fit called them; empty when there is no manifest that tells. product: its number. Raises
+    PackageError for a member bank_source that does not fit the package.
     """
 
-    def __init__(self, package: PackageFile) -> None:
-        config = _core.read_config(package.core)
-        self.grid = (config.grid_height, config.grid_width)
-        self.names = _texts(package.manifest, "bank_images")
-        self.sha256 = _texts(package.manifest, "bank_sha256")
-        self._source = read_bank_source(package, self.grid[0] * self.grid[1])
+    def __init__(self, package: PackageFile, product: int = 0) -> None:
+        self._config = _core.read_config(package.core)
+        self.grid = self._config.cells
+        manifest = package.product_manifest(product)
+        self.names = _texts(manifest, "bank_images")
+        self.sha256 = _texts(manifest, "bank_sha256")
+        self._source = read_bank_source(package, self._config.feature_count, product)
 
     @property
     def used(self) -> tuple[int, ...]:
@@ -39,8 +40,9 @@ class BankImages:
         """The reason for a patch of this score, whose nearest memory bank row is known."""
         known: dict[str, Any] = {}
         if self._source is not None and self._source[bank_row, 0] != NO_IMAGE:
-            image, place = (int(value) for value in self._source[bank_row])
-            where = divmod(place, self.grid[1])
+            image = int(self._source[bank_row, 0])
+            cell = self._config.cells_of(self._source[bank_row, 1:].astype(np.int64))
+            where = divmod(int(cell[0]), self.grid[1])
             name = self.names[image] if image < len(self.names) else None
             known = {
                 "image": name,
@@ -74,25 +76,26 @@ def patch_at(pixel: tuple[int, int], size: tuple[int, int], grid: tuple[int, int
     return pixel[0] * grid[0] // size[0], pixel[1] * grid[1] // size[1]
 
 
-def read_bank_source(package: PackageFile, patch_count: int) -> NDArray[np.uint32] | None:
+def read_bank_source(package: PackageFile, patch_count: int, product: int = 0) -> NDArray[np.uint32] | None:
     """uint32 (M, 2), image and patch of each memory bank row; None where the package has none. Raises PackageError."""
     members = {member.name: member for member in package.members}
-    if "bank_source" not in members or "memory_bank" not in members:
+    name, bank = member_name("bank_source", product), member_name("memory_bank", product)
+    if name not in members or bank not in members:
         return None
-    found, rows = members["bank_source"], members["memory_bank"].dimensions[0]
+    found, rows = members[name], members[bank].dimensions[0]
     if (found.type, found.dimensions) != ("uint32", (rows, 2)):
         shape = " × ".join(map(str, found.dimensions))
         raise PackageError(
-            f"{package.path}: member 'bank_source' is {found.type} {shape}, expected uint32 {rows} × 2, a row for each "
+            f"{package.path}: member '{name}' is {found.type} {shape}, expected uint32 {rows} × 2, a row for each "
             "of the memory bank; its writer is at fault, fit again"
         )
-    source: NDArray[np.uint32] = package.core.array("bank_source")
-    images = len(_texts(package.manifest, "bank_images")) or NO_IMAGE
+    source: NDArray[np.uint32] = package.core.array(name)
+    images = len(_texts(package.product_manifest(product), "bank_images")) or NO_IMAGE
     told = source[source[:, 0] != NO_IMAGE]
     if len(told) and (told[:, 0].max() >= images or told[:, 1].max() >= patch_count):
         worst = (int(told[:, 0].max()), int(told[:, 1].max()))
         raise PackageError(
-            f"{package.path}: member 'bank_source' names image {worst[0]} and patch {worst[1]}, expected below "
+            f"{package.path}: member '{name}' names image {worst[0]} and patch {worst[1]}, expected below "
             f"{images} and {patch_count}; its writer is at fault, fit again"
         )
     return source

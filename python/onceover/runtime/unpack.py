@@ -25,7 +25,7 @@ from onceover.errors import OutputError, PackageError, UsageError
 from onceover.images import write_image
 from onceover.runtime.package import PackageFile
 from onceover.runtime.thumbnails import read_thumbnails
-from onceover.types import DECISIONS, Image
+from onceover.types import DECISIONS, ONE_TILE, Image, Tiling
 
 
 def unpack(package: PackageFile, folder: str | os.PathLike[str]) -> Path:
@@ -87,7 +87,9 @@ def _write_member(package: PackageFile, name: str, kind: str, folder: Path) -> N
 def _config(core: _core.Package) -> dict[str, Any]:
     config = _core.read_config(core)
     fields = ("height", "width", "mean", "std", "grid_height", "grid_width", "embedding_dim", "blur_sigma")
-    return {"color": "rgb", "resize": "triangle", **{name: getattr(config, name) for name in fields}}
+    facts = {"color": "rgb", "resize": "triangle", **{name: getattr(config, name) for name in fields}}
+    tiling = Tiling(*config.tiling)
+    return facts if tiling == ONE_TILE else {**facts, "tiling": asdict(tiling)}
 
 
 def _calibration(core: _core.Package) -> dict[str, Any]:

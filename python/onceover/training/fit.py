@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +20,13 @@ from onceover.detectors.detector import Detector, Progress, no_progress
 from onceover.errors import InputError, MemoryLimitError, UsageError
 from onceover.images import list_images, read_image
 from onceover.runtime import thumbnails
-from onceover.runtime.assemble import PackageParts, assemble, parity_item, uncalibrated
-from onceover.runtime.graph import DEFAULT_BACKBONE
+from onceover.runtime.assemble import PackageParts, assemble, config_of, parity_item, uncalibrated
+from onceover.runtime.graph import DEFAULT_BACKBONE, load_graph
 from onceover.runtime.reasons import owners
 from onceover.runtime.session import EngineOptions
 from onceover.training.adapting import adapt
 from onceover.training.calibrate import DEFAULT_FALSE_ALARM_RATE, calibrate, check_validation, plan_holdout
-from onceover.training.choosing import Choice, choose_network
+from onceover.training.choosing import AUTO, Choice, choose_network
 from onceover.training.cross_conformal import cross_scores, fold_of_images, planned_folds
 from onceover.training.dataset import (
     dataset_folders,
@@ -38,12 +38,14 @@ from onceover.training.dataset import (
     relative_path,
     split_holdout,
 )
+from onceover.training.field import TilingOptions, check_roi, read_roi
+from onceover.training.gate import fit_gate, gate_threshold
 from onceover.training.image_patches import ImagePatches
-from onceover.training.input_size import InputSize
+from onceover.training.input_size import SIZES, InputSize
 from onceover.training.machine_memory import memory_limit
 from onceover.training.memory_plan import THUMBNAIL_PIXEL_BYTES, FitSize, MemoryPlan, plan_memory, probe
 from onceover.training.references import choose_references
-from onceover.types import GraphSpec, Image
+from onceover.types import ONE_TILE, GraphSpec, Image, Tiling
 
 
 @dataclass(frozen=True)
@@ -57,9 +59,11 @@ class FitOptions:
     only the normal images of train are learned from, of any other folder all images. A data set's own validation split
     calibrates, unless holdout is given. backbone "auto": the best embedded one whose network and preparation of an
     image, of the size of the first, take at most budget_ms on this machine (`training.choosing`). size: side of the
-    square input of a backbone that is resizable; None: chosen from what the images show (`training.input_size`).
-    thumbnails: longest side in pixels of pictures of the bank's images to store; None, the default, stores none, for
-    whoever has the package would see them (`runtime.thumbnails`).
+    square input of a backbone that is resizable; None: chosen from what the images show (`training.input_size`), or the
+    smallest for tiles. thumbnails: longest side in pixels of pictures of the bank's images to store; None, the default,
+    stores none, for whoever has the package would see them (`runtime.thumbnails`). roi: what to inspect, a file (mask
+    or polygon, `training.field.read_roi`) or an array (H, W) over the image, nonzero inside; a patch that overlaps it
+    at all is inspected. tiling: how large images are cut.
     adapt: measure distances as the product's own images suggest (`training.adapting`).
     max_memory: bytes, or text like "2GiB", that the whole process may take; None: a share of what is free here. Where
     the patches of all images do not fit, the greedy coreset is selected from a stream, and labelled so.
@@ -82,6 +86,8 @@ class FitOptions:
     budget_ms: float | None = None
     size: int | None = None
     thumbnails: int | None = None
+    roi: Path | NDArray[Any] | None = field(default=None, hash=False)
+    tiling: TilingOptions | None = None
     adapt: bool = False
     max_memory: int | str | None = None
 
@@ -101,6 +107,10 @@ class FitPlan:
     layout: str = ""  # of the data set they are the train images of; empty for an ordinary folder
     choice: Choice | None = None  # of backbone "auto"
     input_size: InputSize | None = None  # where it was chosen
+    tiling: Tiling = ONE_TILE
+    image_size: tuple[int, int] | None = None  # of the first image, where tiles or a region depend on it
+    roi: NDArray[np.uint8] | None = field(default=None, hash=False)
+    inspected: float = 1.0  # share of the patches that the region leaves
     adaptation: Mapping[str, Any] | None = None  # what the manifest says of it, once it is done
     memory: MemoryPlan | None = None  # what it will cost; None: not asked, all patches are held
     folds: int = 0  # cross-conformal: bank and calibration images are the same; 0: they have no part in common
@@ -139,7 +149,8 @@ def plan_fit(directory: Path, spec: GraphSpec, options: FitOptions, progress: Pr
     else:
         held_out = plan_holdout(len(set(groups.values())), rate, explicit, options.holdout)
         bank, calibration = split_holdout(images, groups, held_out, options.seed)
-    patch_count = len(bank) * spec.grid_height * spec.grid_width
+    field_of_view = _field_of_view(everything[0], spec, options)
+    patch_count = len(bank) * field_of_view.pop("patches")
     return FitPlan(
         bank_images=tuple(bank),
         calibration_images=tuple(calibration),
@@ -151,7 +162,21 @@ def plan_fit(directory: Path, spec: GraphSpec, options: FitOptions, progress: Pr
         copies=copies,
         layout=layout,
         folds=folds,
+        **field_of_view,
     )
+
+
+def _field_of_view(image: Path, spec: GraphSpec, options: FitOptions) -> dict[str, Any]:
+    """Of the plan: tiling, roi, image_size, inspected; and the patches of an image that are learned from."""
+    size = None if options.tiling is None and not isinstance(options.roi, Path) else read_image(image).shape[:2]
+    tiling = ONE_TILE if options.tiling is None else options.tiling.resolve(spec, size or (0, 0))
+    roi = options.roi
+    if roi is not None:
+        roi = read_roi(roi, size or (0, 0)) if isinstance(roi, Path) else check_roi(roi)
+    config = config_of(spec, options.blur_sigma, tiling)
+    patches = config.feature_count if roi is None else len(config.features_inside(roi))
+    inspected = patches / config.feature_count
+    return {"tiling": tiling, "roi": roi, "image_size": size, "inspected": inspected, "patches": patches}
 
 
 def _find_images(directory: Path, options: FitOptions) -> tuple[list[Path], list[Path], str]:
@@ -191,7 +216,7 @@ def fit(
     limit = memory_limit(options.max_memory)
     found, _, _ = _find_images(folder, options)
     network = choose_network(
-        found, options.backbone, options.budget_ms, options.size, options.engine, options.threads, progress
+        found, options.backbone, options.budget_ms, _input_side(options), options.engine, options.threads, progress
     )
     graph, spec = network.graph, network.spec
     plan = with_memory(plan_fit(folder, spec, options, progress), graph, spec, options, limit)
@@ -213,6 +238,14 @@ def fit(
     return FitJob(graph, spec, plan, options, names, product, progress).run()
 
 
+def _input_side(options: FitOptions) -> int | None:
+    """Of the network input, where it is not to be chosen: tiles, not a larger input, show the detail of an image."""
+    if options.size is not None or options.tiling is None:
+        return options.size
+    resizable = options.backbone == AUTO or load_graph(options.backbone)[1].resizable
+    return SIZES[0] if resizable else None
+
+
 def with_memory(
     plan: FitPlan,
     graph: bytes,
@@ -231,8 +264,13 @@ def with_memory(
     if options.thumbnails is not None:
         pictures = min(plan.bank_rows, len(plan.bank_images)) * int(THUMBNAIL_PIXEL_BYTES * options.thumbnails**2)
     counts = (len(plan.bank_images), len(plan.calibration_images))
-    size = FitSize(*counts, plan.bank_rows, len(graph) + pictures, greedy)
+    size = FitSize(*counts, plan.bank_rows, len(graph) + pictures, greedy, plan.patch_count // len(plan.bank_images))
+    found = replace(found, image_s=found.image_s * plan.tiling.count)  # of one tile
     return replace(plan, memory=plan_memory(spec, size, limit, found))
+
+
+# Image scores and largest map values, float32 (n,) each, and distances to the gate, 0 without one.
+Scored = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float64]]
 
 
 class FitJob:
@@ -256,6 +294,11 @@ class FitJob:
         self.graph, self.spec, self.plan = graph, spec, plan
         self.options, self.names, self.product = options, names, product
         self.progress = progress
+        self.config = config_of(spec, options.blur_sigma, plan.tiling)
+        # (n,): the patches of an image that are learned from, tile after tile
+        self.patches: NDArray[np.int64] = (
+            np.arange(self.config.feature_count) if plan.roi is None else self.config.features_inside(plan.roi)
+        )
         self.engine = EngineOptions.of(options.engine).resolve(options.threads)
         self.detector = create_detector(options.detector, options.bank, options.coreset, options.seed)
 
@@ -265,10 +308,16 @@ class FitJob:
         del embeddings
         parts = replace(self._uncalibrated_parts(self.detector), bank_source=self._bank_source())
         images = self.plan.calibration_images
-        scores, map_maxima = crossed or self._score(self._session(parts), images, self.progress)
+        # A gate needs parts that it was not fitted on; across folds there are none.
+        gate = fit_gate(self.pooled) if len(self.pooled) > 1 and images and crossed is None else None
+        session = self._session(replace(parts, gate=None if gate is None else gate.to_bytes()))
+        scores, map_maxima, distances = crossed or self._score(session, images, gate is not None, self.progress)
         groups, rate = list(self.plan.calibration_groups), self.plan.false_alarm_rate
         calibration = replace(calibrate(scores, map_maxima, groups, rate), cross_conformal=crossed is not None)
         parts = replace(parts, calibration=calibration)
+        if gate is not None:
+            told = replace(gate, threshold=gate_threshold(distances), part_count=len(set(groups)))
+            parts = replace(parts, gate=told.to_bytes())
         session = self._session(parts)
         parity = tuple(parity_item(session, image) for image in self._reference_images(scores))
         parts = replace(parts, parity=parity, thumbnails=self._thumbnails(parts.bank_source))
@@ -286,18 +335,21 @@ class FitJob:
             calibration=uncalibrated(),
             parity=(),
             manifest={},
+            tiling=self.plan.tiling,
+            roi=self.plan.roi,
         )
 
-    def _cross_scores(self, embeddings: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def _cross_scores(self, embeddings: NDArray[np.float32]) -> Scored:
         """Of all images, each by the session of a bank without its fold (training/cross_conformal.py)."""
         plan = self.plan
 
         def score(detector: Detector, images: list[int]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
             session = self._session(self._uncalibrated_parts(detector))
-            return self._score(session, [plan.bank_images[i] for i in images])
+            return self._score(session, [plan.bank_images[i] for i in images], gated=False)[:2]
 
         fold_of = fold_of_images(plan.calibration_groups, plan.folds, self.options.seed)
-        return cross_scores(embeddings, fold_of, plan.bank_rows, self._new_detector, score, self.progress)
+        scores, maxima = cross_scores(embeddings, fold_of, plan.bank_rows, self._new_detector, score, self.progress)
+        return scores, maxima, np.zeros(len(scores))
 
     def _session(self, parts: PackageParts) -> _core.Session:
         package = _core.Package.view(assemble(parts).bytes(), "the package being fitted")
@@ -308,7 +360,8 @@ class FitJob:
 
         Returns their embeddings (n·P, D) where folds will score each other, and the SHA-256 of each file.
         """
-        images = ImagePatches(self.plan.bank_images, self.graph, self.spec, self.options.blur_sigma, self.engine)
+        images = ImagePatches(self.plan.bank_images, self.graph, self.config, self.engine, self.patches)
+        self.pooled = images.pooled  # filled as they are embedded
         if self.plan.memory is not None and self.plan.memory.streaming:
             self.detector.stream(images, self.plan.memory.sample_images, self.chosen, self.progress)
             return None, images.hashes
@@ -324,7 +377,8 @@ class FitJob:
         chosen = self.detector.chosen
         if chosen is None:
             return None
-        return np.stack(divmod(chosen, self.spec.grid_height * self.spec.grid_width), axis=1).astype(np.uint32)
+        image, number = divmod(chosen, len(self.patches))
+        return np.stack([image, self.patches[number]], axis=1).astype(np.uint32)
 
     def _thumbnails(self, source: NDArray[np.uint32] | None) -> bytes | None:
         """Pictures of the images that own a bank row, if asked for. The files are read again: few own none."""
@@ -338,22 +392,24 @@ class FitJob:
         return thumbnails.pack(pictures, side)
 
     def _score(
-        self, session: _core.Session, images: Sequence[Path], progress: Progress = no_progress
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Image scores and anomaly-map maxima of images that are not in the bank, float32 (n,) each."""
+        self, session: _core.Session, images: Sequence[Path], gated: bool, progress: Progress = no_progress
+    ) -> Scored:
+        """Image scores, map maxima and, where there is a gate, its distances of images that are not in the bank."""
         scores = np.zeros(len(images), np.float32)
         map_maxima = np.zeros(len(images), np.float32)
+        distances = np.zeros(len(images))
+        session.select(None if gated else 0)
         for i, path in enumerate(images):
             result = session.run(read_image(path))
-            scores[i], map_maxima[i] = result.score, result.map_maximum
+            scores[i], map_maxima[i], distances[i] = result.score, result.map_maximum, result.gate_ratio
             progress("calibration", i + 1, len(images))
-        return scores, map_maxima
+        return scores, map_maxima, distances
 
     def _reference_images(self, scores: NDArray[np.float32]) -> list[Image]:
         """For the parity record: of the held-out images, or of the bank's when there are none."""
         plan = self.plan
         paths: Sequence[Path] = plan.calibration_images or plan.bank_images
-        return choose_references(paths, scores, self.spec.preprocessing)
+        return choose_references(paths, scores, self.spec.preprocessing, plan.tiling)
 
     def _manifest(self, parts: PackageParts, hashes: list[str]) -> dict[str, Any]:
         """Provenance for people and Python. No time and no absolute path: the same input gives the same bytes."""
@@ -381,6 +437,8 @@ class FitJob:
             "engine": EngineOptions.of(self.options.engine).name,
             **({} if plan.choice is None else {"choice": plan.choice.record()}),
             **({} if parts.thumbnails is None else {"thumbnails": thumbnails.describe(parts.thumbnails)}),
+            **({} if plan.tiling == ONE_TILE else {"tiling": asdict(plan.tiling)}),
+            **({} if plan.roi is None else {"roi": {"raster": list(plan.roi.shape), "inspected": plan.inspected}}),
             **({} if plan.adaptation is None else {"adaptation": dict(plan.adaptation)}),
         }
 

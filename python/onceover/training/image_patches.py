@@ -12,22 +12,31 @@ from onceover import _core
 from onceover.detectors.detector import Progress
 from onceover.errors import InputError
 from onceover.images import read_image
-from onceover.runtime.assemble import config_of
 from onceover.training.dataset import file_hash
-from onceover.types import GraphSpec
 
 
 class ImagePatches:
-    """A source of patches for detectors. hashes: SHA-256 of each file, empty until it was embedded."""
+    """A source of patches for detectors.
+
+    chosen: (n,), the patches of an image that are learned from, tile after tile. hashes: SHA-256 of each file, empty
+    until it was embedded. pooled: float32 (N, D), the mean embedding of each image, likewise.
+    """
 
     def __init__(
-        self, images: Sequence[Path], graph: bytes, spec: GraphSpec, blur_sigma: float, engine: _core.EngineOptions
+        self,
+        images: Sequence[Path],
+        graph: bytes,
+        config: _core.Config,
+        engine: _core.EngineOptions,
+        chosen: NDArray[np.int64],
     ) -> None:
-        self._images = images
-        self._embedder = _core.Embedder(config_of(spec, blur_sigma), graph, engine)
-        self.patches = spec.grid_height * spec.grid_width
-        self.dim = spec.embedding_dim
+        self._images, self._chosen = images, chosen
+        self._whole = len(chosen) == config.feature_count
+        self._embedder = _core.Embedder(config, graph, engine)
+        self.patches = len(chosen)
+        self.dim = config.embedding_dim
         self.hashes = [""] * len(images)
+        self.pooled = np.zeros((len(images), self.dim), np.float32)
 
     @property
     def image_count(self) -> int:
@@ -37,9 +46,11 @@ class ImagePatches:
         """(P, D) of image number `image`; InputError where the network answers NaN or infinity."""
         path = self._images[image]
         embeddings = self._embedder.embed(read_image(path))
+        embeddings = embeddings if self._whole else embeddings[self._chosen]
         if not np.isfinite(embeddings).all():
             raise InputError(f"{path}: its embedding is not finite (NaN or infinity); look at that image")
         self.hashes[image] = file_hash(path)
+        self.pooled[image] = embeddings.mean(axis=0, dtype=np.float64)
         return embeddings
 
     def all(self, progress: Progress) -> NDArray[np.float32]:

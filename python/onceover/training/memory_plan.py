@@ -63,6 +63,7 @@ class FitSize:
     rows: int
     stored_bytes: int
     greedy: bool = True
+    image_patches: int | None = None  # that are learned from, of an image; None: those of the network
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,8 @@ def plan_memory(spec: GraphSpec, size: FitSize, limit: tuple[int | None, str], f
 
     Raises MemoryLimitError with what it would take when even a stream needs more than `limit`.
     """
-    patches, dim = spec.grid_height * spec.grid_width, spec.embedding_dim
+    patches = spec.grid_height * spec.grid_width if size.image_patches is None else size.image_patches
+    dim = spec.embedding_dim
     rows, greedy, images = size.rows, size.greedy, size.bank_images + size.calibration_images
     total = size.bank_images * patches
     base = found.base_bytes + _CONSTANT + _IMAGE_BYTES * images

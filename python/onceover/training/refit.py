@@ -19,16 +19,17 @@ from numpy.typing import NDArray
 from onceover import _core
 from onceover.detectors import BankSize
 from onceover.detectors.detector import Progress, no_progress
-from onceover.errors import InputError
+from onceover.errors import InputError, PackageError
 from onceover.images import list_images
 from onceover.runtime import thumbnails
-from onceover.runtime.assemble import PackageParts
+from onceover.runtime.assemble import PackageParts, config_of
 from onceover.runtime.graph import read_graph_spec
-from onceover.runtime.package import PackageFile
+from onceover.runtime.package import PackageFile, require_one_product
 from onceover.runtime.session import EngineOptions
 from onceover.training.dataset import file_hash, listed
 from onceover.training.fit import FitJob, FitOptions, FitPlan, with_memory
 from onceover.training.machine_memory import memory_limit
+from onceover.types import GraphSpec, Tiling
 
 
 def refit(
@@ -43,21 +44,27 @@ def refit(
 
     Raises InputError when images are missing, or when the package does not say what it was fitted on.
     """
+    require_one_product(package, "a refit")
     data, detector = _section(package, "data"), _section(package, "detector")
     bank, calibration = find_images(package, directory, progress)
     spec = read_graph_spec(graph, package.path)
     stored = _core.read_calibration(package.core)
     rows = int(detector["bank_rows"])
+    config, tiling, roi = _field_of_view(package, spec)
+    patches = config.feature_count if roi is None else len(config.features_inside(roi))
     plan = FitPlan(
         bank_images=tuple(bank),
         calibration_images=tuple(calibration),
         calibration_groups=tuple(str(group) for group in data["calibration_groups"]),
         false_alarm_rate=float(stored["false_alarm_rate"]) or 1.0 / (len(calibration) + 2),
-        patch_count=len(bank) * spec.grid_height * spec.grid_width,
+        patch_count=len(bank) * patches,
         embedding_dim=spec.embedding_dim,
         bank_rows=rows,
         copies=0,
         folds=_folds(package),
+        tiling=tiling,
+        roi=roi,
+        inspected=patches / config.feature_count,
     )
     options = FitOptions(
         detector=str(detector["name"]),
@@ -93,13 +100,27 @@ def _folds(package: PackageFile) -> int:
     return folds if isinstance(folds, int) and folds >= 2 else 0
 
 
+def _field_of_view(package: PackageFile, spec: GraphSpec) -> tuple[_core.Config, Tiling, NDArray[np.uint8] | None]:
+    """The config of a package, its tiles and its region of interest."""
+    stored = _core.read_config(package.core)
+    tiling = Tiling(*stored.tiling)
+    roi = package.core.array("roi") if any(member.name == "roi" for member in package.members) else None
+    return config_of(spec, stored.blur_sigma, tiling), tiling, roi
+
+
 def _chosen(package: PackageFile) -> NDArray[np.int64] | None:
-    """(M,): the patches of the bank, counted over all patches of all bank images; None where that was not kept."""
+    """(M,): the patches of the bank, counted over those that are learned from; None where that was not kept."""
     if all(member.name != "bank_source" for member in package.members):
         return None
     config = _core.read_config(package.core)
     source = package.core.array("bank_source").astype(np.int64)  # (M, 2): image, patch
-    chosen: NDArray[np.int64] = source[:, 0] * (config.grid_height * config.grid_width) + source[:, 1]
+    patches = np.arange(config.feature_count)
+    if any(member.name == "roi" for member in package.members):
+        patches = config.features_inside(package.core.array("roi"))
+    number = np.searchsorted(patches, source[:, 1])
+    if (number == len(patches)).any() or (patches[np.minimum(number, len(patches) - 1)] != source[:, 1]).any():
+        raise PackageError(f"{package.path}: member 'bank_source' names patches that are not inspected; fit again")
+    chosen: NDArray[np.int64] = source[:, 0] * len(patches) + number
     return chosen
 
 

@@ -1,0 +1,66 @@
+#include "session/patch_scorer.h"
+
+#include <algorithm>
+
+#include "scoring/memory_bank.h"
+#include "scoring/search.h"
+
+namespace onceover {
+
+PatchScorer::PatchScorer(const Config& config, size_t threads, Memory& memory)
+    : tiles_(config.tiles()),
+      dims_(config.embedding_dim),
+      threads_(threads),
+      scores_(memory, config.cell_count(), "patch scores"),
+      rows_(memory, config.cell_count(), "nearest rows"),
+      tile_scores_(memory, tiles_.tiles() == 1 ? 0 : config.feature_count(), "patch scores of the tiles"),
+      tile_rows_(memory, tile_scores_.size(), "nearest rows of the tiles") {}
+
+void PatchScorer::reserve(const Product& product, Memory& memory) {
+  const size_t scratch = threads_ * search_scratch_bytes(product.index(), 1);
+  if (scratch > scratch_.size()) scratch_ = Buffer<uint8_t>(memory, scratch, "search scratch");
+  const size_t searched = product.searched().size();
+  if (searched > 0 && continued_.size() == 0) continued_ = Buffer<float>(memory, scores_.size(), "scores to be drawn");
+  if (searched <= gathered_rows_.size()) return;
+  gathered_ = Buffer<float>(memory, searched * dims_, "features of the region of interest");
+  gathered_scores_ = Buffer<float>(memory, searched, "scores of the region of interest");
+  gathered_rows_ = Buffer<uint32_t>(memory, searched, "nearest rows of the region of interest");
+}
+
+void PatchScorer::run(ThreadPool& pool, const Product& product, MatrixView<const float> features,
+                      const KernelTable& kernels) {
+  if (tiles_.tiles() == 1) {
+    search_all(pool, product, features, kernels, scores_.data(), rows_.data());
+  } else {
+    search_all(pool, product, features, kernels, tile_scores_.data(), tile_rows_.data());
+    tiles_.merge(tile_scores_.data(), tile_rows_.data(), scores_.data(), rows_.data());
+  }
+  worst_ = product.mask(scores_.data(), rows_.data(), continued_.data());
+  for (size_t cell = 0; cell < scores_.size(); ++cell) {
+    if (scores_[cell] > scores_[worst_]) worst_ = cell;
+  }
+  drawn_ = product.roi().whole() ? scores_.data() : continued_.data();
+}
+
+// Scores and rows of all features; of those outside the region they are left as they are, to be masked.
+void PatchScorer::search_all(ThreadPool& pool, const Product& product, MatrixView<const float> features,
+                             const KernelTable& kernels, float* scores, uint32_t* rows) {
+  SearchStats stats;
+  const Buffer<uint32_t>& searched = product.searched();
+  if (searched.size() == 0) {
+    search_on(pool, product.index(), features, 1, scores, rows, kernels, scratch_.data(), stats);
+    return;
+  }
+  for (size_t i = 0; i < searched.size(); ++i) {
+    std::copy_n(features.row(searched[i]), dims_, gathered_.data() + i * dims_);
+  }
+  const MatrixView<const float> inside(gathered_.data(), searched.size(), dims_);
+  search_on(pool, product.index(), inside, 1, gathered_scores_.data(), gathered_rows_.data(), kernels, scratch_.data(),
+            stats);
+  for (size_t i = 0; i < searched.size(); ++i) {
+    scores[searched[i]] = gathered_scores_[i];
+    rows[searched[i]] = gathered_rows_[i];
+  }
+}
+
+}  // namespace onceover

@@ -1,0 +1,42 @@
+// Features of all tiles → patch scores of the image: search a product's memory bank, put the tiles together, leave out
+// what lies outside its region of interest.
+#pragma once
+
+#include "base/parallel.h"
+#include "package/config.h"
+#include "session/product.h"
+
+namespace onceover {
+
+class PatchScorer {
+ public:
+  // For any of the products that `reserve` is told of before the first run.
+  PatchScorer(const Config& config, size_t threads, Memory& memory);
+  void reserve(const Product& product, Memory& memory);
+
+  // features (feature_count, embedding_dim) → scores() and rows(), (cell_count) each. Allocates nothing.
+  void run(ThreadPool& pool, const Product& product, MatrixView<const float> features, const KernelTable& kernels);
+
+  const Buffer<float>& scores() const { return scores_; }  // 0 outside the region
+  const Buffer<uint32_t>& rows() const { return rows_; }   // nearest rows; 0 outside the region
+  const float* drawn() const { return drawn_; }            // what the map is drawn from: scores, continued outside
+  size_t worst() const { return worst_; }                  // the cell with the highest score, the first of equal ones
+
+ private:
+  void search_all(ThreadPool& pool, const Product& product, MatrixView<const float> features,
+                  const KernelTable& kernels, float* scores, uint32_t* rows);
+
+  TileGrid tiles_;
+  size_t dims_, threads_;
+  Buffer<uint8_t> scratch_;
+  Buffer<float> scores_, continued_;
+  Buffer<uint32_t> rows_;
+  Buffer<float> tile_scores_;  // of all features, where there are several tiles
+  Buffer<uint32_t> tile_rows_;
+  Buffer<float> gathered_, gathered_scores_;  // of the features inside, where there is a region
+  Buffer<uint32_t> gathered_rows_;
+  const float* drawn_ = nullptr;
+  size_t worst_ = 0;
+};
+
+}  // namespace onceover

@@ -26,7 +26,7 @@ from onceover.training.calibrate import (
     required_parts,
 )
 from onceover.training.dataset import file_hash, listed
-from onceover.training.fit import numbered
+from onceover.training.fit_job import numbered
 from onceover.training.leaks import LeakWatch, known_by_bytes, known_by_part, rank_sum_p_value
 from onceover.training.normal_parts import NormalParts, find_normal_parts
 from onceover.types import Calibration

@@ -276,7 +276,7 @@ void wrong_members_are_refused_before_anything_is_written() {
   CHECK_THROWS(add("second", 3, DataType::kBytes, {1, 1, 1, 1, 3}, false), Status::kUsage, "5 dimensions");
   CHECK_THROWS(add("second", 3, DataType::kBytes, {uint64_t{1} << 63, 2}, false), Status::kUsage, "say 0");
   for (size_t i = 1; i < kMaxMembers; ++i) add(("m" + std::to_string(i)).c_str(), 3, DataType::kBytes, {}, false);
-  CHECK_THROWS(add("last", 3, DataType::kBytes, {}, false), Status::kUsage, "at most 64");
+  CHECK_THROWS(add("last", 3, DataType::kBytes, {}, false), Status::kUsage, "at most 512");
   const Bytes bytes = writer.bytes();
   CHECK(Package::view(bytes.data(), bytes.size(), "test")->members().size() == kMaxMembers);
 }

@@ -27,7 +27,8 @@ from onceover.runtime.graph import read_graph_spec
 from onceover.runtime.package import PackageFile, require_one_product
 from onceover.runtime.session import EngineOptions
 from onceover.training.dataset import file_hash, listed
-from onceover.training.fit import FitJob, FitOptions, FitPlan, with_memory
+from onceover.training.fit import FitOptions, FitPlan, with_memory
+from onceover.training.fit_job import FitJob
 from onceover.training.machine_memory import memory_limit
 from onceover.types import GraphSpec, Tiling
 

@@ -1,0 +1,214 @@
+"""The steps of one fit, planned before: patches → detector → calibration → parity record → parts of a package."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onceover import _core
+from onceover.detectors import BankSize, create_detector
+from onceover.detectors.detector import Detector, Progress, no_progress
+from onceover.images import read_image
+from onceover.runtime import thumbnails
+from onceover.runtime.assemble import PackageParts, assemble, config_of, parity_item, uncalibrated
+from onceover.runtime.reasons import owners
+from onceover.runtime.session import EngineOptions
+from onceover.training.calibrate import calibrate
+from onceover.training.cross_conformal import cross_scores, fold_of_images
+from onceover.training.dataset import (
+    file_hash,
+)
+from onceover.training.gate import fit_gate, gate_threshold
+from onceover.training.image_patches import ImagePatches
+from onceover.training.references import choose_references
+from onceover.types import ONE_TILE, GraphSpec, Image
+
+if TYPE_CHECKING:
+    from onceover.training.fit import FitOptions, FitPlan
+
+# Image scores and largest map values, float32 (n,) each, and distances to the gate, 0 without one.
+Scored = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float64]]
+
+
+class FitJob:
+    """One fit: what its steps share. names: what the manifest calls the images.
+
+    chosen: patches of an earlier fit that make the bank again; None: the detector chooses.
+    """
+
+    def __init__(
+        self,
+        graph: bytes,
+        spec: GraphSpec,
+        plan: FitPlan,
+        options: FitOptions,
+        names: Mapping[Path, str],
+        product: str,
+        progress: Progress,
+        chosen: NDArray[np.int64] | None = None,
+    ) -> None:
+        self.chosen = chosen
+        self.graph, self.spec, self.plan = graph, spec, plan
+        self.options, self.names, self.product = options, names, product
+        self.progress = progress
+        self.config = config_of(spec, options.blur_sigma, plan.tiling)
+        # (n,): the patches of an image that are learned from, tile after tile
+        self.patches: NDArray[np.int64] = (
+            np.arange(self.config.feature_count) if plan.roi is None else self.config.features_inside(plan.roi)
+        )
+        self.engine = EngineOptions.of(options.engine).resolve(options.threads)
+        self.detector = create_detector(options.detector, options.bank, options.coreset, options.seed)
+
+    def run(self) -> PackageParts:
+        embeddings, hashes = self._learn()
+        crossed = self._cross_scores(embeddings) if embeddings is not None else None
+        del embeddings
+        parts = replace(self._uncalibrated_parts(self.detector), bank_source=self._bank_source())
+        images = self.plan.calibration_images
+        # A gate needs parts that it was not fitted on; across folds there are none.
+        gate = fit_gate(self.pooled) if len(self.pooled) > 1 and images and crossed is None else None
+        session = self._session(replace(parts, gate=None if gate is None else gate.to_bytes()))
+        scores, map_maxima, distances = crossed or self._score(session, images, gate is not None, self.progress)
+        groups, rate = list(self.plan.calibration_groups), self.plan.false_alarm_rate
+        calibration = replace(calibrate(scores, map_maxima, groups, rate), cross_conformal=crossed is not None)
+        parts = replace(parts, calibration=calibration)
+        if gate is not None:
+            told = replace(gate, threshold=gate_threshold(distances), part_count=len(set(groups)))
+            parts = replace(parts, gate=told.to_bytes())
+        session = self._session(parts)
+        parity = tuple(parity_item(session, image) for image in self._reference_images(scores))
+        parts = replace(parts, parity=parity, thumbnails=self._thumbnails(parts.bank_source))
+        return replace(parts, manifest=self._manifest(parts, hashes))
+
+    def _new_detector(self, rows: int) -> Detector:
+        return create_detector(self.options.detector, BankSize(rows=rows), self.options.coreset, self.options.seed)
+
+    def _uncalibrated_parts(self, detector: Detector) -> PackageParts:
+        return PackageParts(
+            graph=self.graph,
+            spec=self.spec,
+            blur_sigma=self.options.blur_sigma,
+            state=detector.state(),
+            calibration=uncalibrated(),
+            parity=(),
+            manifest={},
+            tiling=self.plan.tiling,
+            roi=self.plan.roi,
+        )
+
+    def _cross_scores(self, embeddings: NDArray[np.float32]) -> Scored:
+        """Of all images, each by the session of a bank without its fold (training/cross_conformal.py)."""
+        plan = self.plan
+
+        def score(detector: Detector, images: list[int]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+            session = self._session(self._uncalibrated_parts(detector))
+            return self._score(session, [plan.bank_images[i] for i in images], gated=False)[:2]
+
+        fold_of = fold_of_images(plan.calibration_groups, plan.folds, self.options.seed)
+        scores, maxima = cross_scores(embeddings, fold_of, plan.bank_rows, self._new_detector, score, self.progress)
+        return scores, maxima, np.zeros(len(scores))
+
+    def _session(self, parts: PackageParts) -> _core.Session:
+        package = _core.Package.view(assemble(parts).bytes(), "the package being fitted")
+        return _core.Session(package, self.engine)
+
+    def _learn(self) -> tuple[NDArray[np.float32] | None, list[str]]:
+        """The detector's fit on the bank images, in memory or as a stream.
+
+        Returns their embeddings (n·P, D) where folds will score each other, and the SHA-256 of each file.
+        """
+        images = ImagePatches(self.plan.bank_images, self.graph, self.config, self.engine, self.patches)
+        self.pooled = images.pooled  # filled as they are embedded
+        if self.plan.memory is not None and self.plan.memory.streaming:
+            self.detector.stream(images, self.plan.memory.sample_images, self.chosen, self.progress)
+            return None, images.hashes
+        embeddings = images.all(self.progress)
+        if self.chosen is None:
+            self.detector.fit(embeddings, self.progress)
+        else:
+            self.detector.refit(embeddings, self.chosen, self.progress)
+        return embeddings if self.plan.folds else None, images.hashes
+
+    def _bank_source(self) -> NDArray[np.uint32] | None:
+        """(M, 2): image and patch of every bank row, for detectors that keep patches."""
+        chosen = self.detector.chosen
+        if chosen is None:
+            return None
+        image, number = divmod(chosen, len(self.patches))
+        return np.stack([image, self.patches[number]], axis=1).astype(np.uint32)
+
+    def _thumbnails(self, source: NDArray[np.uint32] | None) -> bytes | None:
+        """Pictures of the images that own a bank row, if asked for. The files are read again: few own none."""
+        side = self.options.thumbnails
+        if side is None or source is None:
+            return None
+        pictures, images = {}, owners(source)
+        for i, image in enumerate(images):
+            pictures[image] = thumbnails.make_thumbnail(read_image(self.plan.bank_images[image]), side)
+            self.progress("thumbnails", i + 1, len(images))
+        return thumbnails.pack(pictures, side)
+
+    def _score(
+        self, session: _core.Session, images: Sequence[Path], gated: bool, progress: Progress = no_progress
+    ) -> Scored:
+        """Image scores, map maxima and, where there is a gate, its distances of images that are not in the bank."""
+        scores = np.zeros(len(images), np.float32)
+        map_maxima = np.zeros(len(images), np.float32)
+        distances = np.zeros(len(images))
+        session.select(None if gated else 0)
+        for i, path in enumerate(images):
+            result = session.run(read_image(path))
+            scores[i], map_maxima[i], distances[i] = result.score, result.map_maximum, result.gate_ratio
+            progress("calibration", i + 1, len(images))
+        return scores, map_maxima, distances
+
+    def _reference_images(self, scores: NDArray[np.float32]) -> list[Image]:
+        """For the parity record: of the held-out images, or of the bank's when there are none."""
+        plan = self.plan
+        paths: Sequence[Path] = plan.calibration_images or plan.bank_images
+        return choose_references(paths, scores, self.spec.preprocessing, plan.tiling)
+
+    def _manifest(self, parts: PackageParts, hashes: list[str]) -> dict[str, Any]:
+        """Provenance for people and Python. No time and no absolute path: the same input gives the same bytes."""
+        calibration, plan = parts.calibration, self.plan
+        return {
+            "name": self.product,
+            "onceover": _core.__version__,
+            "backbone": asdict(self.spec),
+            "detector": self.detector.describe(),
+            "calibration": {
+                "method": calibration.method,
+                **({"folds": plan.folds} if plan.folds else {}),
+                "false_alarm_rate": plan.false_alarm_rate if calibration.calibrated else None,
+                "parts": calibration.n,
+                "images": calibration.image_count,
+            },
+            "data": {
+                "bank_images": [self.names[path] for path in plan.bank_images],
+                "bank_sha256": hashes,
+                "calibration_images": [self.names[path] for path in plan.calibration_images],
+                "calibration_sha256": [file_hash(path) for path in plan.calibration_images],
+                "calibration_groups": numbered(plan.calibration_groups),
+            },
+            "seed": self.options.seed,
+            "engine": EngineOptions.of(self.options.engine).name,
+            **({} if plan.choice is None else {"choice": plan.choice.record()}),
+            **({} if parts.thumbnails is None else {"thumbnails": thumbnails.describe(parts.thumbnails)}),
+            **({} if plan.tiling == ONE_TILE else {"tiling": asdict(plan.tiling)}),
+            **({} if plan.roi is None else {"roi": {"raster": list(plan.roi.shape), "inspected": plan.inspected}}),
+            **({} if plan.adaptation is None else {"adaptation": dict(plan.adaptation)}),
+        }
+
+
+def numbered(groups: Sequence[str]) -> list[int]:
+    """The same partition by numbers in order of appearance: the names may be paths of this machine."""
+    numbers = {group: i for i, group in enumerate(dict.fromkeys(groups))}
+    return [numbers[group] for group in groups]
+
+
+__all__ = ["FitJob", "numbered"]

@@ -25,7 +25,8 @@ from onceover.runtime.assemble import parity_item
 from onceover.runtime.inspector import Inspector
 from onceover.runtime.package import open_package
 from onceover.training.calibrate import calibrate
-from onceover.training.fit import file_hash, fit
+from onceover.training.dataset import file_hash
+from onceover.training.fit import fit
 from onceover.training.refit import refit
 
 NORMALS = 40

@@ -152,11 +152,11 @@ def test_a_damaged_region_is_refused_by_name(left: Path, tmp_path: Path) -> None
 
 
 def test_export_and_unpack_know_both(left: Path, tiled: Path, tmp_path: Path) -> None:
-    from onceover.export.repackage import _taken_apart
+    from onceover.export.repackage import take_apart
 
     for path in (left, tiled):
         package = open_package(path)
-        parts = _taken_apart(package, package.core.read("graph.onnx"))
+        parts = take_apart(package, package.core.read("graph.onnx"))
         assert parts.tiling.fields == _core.read_config(package.core).tiling
         assert (parts.roi is None) == (path == tiled)
         with pytest.raises(UsageError, match="which a plain ONNX file cannot hold"):

@@ -1,6 +1,7 @@
 #include "session/embedder.h"
 
 #include <chrono>
+#include <cstring>
 #include <limits>
 
 #include "base/error.h"
@@ -51,6 +52,14 @@ const float* Embedder::embed(const ImageView& image, Timing& timing) {
          engine_->version().c_str());
   }
   timing.engine_ns = since_ns(engine_start);
+  return output_.data();
+}
+
+const float* Embedder::keep(MatrixView<const float> embeddings) {
+  for (size_t patch = 0; patch < embeddings.rows; ++patch) {
+    std::memmove(output_.data() + patch * embeddings.columns, embeddings.row(patch),
+                 embeddings.columns * sizeof(float));
+  }
   return output_.data();
 }
 

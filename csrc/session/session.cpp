@@ -98,7 +98,7 @@ const Result& Session::run_features(MatrixView<const float> embeddings) {
     }
   }
   result_.timing = {};
-  score(embeddings);
+  score({embedder_.keep(embeddings), config_.patch_count(), config_.embedding_dim});
   return decide();
 }
 
@@ -125,6 +125,7 @@ void Session::score(MatrixView<const float> queries) {
   SearchStats stats;
   search_on(pool_, product_.index(), queries, 1, patch_scores_.data(), nearest_rows_.data(), kernels_, scratch_.data(),
             stats);
+  for (uint32_t& row : nearest_rows_) row = row == kNoRow ? kNoRow : product_.number(row);
   const size_t worst = first_maximum(patch_scores_.data(), patch_scores_.size());
   result_.score = patch_scores_[worst];
   if (!std::isfinite(result_.score)) {
@@ -144,8 +145,34 @@ void Session::score(MatrixView<const float> queries) {
   result_.timing.map_ns = passed_ns(drawing, end);
 }
 
+void Session::apply(const BankChanges& changes, size_t max_added_rows) {
+  const size_t needed = pool_.threads() * product_.scratch_bytes(max_added_rows);
+  if (scratch_.size() < needed) scratch_ = Buffer<uint8_t>(memory_, needed, "search scratch");
+  product_.apply(*package_, config_, changes, max_added_rows, kernels_, memory_);
+  has_run_ = false;
+}
+
+Candidate Session::candidate(std::vector<float>& rows) const {
+  require_run();
+  if (result_.decision != Decision::kAnomalous) {
+    fail(Status::kUsage,
+         "the last image is %s (score %.6g, threshold %.6g); only a false alarm, above a threshold, can be corrected",
+         name_of(result_.decision), double{result_.score}, double{result_.threshold});
+  }
+  Candidate found;
+  found.score = result_.score;
+  found.threshold = result_.threshold;
+  found.patches = product_.candidate_patches(*package_, config_, embeddings(), patch_scores_.data(), kernels_);
+  rows.clear();
+  for (const uint32_t patch : found.patches) {
+    rows.insert(rows.end(), embeddings().row(patch), embeddings().row(patch) + config_.embedding_dim);
+  }
+  return found;
+}
+
 Session::SelfTest Session::self_test() {
   has_run_ = false;
+  const Product::FittedOnly without_corrections(product_);
   const Parity parity = read_parity(*package_, config_);
   if (parity.images.empty()) {
     fail(Status::kVerification,
@@ -189,6 +216,17 @@ Session::SelfTest Session::self_test() {
     ++report.images;
   }
   return report;
+}
+
+size_t corrected_memory_bytes(const Package& package, size_t max_added_rows, size_t threads) {
+  const Config config = read_config(package);
+  Memory memory;
+  Product product(package, config, kernels(), memory);
+  const size_t before = memory.used_bytes();
+  product.apply(package, config, {}, max_added_rows, kernels(), memory);
+  const size_t scratch = threads * product.scratch_bytes(max_added_rows);
+  // A buffer may begin anywhere in an arena, and the old scratch is not given back there.
+  return memory.used_bytes() - before + (scratch + kAlignment - 1) / kAlignment * kAlignment + kAlignment;
 }
 
 }  // namespace onceover

@@ -20,7 +20,7 @@ struct Result {
   float threshold = 0;       // anomalous is a score above it; +inf when uncalibrated
   float map_maximum = 0;     // of the anomaly map at input size
   uint32_t worst_patch = 0;  // row-major in the patch grid
-  uint32_t nearest_row = 0;  // its nearest memory bank row
+  uint32_t nearest_row = 0;  // its nearest memory bank row; one of a correction is numbered as in its journal
   Timing timing;
 };
 
@@ -52,11 +52,23 @@ class Session {
   float threshold() const { return product_.threshold(); }          // +inf when there is none
   float map_threshold() const { return product_.map_threshold(); }  // +inf when there is none
 
+  // Score and decide with corrections (corrections/corrections.h) in place of those applied before, from the next run
+  // on. The first call takes memory for every journal of that bound. The self test is not affected. Throws
+  // Error(kMemory | kUsage | kPackage), and then nothing has changed.
+  void apply(const BankChanges& changes, size_t max_added_rows);
+  const Product::Applied& applied() const { return product_.applied(); }
+  // Of the last run: what a correction needs to know of it. rows (n, D), as the patches are listed. Throws
+  // Error(kUsage) when there is no threshold, or the image is not above it.
+  Candidate candidate(std::vector<float>& rows) const;
+
   // Of the last run; each throws Error(kUsage) before the first one, after one that failed, and after a self test:
   const float* patch_scores() const { return require_run(), patch_scores_.data(); }     // (h · w)
   const uint32_t* nearest_rows() const { return require_run(), nearest_rows_.data(); }  // (h · w)
-  MatrixView<const float> map() const { return require_run(), map_.map(); }             // at input size
-  void draw_map(MatrixView<float> out) const { require_run(), map_.resize_to(out); }    // at any size
+  MatrixView<const float> embeddings() const {                                          // (h · w, D)
+    return require_run(), MatrixView<const float>(embedder_.embeddings(), config_.patch_count(), config_.embedding_dim);
+  }
+  MatrixView<const float> map() const { return require_run(), map_.map(); }           // at input size
+  void draw_map(MatrixView<float> out) const { require_run(), map_.resize_to(out); }  // at any size
   // Where a map that draw_map drew is above the map threshold (image/map_regions.h); none unless the last image was
   // anomalous, so that score and map never differ.
   size_t find_regions(MatrixView<const float> map, MapRegion* regions, size_t capacity);
@@ -83,7 +95,7 @@ class Session {
   size_t peak_memory_bytes() const { return memory_.peak_bytes(); }  // while it was created
   size_t threads() const { return pool_.threads(); }
   const char* isa() const { return kernels_.name; }
-  size_t bank_rows() const { return product_.index().row_count; }
+  size_t bank_rows() const { return product_.index().row_count - product_.index().removed_count; }
   const SearchIndex& search_index() const { return product_.index(); }
 
  private:
@@ -107,5 +119,8 @@ class Session {
   Result result_;
   bool has_run_ = false;  // false while the buffers may hold parts of two runs
 };
+
+// What Session::apply takes the first time, of a session of this package with so many threads.
+size_t corrected_memory_bytes(const Package& package, size_t max_added_rows, size_t threads);
 
 }  // namespace onceover

@@ -25,6 +25,7 @@ class PackageParts:
 
     state: the detector's members (PatchCore: memory_bank float32 (M, D), bank_index, bank_neighbors).
     bank_source: uint32 (M, 2), for every bank row its image (index into manifest bank_images) and patch; optional.
+    calibration_patches: uint8 (n,), what the held-out images are scored again by (export/FORMAT.md); optional.
     relative_tolerance: of the parity replay. thumbnails: the member of runtime/thumbnails.py; None by default.
     """
 
@@ -36,6 +37,7 @@ class PackageParts:
     parity: tuple[_core.ParityItem, ...]
     manifest: Mapping[str, Any]
     bank_source: NDArray[np.uint32] | None = None
+    calibration_patches: NDArray[np.uint8] | None = None
     relative_tolerance: float = RELATIVE_TOLERANCE
     thumbnails: bytes | None = None
 
@@ -83,6 +85,8 @@ def assemble(parts: PackageParts) -> _core.PackageWriter:
         ),
     )
     writer.add("parity", _core.parity_bytes(list(parts.parity), config, parts.relative_tolerance, MAP_STEP))
+    if parts.calibration_patches is not None:
+        writer.add("calibration_patches", parts.calibration_patches, required=False)
     if parts.bank_source is not None:
         writer.add("bank_source", parts.bank_source, required=False)
     if parts.thumbnails is not None:

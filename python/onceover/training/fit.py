@@ -26,6 +26,7 @@ from onceover.runtime.graph import DEFAULT_BACKBONE
 from onceover.runtime.reasons import owners
 from onceover.runtime.session import EngineOptions
 from onceover.training.calibrate import DEFAULT_FALSE_ALARM_RATE, calibrate, check_validation, plan_holdout
+from onceover.training.calibration_patches import CalibrationPatches
 from onceover.training.choosing import Choice, choose_network
 from onceover.training.dataset import (
     dataset_folders,
@@ -224,9 +225,11 @@ class FitJob:
             manifest={},
             bank_source=self._bank_source(),
         )
-        scores, map_maxima = self._score_held_out(self._session(parts))
+        patches = CalibrationPatches()
+        scores, map_maxima = self._score_held_out(self._session(parts), patches)
         groups, rate = list(self.plan.calibration_groups), self.plan.false_alarm_rate
-        parts = replace(parts, calibration=calibrate(scores, map_maxima, groups, rate))
+        remembered = patches.to_array(groups)
+        parts = replace(parts, calibration=calibrate(scores, map_maxima, groups, rate), calibration_patches=remembered)
         session = self._session(parts)
         parity = tuple(parity_item(session, image) for image in self._reference_images(scores))
         parts = replace(parts, parity=parity, thumbnails=self._thumbnails(parts.bank_source))
@@ -269,7 +272,9 @@ class FitJob:
             self.progress("thumbnails", i + 1, len(images))
         return thumbnails.pack(pictures, side)
 
-    def _score_held_out(self, session: _core.Session) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def _score_held_out(
+        self, session: _core.Session, patches: CalibrationPatches
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Image scores and anomaly-map maxima of the held-out images, float32 (n,) each."""
         images = self.plan.calibration_images
         scores = np.zeros(len(images), np.float32)
@@ -277,6 +282,7 @@ class FitJob:
         for i, path in enumerate(images):
             result = session.run(read_image(path))
             scores[i], map_maxima[i] = result.score, result.map_maximum
+            patches.add(session)
             self.progress("calibration", i + 1, len(images))
         return scores, map_maxima
 

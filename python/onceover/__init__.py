@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     )
     from onceover.memory_bank import MemoryBank
     from onceover.monitoring.monitor import DriftMonitor
+    from onceover.runtime.corrections import Corrections
     from onceover.runtime.inspector import Inspector
     from onceover.runtime.session import EngineOptions
     from onceover.training.evaluate import EvaluationReport
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "__version__": "onceover._core",
+    "Corrections": "onceover.runtime.corrections",
     "DriftMonitor": "onceover.monitoring.monitor",
     "EngineOptions": "onceover.runtime.session",
     "FitOptions": "onceover.training.fit",
@@ -54,6 +56,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "Corrections",
     "DriftMonitor",
     "EngineError",
     "EngineOptions",
@@ -98,7 +101,7 @@ def fit(
 
     options = options or FitOptions()
     package(fit_parts(directory, options), output, options.engine)
-    return Inspector.open(output, options.engine, options.threads)
+    return Inspector.open(output, options.engine, options.threads, corrections=None)
 
 
 def evaluate(

@@ -182,6 +182,7 @@ class Verdict:
     for a normal one, and possibly none for an anomaly smaller than the blur (see worst_patch). nearest: memory bank
     row nearest to the worst patch. reason: which patch of which normal image that is, and how near; normal_range: the
     scores of normal parts to compare it with. Both are None in a verdict that nobody explained.
+    corrections: id of the journal that was applied, None without one.
     """
 
     score: float
@@ -197,6 +198,7 @@ class Verdict:
     timing: Timing
     reason: NearestPatch | None = None
     normal_range: ScoreRange | None = None
+    corrections: str | None = None
 
     @property
     def is_anomalous(self) -> bool | None:
@@ -208,7 +210,7 @@ class Verdict:
         return {
             "decision": self.decision, "is_anomalous": self.is_anomalous, "score": self.score,
             "p_value": self.p_value, "threshold": self.threshold, "map_threshold": self.map_threshold,
-            "worst_patch": list(self.worst_patch), "nearest": self.nearest,
+            "worst_patch": list(self.worst_patch), "nearest": self.nearest, "corrections": self.corrections,
             "reason": None if self.reason is None else self.reason.to_dict(),
             "normal_range": None if self.normal_range is None else asdict(self.normal_range),
             "regions": [region.to_dict(contours) for region in self.regions],

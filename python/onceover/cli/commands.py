@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from rich.markup import escape
 
 from onceover import _core
+from onceover.cli.bank import corrections_of, say_corrections
 from onceover.cli.evaluation_page import check_report, new_gallery, write_report
 from onceover.cli.explaining import open_explainer, show_reasons
 from onceover.cli.exporting import check_target
@@ -36,7 +37,7 @@ def _open_inspector(options: argparse.Namespace) -> Inspector:
     from onceover.runtime.signature import open_signed
 
     package = options.package if options.key is None else open_signed(options.package, options.key)
-    return Inspector.open(package, engine=engine_options(options), threads=options.threads)
+    return Inspector.open(package, engine_options(options), options.threads, corrections=corrections_of(options))
 
 
 def engine_options(options: argparse.Namespace) -> EngineOptions:
@@ -77,6 +78,7 @@ def run_evaluate(options: argparse.Namespace, output: Output) -> int:
     dataset = read_dataset(options.dataset, options.layout, options.category)
     with output.progress() as progress:
         report = evaluate(inspector, dataset, options.resolution, progress, keep)
+    corrected = say_corrections(inspector, options, output)
     show_report(report, output)
     if options.save:
         write_image(options.save, draw_contact_sheet(pick_rows(rows), report.name))
@@ -84,7 +86,7 @@ def run_evaluate(options: argparse.Namespace, output: Output) -> int:
     if gallery is not None:
         write_report(options.report, report, inspector, options.dataset, gallery)
         output.say(f"report: {escape(str(options.report))}")
-    output.object(report.to_dict() | ({"report": str(options.report)} if options.report else {}))
+    output.object({**report.to_dict(), **corrected} | ({"report": str(options.report)} if options.report else {}))
     return 0
 
 
@@ -164,6 +166,7 @@ def run_inspect(options: argparse.Namespace, output: Output) -> int:
                 reasons.append((path.name, reason))
             progress("inspecting", i + 1, len(paths))
     threshold = inspector.calibration.threshold
+    corrected = say_corrections(inspector, options, output)
     output.table(
         f"{inspector.manifest.get('name', options.package)}: threshold {number(threshold, 4)}",
         ("image", "verdict", "score ", "p-value ", "regions ", "ms "),
@@ -175,7 +178,7 @@ def run_inspect(options: argparse.Namespace, output: Output) -> int:
             output.say(f"{what}: {escape(str(folder))}")
     if threshold is None:
         output.warn("this package is uncalibrated: scores mean something, verdicts do not; fit with more images")
-    output.object({"package": str(options.package), "id": inspector.package.id, "results": results})
+    output.object({"package": str(options.package), "id": inspector.package.id, **corrected, "results": results})
     return 0 if all(result["decision"] == "normal" for result in results) else 1
 
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from onceover import _core
 from onceover.errors import UsageError
+from onceover.runtime.corrections import AppliedCorrections, Corrections, journal_path
 from onceover.runtime.package import PackageFile, open_package
 from onceover.runtime.reasons import BankImages, patch_at
 from onceover.runtime.session import EngineOptions, open_session
@@ -22,12 +23,15 @@ from onceover.types import Calibration, Decision, Image, NearestPatch, Region, T
 class Inspector:
     """An open package and its session; for one thread at a time. Use Inspector.open, and `with` to close it."""
 
-    def __init__(self, package: PackageFile, session: _core.Session) -> None:
+    def __init__(self, package: PackageFile, session: _core.Session, corrections: Corrections | None = None) -> None:
         self.package = package
-        self.calibration = Calibration.of_record(session.calibration)
+        self.corrections = corrections
+        self.applied: AppliedCorrections | None = None
         self.bank_images = BankImages(package)
-        self._normal_range = self.calibration.score_range
         self._session: _core.Session | None = session
+        self._take_calibration()
+        if corrections is not None:
+            self.apply_corrections()
 
     @classmethod
     def open(
@@ -36,13 +40,42 @@ class Inspector:
         engine: str | EngineOptions = "onnxruntime",
         threads: int = 1,
         memory_limit_mb: float | None = None,
+        corrections: str | os.PathLike[str] | Corrections | None = "auto",
     ) -> Inspector:
         """Open and check a package, or take one that open_package or open_signed gave.
 
-        Raises InputError, PackageError, EngineError, MemoryLimitError, UsageError.
+        corrections: a journal (runtime/corrections.py), or its path; None: none; "auto": PATH.journal if there is one
+        beside a package that is given by its path. A signature does not cover a journal, so one that belongs to an
+        opened package is named. Raises InputError, PackageError, EngineError, MemoryLimitError, UsageError.
         """
         package = path if isinstance(path, PackageFile) else open_package(path)
-        return cls(package, open_session(package.core, engine, threads, memory_limit_mb))
+        session = open_session(package.core, engine, threads, memory_limit_mb)
+        if corrections == "auto":
+            beside = journal_path(package.path)
+            corrections = beside if not isinstance(path, PackageFile) and beside.exists() else None
+        if isinstance(corrections, Corrections) or corrections is None:
+            return cls(package, session, corrections)
+        return cls(package, session, Corrections.open(package, corrections))
+
+    def apply_corrections(self) -> AppliedCorrections:
+        """Read the journal again and inspect with it from now on. Raises UsageError when there is none."""
+        if self.corrections is None:
+            raise UsageError(f"{self.package.path}: opened without corrections; give Inspector.open(corrections=…)")
+        self.corrections.refresh()
+        applied = self.session.apply(self.corrections.core)
+        confirmed = [candidate for candidate in self.corrections.candidates if candidate.standing == "confirmed"]
+        self.applied = AppliedCorrections(self.corrections.path, self.corrections.id, len(confirmed), **applied)
+        self.bank_images.joined = {
+            row: (candidate.name, patch)
+            for candidate in confirmed
+            for row, patch in zip(candidate.rows, candidate.patches, strict=True)
+        }
+        self._take_calibration()
+        return self.applied
+
+    def _take_calibration(self) -> None:
+        self.calibration = Calibration.of_record(self.session.calibration)
+        self._normal_range = self.calibration.score_range
 
     @property
     def manifest(self) -> dict[str, Any]:
@@ -90,6 +123,7 @@ class Inspector:
             timing=_timing(result),
             reason=reason(worst),
             normal_range=self._normal_range,
+            corrections=None if self.applied is None else self.applied.id,
         )
 
     def _regions(self, result: _core.RunResult, anomaly_map: NDArray[np.float32]) -> tuple[Region, ...]:

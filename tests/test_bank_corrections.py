@@ -134,6 +134,7 @@ def test_every_instruction_set_decides_alike(line: Line, isa: str) -> None:
 def test_added_rows_give_the_thresholds_of_a_new_calibration_or_higher_ones(line: Line) -> None:
     corrections = Corrections.open(line.package)
     with Inspector.open(line.package, corrections=corrections) as inspector:
+        before = inspector.calibration
         ids = [corrections.propose(inspector, path)[0] for path in line.alarms]
         corrections.confirm(ids)
         applied = inspector.apply_corrections()
@@ -143,12 +144,13 @@ def test_added_rows_give_the_thresholds_of_a_new_calibration_or_higher_ones(line
         assert (calibration.map_maxima >= maxima).all()
         if applied.calibration == "exact":
             assert np.array_equal(calibration.scores, scores)
-        assert calibration.threshold == conformal_threshold(calibration.scores, 0.05)
-        assert calibration.map_threshold == conformal_threshold(calibration.map_maxima, 0.05)
+        assert calibration.threshold == max(before.threshold or 0, conformal_threshold(calibration.scores, 0.05))
+        map_threshold = conformal_threshold(calibration.map_maxima, 0.05)
+        assert calibration.map_threshold == max(before.map_threshold or 0, map_threshold)
 
 
 def test_a_calibration_whose_worst_patches_fall_is_followed(line: Line) -> None:
-    """The worst held-out patch itself joins the bank: the threshold must fall to what a new calibration finds."""
+    """The worst held-out patch itself joins the bank: p-values follow, the threshold does not fall."""
     package = open_package(line.package)
     held_out = HeldOutPatches.of_array(package.core.array("calibration_patches"))
     worst = int(np.argmax(held_out.scores.max(axis=1)))
@@ -165,7 +167,8 @@ def test_a_calibration_whose_worst_patches_fall_is_followed(line: Line) -> None:
         scores, _ = scores_by_hand(line, corrected_rows(corrections))
         assert applied.calibration == "exact"
         assert np.array_equal(inspector.calibration.scores, scores)
-        assert inspector.calibration.threshold < before.threshold  # type: ignore[operator]
+        assert scores[-1] < before.scores[-1]
+        assert inspector.calibration.threshold == before.threshold
 
 
 def test_removing_fitted_rows_never_scores_a_held_out_part_too_low(line: Line) -> None:

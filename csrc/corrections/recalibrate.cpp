@@ -18,16 +18,16 @@ constexpr char kMember[] = "calibration_patches";
 
 float rounded_up(float value) { return std::nextafter(value, kInfinity); }
 
-// Which of the ascending values the threshold is, from 1: ⌈(n + 1)(1 − alpha)⌉, or, of a package calibrated by another
-// rule, the last of those that equal it. 0: none of them.
+// Which of the ascending values the threshold is, from 1: ⌈(n + 1)(1 − alpha)⌉, or, where another rule chose another
+// one of the values, the last of those that equal it.
 size_t rank_of(float threshold, const float* values, size_t count, double alpha) {
   const size_t below = static_cast<size_t>(std::lower_bound(values, values + count, threshold) - values);
   const size_t last = static_cast<size_t>(std::upper_bound(values, values + count, threshold) - values);
-  if (last == below) return 0;
   // 1e-9: alpha is a decimal fraction that binary digits miss, as in 20 · (1 − 0.05).
   const double share = static_cast<double>(count + 1) * (1 - alpha);
-  const size_t rank = static_cast<size_t>(std::ceil(share - 1e-9 * static_cast<double>(count + 1)));
-  return below < rank && rank <= last ? rank : last;
+  const auto rank = static_cast<size_t>(std::ceil(share - 1e-9 * static_cast<double>(count + 1)));
+  const size_t lawful = std::clamp<size_t>(rank, 1, count);
+  return below == last || (below < lawful && lawful <= last) ? lawful : last;
 }
 
 // One held-out image scored anew.
@@ -179,10 +179,7 @@ Recalibrated recalibrate(const Package& package, const Config& config, const Cal
   };
   const size_t fitted_rows = bank.index().row_count - changes.numbers.size();
   const std::optional<CalibrationPatches> patches = read_calibration_patches(package, config, calibration, fitted_rows);
-  const double alpha = calibration.false_alarm_rate;
-  const size_t rank = rank_of(calibration.threshold, calibration.scores, calibration.n, alpha);
-  const size_t map_rank = rank_of(calibration.map_threshold, calibration.map_maxima, calibration.n, alpha);
-  if (!patches || (calibration.calibrated && (rank == 0 || map_rank == 0))) {
+  if (!patches) {
     give_up();
     return result;
   }
@@ -208,8 +205,12 @@ Recalibrated recalibrate(const Package& package, const Config& config, const Cal
   std::sort(result.map_maxima.begin(), result.map_maxima.end());
   result.state = result.bounded_parts > 0 ? CalibrationState::kBounded : CalibrationState::kExact;
   if (!calibration.calibrated) return result;
-  result.threshold = result.scores[rank - 1];
-  result.map_threshold = result.map_maxima[map_rank - 1];
+  // Never below the package's: who confirms a false alarm must not get others for it.
+  const double alpha = calibration.false_alarm_rate;
+  const size_t rank = rank_of(calibration.threshold, calibration.scores, calibration.n, alpha);
+  const size_t map_rank = rank_of(calibration.map_threshold, calibration.map_maxima, calibration.n, alpha);
+  result.threshold = std::max(calibration.threshold, result.scores[rank - 1]);
+  result.map_threshold = std::max(calibration.map_threshold, result.map_maxima[map_rank - 1]);
   return result;
 }
 

@@ -1,5 +1,5 @@
-// Thresholds for a corrected memory bank. The held-out parts are scored again as far as the package remembers them
-// (member "calibration_patches"): exactly, or not too low, so that the promised false-alarm rate holds.
+// Thresholds and p-values for a corrected memory bank. The held-out parts are scored again as far as the package
+// remembers them (member "calibration_patches"): exactly, or not too low, so that the promised false-alarm rate holds.
 #pragma once
 
 #include <optional>
@@ -34,6 +34,8 @@ enum class CalibrationState : uint32_t {
 };
 const char* name_of(CalibrationState state) noexcept;
 
+// Thresholds are those of a new calibration, but never below the package's, which keep its promise as rows join: so no
+// correction ever flags a part that was not flagged before, unless it removes rows.
 struct Recalibrated {
   CalibrationState state = CalibrationState::kFitted;
   bool calibrated = false;

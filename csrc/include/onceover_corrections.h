@@ -107,7 +107,8 @@ ONCEOVER_API onceover_status onceover_corrections_remove(onceover_corrections* c
 ONCEOVER_API onceover_status onceover_corrections_undo(onceover_corrections* corrections, const char* text,
                                                        int64_t time, uint64_t* number);
 
-/* What the thresholds of a corrected session are worth. */
+/* What the thresholds of a corrected session are worth. They are never below the package's, so that a correction that
+ * only adds rows flags no part that was not flagged before. */
 typedef enum onceover_calibration_state {
   ONCEOVER_CALIBRATION_FITTED = 0,  /* nothing was changed */
   ONCEOVER_CALIBRATION_EXACT = 1,   /* as a new calibration would find them */

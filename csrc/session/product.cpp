@@ -5,7 +5,6 @@
 #include <limits>
 
 #include "base/error.h"
-#include "corrections/cover.h"
 #include "session/bank_members.h"
 
 namespace onceover {
@@ -85,32 +84,6 @@ void Product::apply(const Package& package, const Config& config, const BankChan
   if (threshold_ == old_threshold) threshold_ = found.threshold;
   if (map_threshold_ == old_map_threshold) map_threshold_ = found.map_threshold;
   applied_ = {changes.numbers.size(), changes.removed.size(), found.state, found.bounded_parts};
-}
-
-std::vector<uint32_t> Product::candidate_patches(const Package& package, const Config& config,
-                                                 MatrixView<const float> embeddings, const float* patch_scores,
-                                                 const KernelTable& table) const {
-  constexpr int kRounds = 8;
-  float threshold = threshold_;
-  std::vector<uint32_t> patches;
-  // With these rows the threshold may be lower, and then more patches are above it.
-  for (int round = 0; round < kRounds; ++round) {
-    patches = cover(embeddings, patch_scores, threshold);
-    if (patches.empty()) break;
-    BankChanges after = changes_;
-    for (const uint32_t patch : patches) {
-      const size_t last = after.numbers.empty() ? index_.row_count - 1 : after.numbers.back();
-      after.numbers.push_back(static_cast<uint32_t>(last + 1));
-      after.added.insert(after.added.end(), embeddings.row(patch), embeddings.row(patch) + embeddings.columns);
-    }
-    Memory memory;
-    CorrectedBank bank(index_, after.numbers.size(), memory);
-    bank.apply(after, table);
-    const Recalibrated found = recalibrate(package, config, calibration_, bank, after, table);
-    if (threshold_ != calibration().threshold || found.threshold >= threshold) break;  // the user's own does not move
-    threshold = found.threshold;
-  }
-  return patches;
 }
 
 }  // namespace onceover

@@ -48,13 +48,6 @@ class Product {
   };
   const Applied& applied() const { return applied_; }
 
-  // Which patches of an image, and so which of its embeddings (P, D), would join the bank if it were a false alarm:
-  // enough that it is none any more by the threshold that then holds. Worst first; none for an image at or below the
-  // threshold in force. patch_scores (P): with the corrections as applied.
-  std::vector<uint32_t> candidate_patches(const Package& package, const Config& config,
-                                          MatrixView<const float> embeddings, const float* patch_scores,
-                                          const KernelTable& table) const;
-
   class FittedOnly {
    public:
     explicit FittedOnly(Product& product) : product_(product) { product_.fitted_only_ = true; }

@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "base/finite.h"
+#include "corrections/cover.h"
 #include "kernels/dispatch.h"
 
 namespace onceover {
@@ -162,7 +163,7 @@ Candidate Session::candidate(std::vector<float>& rows) const {
   Candidate found;
   found.score = result_.score;
   found.threshold = result_.threshold;
-  found.patches = product_.candidate_patches(*package_, config_, embeddings(), patch_scores_.data(), kernels_);
+  found.patches = cover(embeddings(), patch_scores_.data(), result_.threshold);
   rows.clear();
   for (const uint32_t patch : found.patches) {
     rows.insert(rows.end(), embeddings().row(patch), embeddings().row(patch) + config_.embedding_dim);

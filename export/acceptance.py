@@ -105,7 +105,7 @@ def judge(
         decisions.append(verdict.decision)
         maps.append(verdict.anomaly_map[::step, ::step].copy())
 
-    with Inspector.open(package, engine, threads) as inspector:
+    with Inspector.open(package, engine, threads, corrections=None) as inspector:
         report = evaluate(inspector, dataset, progress=progress, observe=keep)
     return Judged(np.array(scores, np.float32), tuple(decisions), tuple(maps), tuple(labels), report)
 

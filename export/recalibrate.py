@@ -25,11 +25,12 @@ from onceover.training.calibrate import (
     realised_rate_interval,
     required_parts,
 )
+from onceover.training.calibration_patches import CalibrationPatches
 from onceover.training.dataset import file_hash, listed
 from onceover.training.fit_job import numbered
 from onceover.training.leaks import LeakWatch, known_by_bytes, known_by_part, rank_sum_p_value
 from onceover.training.normal_parts import NormalParts, find_normal_parts
-from onceover.types import Calibration
+from onceover.types import ONE_TILE, Calibration, Tiling
 
 UNLIKELY = 0.001  # of the comparison with the earlier calibration: one false note in a thousand calibrations
 SHOWN_LEAKS = 5
@@ -112,11 +113,15 @@ def calibrate_package(
     hashes = [file_hash(path) for path in normals.images]
     _refuse_copies(package, normals, hashes)
     _refuse_known_parts(package, normals, options)
-    scores, map_maxima, watch = _score(package, normals, options, progress)
+    scores, map_maxima, watch, patches = _score(package, normals, options, progress)
     notes = [] if options.allow_similar else _refuse_similar(package, normals, watch)
     calibration = calibrate(scores, map_maxima, normals.groups, rate, options.confidence)
     notes += _compared(before, calibration)
-    parts = replace(take_apart(package, package.core.read("graph.onnx")), calibration=calibration)
+    parts = replace(
+        take_apart(package, package.core.read("graph.onnx")),
+        calibration=calibration,
+        calibration_patches=patches.to_array(normals.groups),
+    )
     parts = replace(parts, manifest=_manifest(package, calibration, normals, hashes))
     parts = _replayed(package, parts, options)
     package_id = export.package(parts, target, options.engine)
@@ -176,17 +181,24 @@ def _check_engine(package: PackageFile, options: CalibrateOptions) -> None:
 
 def _score(
     package: PackageFile, normals: NormalParts, options: CalibrateOptions, progress: Progress
-) -> tuple[NDArray[np.float32], NDArray[np.float32], LeakWatch]:
-    """Image scores and largest map values (n,), and what the bank has seen of these images."""
+) -> tuple[NDArray[np.float32], NDArray[np.float32], LeakWatch, CalibrationPatches]:
+    """Image scores and largest map values (n,), what the bank has seen of these images, what corrections need of them.
+
+    That is nothing where there are tiles or a region of interest, which corrections do not know.
+    """
     session = open_session(package.core, options.engine, options.threads)
-    watch = LeakWatch(package)
+    watch, patches = LeakWatch(package), CalibrationPatches()
+    config = _core.read_config(package.core)
+    correctable = Tiling(*config.tiling) == ONE_TILE and all(member.name != "roi" for member in package.members)
     scores, map_maxima = (np.zeros(len(normals.images), np.float32) for _ in range(2))
     for i, (path, part) in enumerate(zip(normals.images, normals.groups, strict=True)):
         result = session.run(read_image(path))
         scores[i], map_maxima[i] = result.score, result.map_maximum
         watch.add(part, session.patch_scores(), session.nearest_rows())
+        if correctable:
+            patches.add(session)
         progress("calibration", i + 1, len(normals.images))
-    return scores, map_maxima, watch
+    return scores, map_maxima, watch, patches
 
 
 def _refuse_similar(package: PackageFile, normals: NormalParts, watch: LeakWatch) -> list[str]:

@@ -187,7 +187,7 @@ def median_milliseconds(
     runs: Sequence[tuple[Path, str | EngineOptions]], image: Image, threads: int = 1
 ) -> list[float]:
     """Of a whole run of each package in its engine on one image, all of them in turn, LATENCY_ROUNDS times."""
-    inspectors = [Inspector.open(path, engine, threads) for path, engine in runs]
+    inspectors = [Inspector.open(path, engine, threads, corrections=None) for path, engine in runs]
     times: list[list[float]] = [[] for _ in runs]
     for _ in range(LATENCY_ROUNDS):
         for inspector, taken in zip(inspectors, times, strict=True):
@@ -278,6 +278,7 @@ def take_apart(package: PackageFile, graph: bytes) -> PackageParts:
         tiling=Tiling(*_core.read_config(core).tiling),
         roi=core.array("roi") if "roi" in names else None,
         gate=core.read("gate") if "gate" in names else None,
+        calibration_patches=core.array("calibration_patches") if "calibration_patches" in names else None,
     )
 
 

@@ -52,7 +52,8 @@ TORCH_MODULES = {
 CORE = {"base", "include"}
 MIDDLE = {"kernels", *CORE}
 MONITOR = {"package", *MIDDLE}
-SESSION = {"package", "engines", "scoring", "metrics", "image", *MIDDLE}
+CORRECTIONS = {"package", "scoring", "image", *MIDDLE}
+SESSION = {"corrections", "engines", "metrics", *CORRECTIONS}
 CXX_ROOMS: dict[str, set[str]] = {
     "include": set(),
     "base": {"include"},
@@ -63,6 +64,7 @@ CXX_ROOMS: dict[str, set[str]] = {
     "scoring": MIDDLE,
     "engines": MIDDLE,
     "package": {"image", *MIDDLE},  # the config of a package holds the preprocessing
+    "corrections": CORRECTIONS,
     "monitor": MONITOR,
     "session": SESSION,
     "c_api": {"session", "monitor", *SESSION},

@@ -9,8 +9,8 @@ endforeach()
 target_compile_definitions(emulated_avxvnni PRIVATE ONCEOVER_AVXVNNI_BY_AVX512)
 target_compile_definitions(emulated_amx PRIVATE
   ONCEOVER_AMX_EMULATION="${CMAKE_CURRENT_SOURCE_DIR}/../tests/amx_emulation.h")
-foreach(test image nv12 map_regions kernels coreset memory_bank metrics package package_members package_saving onnx_content
-        engines session monitor tiling roi products streaming_coreset)
+foreach(test corrections image nv12 map_regions kernels coreset memory_bank metrics package package_members package_saving
+        onnx_content engines session monitor tiling roi products streaming_coreset)
   add_executable(test_${test} ../tests/test_${test}.cpp)
   target_link_libraries(test_${test} PRIVATE onceover_session onceover_metrics onceover_monitor emulated_avxvnni emulated_amx)
   add_test(NAME ${test} COMMAND test_${test})
@@ -24,6 +24,7 @@ add_test(NAME measuring COMMAND test_measuring)
 enable_language(C)
 set(HEADERS "${CMAKE_CURRENT_SOURCE_DIR}/include/onceover.h" "${CMAKE_CURRENT_SOURCE_DIR}/include/onceover_memory_bank.h"
     "${CMAKE_CURRENT_SOURCE_DIR}/include/onceover_metrics.h" "${CMAKE_CURRENT_SOURCE_DIR}/include/onceover_monitor.h")
+set(WITHOUT_PROGRAM "${CMAKE_CURRENT_SOURCE_DIR}/include/onceover_corrections.h")
 foreach(header ${HEADERS})  # the program in the comment of each
   get_filename_component(name "${header}" NAME_WE)
   string(REPLACE onceover c_api name "${name}")
@@ -33,7 +34,7 @@ foreach(header ${HEADERS})  # the program in the comment of each
   add_executable(test_${name}_example "${example}")
 endforeach()
 set(C_SESSION_TESTS c_api_session c_api_session_refusals c_api_bits c_api_allocations c_api_system_calls
-    c_api_threads c_api_closing)
+    c_api_threads c_api_closing c_api_corrections)
 set(C_TESTS c_api c_api_refusals c_api_metrics c_api_metrics_refusals c_api_monitor)
 foreach(test ${C_TESTS} ${C_SESSION_TESTS})
   add_executable(test_${test} ../tests/test_${test}.c)
@@ -76,7 +77,7 @@ if(ONCEOVER_SANITIZE)
   target_compile_definitions(test_c_api_closing PRIVATE SANITIZED)
   target_compile_definitions(test_c_api_system_calls PRIVATE SANITIZED)
 else()
-  foreach(test c_api c_api_allocations c_api_monitor)
+  foreach(test c_api c_api_allocations c_api_monitor c_api_corrections)
     target_compile_definitions(test_${test} PRIVATE COUNT_ALLOCATIONS)  # sanitizers bring a malloc of their own
   endforeach()
 endif()
@@ -87,7 +88,7 @@ set_tests_properties(c_api_memory_bank_example PROPERTIES PASS_REGULAR_EXPRESSIO
 set_tests_properties(c_api_metrics_example PROPERTIES PASS_REGULAR_EXPRESSION "AUPRO 0.8333, AUROC 0.9667")
 set_tests_properties(c_api_monitor_example PROPERTIES PASS_REGULAR_EXPRESSION "look at the light")
 add_test(NAME c_api_exports COMMAND sh "${CMAKE_CURRENT_SOURCE_DIR}/../tests/c_api_exports.sh"
-                                    "${CMAKE_NM}" $<TARGET_FILE:onceover> ${HEADERS})
+                                    "${CMAKE_NM}" $<TARGET_FILE:onceover> ${HEADERS} ${WITHOUT_PROGRAM})
 
 # The C++ face of the C ABI beside the core's own answers: over the shared library, and in one program with the core.
 foreach(library onceover onceover_static)

@@ -116,7 +116,7 @@ def uncalibrated_bytes() -> bytes:
     )  # fmt: skip
 
 
-OPTIONAL_MEMBERS = {"manifest.json", "bank_index", "bank_neighbors", "bank_source"}
+OPTIONAL_MEMBERS = {"manifest.json", "bank_index", "bank_neighbors", "bank_source", "calibration_patches"}
 
 
 def write_members(path: Path, members: dict[str, Any]) -> Path:

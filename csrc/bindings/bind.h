@@ -5,6 +5,7 @@
 
 namespace onceover {
 
+void bind_corrections(pybind11::module_& module);
 void bind_image(pybind11::module_& module);
 void bind_scoring(pybind11::module_& module);
 void bind_memory_bank(pybind11::module_& module);

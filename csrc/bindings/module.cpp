@@ -71,5 +71,6 @@ PYBIND11_MODULE(_core, m) {
   onceover::bind_monitor(m);
   onceover::bind_package(m);
   onceover::bind_records(m);
+  onceover::bind_corrections(m);  // before the sessions that apply them
   onceover::bind_session(m);
 }

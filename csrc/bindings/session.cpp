@@ -10,6 +10,7 @@
 #include "base/turn.h"
 #include "bindings/arrays.h"
 #include "bindings/bind.h"
+#include "bindings/corrections.h"
 #include "bindings/file_path.h"
 #include "kernels/dispatch.h"
 
@@ -120,6 +121,54 @@ struct BoundSession {
     result["largest_relative_difference"] = report.largest_relative_difference;
     result["largest_map_difference"] = report.largest_map_difference;
     result["tolerance"] = report.tolerance;
+    return result;
+  }
+
+  py::array_t<float> embeddings() {
+    const Turn turn(busy, "session");
+    py::array_t<float> out = new_array<float>({session.config().feature_count(), session.config().embedding_dim});
+    std::copy_n(session.embeddings().data, out.size(), out.mutable_data());
+    return out;
+  }
+
+  py::dict apply(BoundCorrections& corrections) {
+    {
+      const Turn turn(busy, "session");
+      const Turn reading(corrections.busy, "journal");
+      const py::gil_scoped_release release;
+      session.apply(corrections.corrections.changes(0), corrections.corrections.max_added_rows());
+    }
+    return applied();
+  }
+
+  py::dict applied() const {
+    const Product::Applied& now = session.applied();
+    py::dict result;
+    result["added_rows"] = now.added_rows;
+    result["removed_rows"] = now.removed_rows;
+    result["calibration"] = name_of(now.state);
+    result["bounded_parts"] = now.bounded_parts;
+    return result;
+  }
+
+  py::dict candidate() {
+    const Turn turn(busy, "session");
+    std::vector<float> rows;
+    Candidate found;
+    {
+      const py::gil_scoped_release release;
+      found = session.candidate(rows);
+    }
+    const size_t count = found.patches.size();
+    py::array_t<float> values = new_array<float>({count, session.config().embedding_dim});
+    std::copy(rows.begin(), rows.end(), values.mutable_data());
+    py::array_t<uint32_t> patches = new_array<uint32_t>({count});
+    std::copy(found.patches.begin(), found.patches.end(), patches.mutable_data());
+    py::dict result;
+    result["score"] = found.score;
+    result["threshold"] = found.threshold;
+    result["patches"] = patches;
+    result["rows"] = values;
     return result;
   }
 
@@ -253,6 +302,10 @@ void bind_session(py::module_& m) {
           py::arg("peak"))
       .def("inside", &BoundSession::inside, py::arg("height"), py::arg("width"))
       .def("prepare", &BoundSession::prepare, py::arg("image"), py::arg("color") = "rgb")
+      .def("embeddings", &BoundSession::embeddings)
+      .def("apply", &BoundSession::apply, py::arg("corrections"))
+      .def("candidate", &BoundSession::candidate)
+      .def_property_readonly("applied", &BoundSession::applied)
       .def("self_test", &BoundSession::self_test)
       .def_property_readonly("config", [](const BoundSession& s) { return s.session.config(); })
       .def_property_readonly("calibration", [](const BoundSession& s) { return s.calibration(0); })

@@ -45,7 +45,8 @@ struct MemberSince {
   std::string_view name;
   uint16_t minor;
 };
-inline constexpr MemberSince kSince[] = {{"thumbnails", 1}, {"roi", 1}, {"products", 1}, {"gate", 1}};
+inline constexpr MemberSince kSince[] = {
+    {"thumbnails", 1}, {"roi", 1}, {"products", 1}, {"gate", 1}, {"calibration_patches", 1}};
 inline constexpr uint16_t kTiledSince = 1;
 
 enum class DataType : uint32_t { kBytes = 0, kFloat32 = 1, kFloat64 = 2, kUint8 = 3, kInt8 = 4, kUint32 = 5 };
@@ -197,6 +198,19 @@ struct GateRecord {
   uint8_t zeros[40];
 };
 static_assert(sizeof(GateRecord) == 64);
+
+// Member "calibration_patches" (optional): this record, then parts u32[n], scores f32[n][P], nearest u32[n][P], patches
+// u32[n][T], embeddings f32[n][T][D]: what the held-out images are scored by again when the memory bank changes.
+struct CalibrationPatchesRecord {
+  uint32_t record_bytes;  // 64
+  uint32_t image_count;   // n, as in the calibration
+  uint32_t tracked;       // T, patches whose embeddings are kept: those with the highest scores
+  uint32_t patch_count;   // P
+  uint32_t dims;          // D
+  uint32_t bounds;        // 1: scores of patches that are not tracked may be too high (a compacted package)
+  uint8_t zeros[40];
+};
+static_assert(sizeof(CalibrationPatchesRecord) == 64);
 
 // Member "parity" (required): header, then `image_count` records; every record's offsets count from the member start.
 struct ParityHeader {

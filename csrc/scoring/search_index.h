@@ -90,6 +90,9 @@ struct SearchIndex {
   size_t tail_coordinate() const { return rank1 - 1; }
 };
 
+// The header that a viewed index began with.
+IndexHeader header_of(const SearchIndex& index) noexcept;
+
 // Bytes of an index with this header. Throws Error(kInput) when a field is out of range.
 size_t index_bytes(const IndexHeader& header);
 

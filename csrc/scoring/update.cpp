@@ -14,26 +14,6 @@ namespace {
 
 using Copies = std::vector<std::pair<uint32_t, uint32_t>>;
 
-IndexHeader header_of(const SearchIndex& index) {
-  IndexHeader header = {};
-  header.magic = kIndexMagic;
-  header.version = kIndexVersion;
-  header.representation = static_cast<uint32_t>(index.representation);
-  header.dims = static_cast<uint32_t>(index.dims);
-  header.row_count = static_cast<uint32_t>(index.row_count);
-  header.slot_count = static_cast<uint32_t>(index.slot_count);
-  header.rank1 = static_cast<uint32_t>(index.rank1);
-  header.rank2 = static_cast<uint32_t>(index.rank2);
-  header.copy_count = static_cast<uint32_t>(index.copy_count);
-  header.removed_count = static_cast<uint32_t>(index.removed_count);
-  header.safe_scale = index.safe_scale ? 1 : 0;
-  header.step = index.step;
-  header.tail_mean = index.tail_mean;
-  header.scale = index.scale;
-  header.rows_hash = index.rows_hash;
-  return header;
-}
-
 template <typename T>
 void copy_section(const T* from, size_t count, const T* to) {
   if (count > 0) std::memcpy(writable(to), from, count * sizeof(T));

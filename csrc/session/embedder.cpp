@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cstring>
 #include <limits>
 
 #include "base/error.h"
@@ -69,6 +70,14 @@ void Embedder::run_engine() {
          "%s answered NaN or infinite patch embeddings; the image gets no verdict. Check the graph and its weights",
          engine_->version().c_str());
   }
+}
+
+const float* Embedder::keep(MatrixView<const float> embeddings) {
+  for (size_t patch = 0; patch < embeddings.rows; ++patch) {
+    std::memmove(output_.data() + patch * embeddings.columns, embeddings.row(patch),
+                 embeddings.columns * sizeof(float));
+  }
+  return output_.data();
 }
 
 }  // namespace onceover

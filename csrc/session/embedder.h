@@ -3,6 +3,7 @@
 
 #include <memory>
 
+#include "base/matrix_view.h"
 #include "engines/engine.h"
 #include "image/prepare.h"
 #include "package/config.h"
@@ -19,6 +20,9 @@ class Embedder {
   // → (feature_count, embedding_dim) row-major, tile after tile, valid until the next call. Throws Error(kEngine) when
   // the engine's answer holds a non-finite value, kInput for an image that cannot be read or cut into tiles.
   const float* embed(const ImageView& image, Timing& timing);
+  // Takes embeddings (feature_count, embedding_dim) from elsewhere in the place of an answer.
+  const float* keep(MatrixView<const float> embeddings);
+  const float* embeddings() const { return output_.data(); }  // the last ones
   // The first half alone: out (tiles, 3, H, W), what the network would be given.
   void prepare(const ImageView& image, float* out);
   std::string engine_version() const { return engine_->version(); }

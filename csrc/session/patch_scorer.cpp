@@ -17,14 +17,17 @@ PatchScorer::PatchScorer(const Config& config, size_t threads, Memory& memory)
       tile_rows_(memory, tile_scores_.size(), "nearest rows of the tiles") {}
 
 void PatchScorer::reserve(const Product& product, Memory& memory) {
-  const size_t scratch = threads_ * search_scratch_bytes(product.index(), 1);
-  if (scratch > scratch_.size()) scratch_ = Buffer<uint8_t>(memory, scratch, "search scratch");
+  reserve_scratch(threads_ * search_scratch_bytes(product.index(), 1), memory);
   const size_t searched = product.searched().size();
   if (searched > 0 && continued_.size() == 0) continued_ = Buffer<float>(memory, scores_.size(), "scores to be drawn");
   if (searched <= gathered_rows_.size()) return;
   gathered_ = Buffer<float>(memory, searched * dims_, "features of the region of interest");
   gathered_scores_ = Buffer<float>(memory, searched, "scores of the region of interest");
   gathered_rows_ = Buffer<uint32_t>(memory, searched, "nearest rows of the region of interest");
+}
+
+void PatchScorer::reserve_scratch(size_t bytes, Memory& memory) {
+  if (bytes > scratch_.size()) scratch_ = Buffer<uint8_t>(memory, bytes, "search scratch");
 }
 
 void PatchScorer::run(ThreadPool& pool, const Product& product, MatrixView<const float> features,
@@ -35,6 +38,7 @@ void PatchScorer::run(ThreadPool& pool, const Product& product, MatrixView<const
     search_all(pool, product, features, kernels, tile_scores_.data(), tile_rows_.data());
     tiles_.merge(tile_scores_.data(), tile_rows_.data(), scores_.data(), rows_.data());
   }
+  for (uint32_t& row : rows_) row = product.row_number(row);
   worst_ = product.mask(scores_.data(), rows_.data(), continued_.data());
   for (size_t cell = 0; cell < scores_.size(); ++cell) {
     if (scores_[cell] > scores_[worst_]) worst_ = cell;

@@ -13,6 +13,7 @@ class PatchScorer {
   // For any of the products that `reserve` is told of before the first run.
   PatchScorer(const Config& config, size_t threads, Memory& memory);
   void reserve(const Product& product, Memory& memory);
+  void reserve_scratch(size_t bytes, Memory& memory);  // of the searches of all threads
 
   // features (feature_count, embedding_dim) → scores() and rows(), (cell_count) each. Allocates nothing.
   void run(ThreadPool& pool, const Product& product, MatrixView<const float> features, const KernelTable& kernels);

@@ -2,8 +2,10 @@
 // and the region of interest.
 #pragma once
 
+#include <memory>
 #include <string>
 
+#include "corrections/recalibrate.h"
 #include "image/roi.h"
 #include "kernels/kernel_table.h"
 #include "package/config.h"
@@ -33,8 +35,11 @@ class Product {
 
   const std::string& name() const { return name_; }  // empty: the package's only one
   uint32_t number() const { return number_; }
-  const SearchIndex& index() const { return index_; }
-  const Calibration& calibration() const { return calibration_; }
+  // With the corrections that were applied; without them while a FittedOnly lives.
+  const SearchIndex& index() const { return is_corrected() ? corrected_->index() : index_; }
+  const Calibration& calibration() const { return is_corrected() ? corrected_calibration_ : calibration_; }
+  // What people and journals call a row of index().
+  uint32_t row_number(uint32_t row) const { return is_corrected() && row != kNoRow ? corrected_->number(row) : row; }
   const Roi& roi() const { return roi_; }
   bool has_gate() const { return gate_.dims > 0; }
   // How far an image is from the product's own as a whole, in units of the gate's threshold: above 1 it is none of
@@ -53,7 +58,34 @@ class Product {
   void set_threshold(float threshold);
   void set_map_threshold(float map_threshold);
 
+  // Replaces the corrections applied before; what fails leaves them. The first time it takes memory for every journal
+  // of that bound. Thresholds follow the new calibration, unless they were set otherwise. Throws Error(kMemory |
+  // kUsage | kPackage).
+  void apply(const Package& package, const Config& config, const BankChanges& changes, size_t max_added_rows,
+             const KernelTable& table, Memory& memory);
+  // Of a search, whatever is applied within that bound.
+  size_t scratch_bytes(size_t max_added_rows) const { return CorrectedBank::scratch_bytes(index_, max_added_rows); }
+  struct Applied {
+    size_t added_rows = 0, removed_rows = 0;
+    CalibrationState state = CalibrationState::kFitted;
+    size_t bounded_parts = 0;  // whose calibration scores may be too high
+  };
+  const Applied& applied() const { return applied_; }
+
+  class FittedOnly {
+   public:
+    explicit FittedOnly(Product& product) : product_(product) { product_.fitted_only_ = true; }
+    ~FittedOnly() { product_.fitted_only_ = false; }
+    FittedOnly(const FittedOnly&) = delete;
+    FittedOnly& operator=(const FittedOnly&) = delete;
+
+   private:
+    Product& product_;
+  };
+
  private:
+  bool is_corrected() const { return corrected_ != nullptr && !fitted_only_; }
+
   std::string name_;
   uint32_t number_;
   Buffer<uint8_t> own_index_;  // of a package that has no search index: every row is scanned
@@ -63,6 +95,12 @@ class Product {
   GateModel gate_;
   Buffer<uint32_t> searched_, continued_from_;
   float threshold_, map_threshold_;
+  std::unique_ptr<CorrectedBank> corrected_;  // none until the first apply
+  Buffer<float> corrected_scores_;            // (2, n): image scores, map maxima
+  Calibration corrected_calibration_;
+  BankChanges changes_;
+  Applied applied_;
+  bool fitted_only_ = false;
 };
 
 }  // namespace onceover

@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "base/finite.h"
+#include "corrections/cover.h"
 #include "kernels/dispatch.h"
 
 namespace onceover {
@@ -155,7 +156,7 @@ const Result& Session::run_features(MatrixView<const float> embeddings) {
     }
   }
   result_.timing = {};
-  score(embeddings);
+  score({embedder_.keep(embeddings), config_.feature_count(), config_.embedding_dim});
   return decide();
 }
 
@@ -208,6 +209,33 @@ void Session::score(MatrixView<const float> queries) {
   result_.timing.map_ns = passed_ns(drawing, end);
 }
 
+void Session::apply(const BankChanges& changes, size_t max_added_rows) {
+  check_correctable(*package_, config_);
+  Product& product = *products_[0];
+  scorer_.reserve_scratch(pool_.threads() * product.scratch_bytes(max_added_rows), memory_);
+  product.apply(*package_, config_, changes, max_added_rows, kernels_, memory_);
+  has_run_ = false;
+}
+
+Candidate Session::candidate(std::vector<float>& rows) const {
+  require_run();
+  check_correctable(*package_, config_);
+  if (result_.decision != Decision::kAnomalous) {
+    fail(Status::kUsage,
+         "the last image is %s (score %.6g, threshold %.6g); only a false alarm, above a threshold, can be corrected",
+         name_of(result_.decision), double{result_.score}, double{result_.threshold});
+  }
+  Candidate found;
+  found.score = result_.score;
+  found.threshold = result_.threshold;
+  found.patches = cover(embeddings(), scorer_.scores().data(), result_.threshold);
+  rows.clear();
+  for (const uint32_t patch : found.patches) {
+    rows.insert(rows.end(), embeddings().row(patch), embeddings().row(patch) + config_.embedding_dim);
+  }
+  return found;
+}
+
 Session::SelfTest Session::self_test() {
   has_run_ = false;
   const uint32_t selected = selected_;
@@ -223,6 +251,7 @@ Session::SelfTest Session::self_test() {
 }
 
 void Session::replay(uint32_t number, SelfTest& report) {
+  const Product::FittedOnly without_corrections(*products_[number]);
   selected_ = active_ = number;
   const Parity parity = read_parity(*package_, config_, number);
   if (parity.images.empty()) {
@@ -268,6 +297,30 @@ void Session::replay(uint32_t number, SelfTest& report) {
     }
     ++report.images;
   }
+}
+
+void check_correctable(const Package& package, const Config& config) {
+  const char* what = read_products(package).size() > 1 ? "several products"
+                     : config.tiles().tiles() > 1      ? "tiles"
+                     : !read_roi(package).whole()      ? "a region of interest"
+                                                       : nullptr;
+  if (what == nullptr) return;
+  fail(Status::kUsage,
+       "%s: has %s, and corrections know packages of one product and whole images only; fit it again with "
+       "the images that raise false alarms",
+       package.label().c_str(), what);
+}
+
+size_t corrected_memory_bytes(const Package& package, size_t max_added_rows, size_t threads) {
+  const Config config = read_config(package);
+  check_correctable(package, config);
+  Memory memory;
+  Product product(package, config, kernels(), memory, 0, "");
+  const size_t before = memory.used_bytes();
+  product.apply(package, config, {}, max_added_rows, kernels(), memory);
+  const size_t scratch = threads * product.scratch_bytes(max_added_rows);
+  // A buffer may begin anywhere in an arena, and the old scratch is not given back there.
+  return memory.used_bytes() - before + (scratch + kAlignment - 1) / kAlignment * kAlignment + kAlignment;
 }
 
 }  // namespace onceover

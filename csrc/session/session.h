@@ -21,7 +21,7 @@ struct Result {
   float threshold = 0;       // anomalous is a score above it; +inf when uncalibrated
   float map_maximum = 0;     // of the anomaly map at its own size, within the region of interest
   uint32_t worst_patch = 0;  // row-major in the patch grid of the image (all tiles)
-  uint32_t nearest_row = 0;  // its nearest memory bank row
+  uint32_t nearest_row = 0;  // its nearest memory bank row; one of a correction is numbered as in its journal
   uint32_t product = 0;      // whose bank and thresholds these are
   double gate_ratio = 0;     // Product::gate_ratio; 0 where no gate was asked
   Timing timing;
@@ -67,9 +67,22 @@ class Session {
   float threshold() const { return active().threshold(); }          // +inf when there is none
   float map_threshold() const { return active().map_threshold(); }  // +inf when there is none
 
+  // Score and decide with corrections (corrections/corrections.h) in place of those applied before, from the next run
+  // on. The first call takes memory for every journal of that bound. The self test is not affected. Throws
+  // Error(kMemory | kUsage | kPackage), and then nothing has changed.
+  void apply(const BankChanges& changes, size_t max_added_rows);
+  const Product::Applied& applied() const { return products_[0]->applied(); }
+  // Of the last run: what a correction needs to know of it. rows (n, D), as the patches are listed. Throws
+  // Error(kUsage) when there is no threshold, or the image is not above it.
+  Candidate candidate(std::vector<float>& rows) const;
+
   // Of the last run; each throws Error(kUsage) before the first one, after one that failed, and after a self test:
   const float* patch_scores() const { return require_run(), scorer_.scores().data(); }   // (cell_count)
   const uint32_t* nearest_rows() const { return require_run(), scorer_.rows().data(); }  // (cell_count)
+  MatrixView<const float> embeddings() const {                                           // (feature_count, D)
+    return require_run(),
+           MatrixView<const float>(embedder_.embeddings(), config_.feature_count(), config_.embedding_dim);
+  }
   MatrixView<const float> map() const { return require_run(), map_.map(); }  // (map_height, map_width), not masked
   void draw_map(MatrixView<float> out) const;  // at any size; 0 outside the region of interest
   // Where a map that draw_map drew is above the map threshold (image/map_regions.h); none unless the last image was
@@ -99,7 +112,7 @@ class Session {
   size_t peak_memory_bytes() const { return memory_.peak_bytes(); }  // while it was created
   size_t threads() const { return pool_.threads(); }
   const char* isa() const { return kernels_.name; }
-  size_t bank_rows() const { return active().index().row_count; }
+  size_t bank_rows() const { return active().index().row_count - active().index().removed_count; }
   const SearchIndex& search_index() const { return active().index(); }
 
  private:
@@ -127,5 +140,11 @@ class Session {
   Result result_;
   bool has_run_ = false;  // false while the buffers may hold parts of two runs
 };
+
+// Throws Error(kUsage) for what corrections do not know yet: several products, tiles, a region of interest.
+void check_correctable(const Package& package, const Config& config);
+
+// What Session::apply takes the first time, of a session of this package with so many threads.
+size_t corrected_memory_bytes(const Package& package, size_t max_added_rows, size_t threads);
 
 }  // namespace onceover

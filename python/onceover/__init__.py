@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from onceover.export.recalibrate import CalibrateOptions, CalibrationReport
     from onceover.memory_bank import MemoryBank
     from onceover.monitoring.monitor import DriftMonitor
+    from onceover.runtime.corrections import Corrections
     from onceover.runtime.inspector import Inspector
     from onceover.runtime.session import EngineOptions
     from onceover.training.evaluate import EvaluationReport
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "__version__": "onceover._core",
     "CalibrateOptions": "onceover.export.recalibrate",
+    "Corrections": "onceover.runtime.corrections",
     "DriftMonitor": "onceover.monitoring.monitor",
     "EngineOptions": "onceover.runtime.session",
     "FitOptions": "onceover.training.fit",
@@ -59,6 +61,7 @@ _HOMES = {
 
 __all__ = [
     "CalibrateOptions",
+    "Corrections",
     "DriftMonitor",
     "EngineError",
     "EngineOptions",
@@ -105,7 +108,7 @@ def fit(
 
     options = options or FitOptions()
     package(fit_parts(directory, options), output, options.engine)
-    return Inspector.open(output, options.engine, options.threads)
+    return Inspector.open(output, options.engine, options.threads, corrections=None)
 
 
 def calibrate(

@@ -357,6 +357,34 @@ class RunResult:
     score_ns: int
     map_ns: int
 
+class Corrections:
+    """The journal of a package (csrc/corrections). Every change is on the disk when its call returns."""
+
+    def __init__(self, package: Package, path: str, max_added_rows: int = 0) -> None: ...
+    def refresh(self) -> None: ...
+    def propose(self, candidate: dict[str, Any], name: str, note: str, image_sha256: bytes, time: int) -> int: ...
+    def confirm(self, ids: Sequence[int], text: str, time: int) -> int: ...
+    def reject(self, ids: Sequence[int], text: str, time: int) -> int: ...
+    def remove(self, rows: Sequence[int], text: str, time: int) -> int: ...
+    def undo(self, text: str, time: int) -> int: ...  # → the operation that was undone
+    @property
+    def operations(self) -> list[dict[str, Any]]: ...  # sequence, type, time, text, named, undone_by (0: in force)
+    @property
+    def proposals(self) -> list[dict[str, Any]]:
+        """id, name, note, image_sha256, score, threshold, patches, first_row, standing, confirmed_by, evicted_by"""
+    @property
+    def changes(self) -> dict[str, Any]: ...  # removed (r,), numbers (n,) uint32; added (n, D) float32
+    @property
+    def path(self) -> str: ...
+    @property
+    def exists(self) -> bool: ...
+    @property
+    def head(self) -> str: ...
+    @property
+    def torn_bytes(self) -> int: ...
+    @property
+    def max_added_rows(self) -> int: ...
+
 class Session:
     def __init__(self, package: Package, engine: EngineOptions, memory_limit_bytes: int = 0) -> None: ...
     def run(self, image: NDArray[Any], color: str = "rgb") -> RunResult: ...
@@ -366,6 +394,12 @@ class Session:
     def inside(self, height: int, width: int) -> NDArray[np.bool_] | None: ...  # region of interest; None: all
     def prepare(self, image: NDArray[Any], color: str = "rgb") -> NDArray[np.float32]: ...  # (tiles, 3, H, W)
     def map_p_value(self, peak: float) -> float: ...  # of a region, among the calibration maps' maxima
+    def embeddings(self) -> NDArray[np.float32]: ...  # (features, D) of the last run, a copy
+    def apply(self, corrections: Corrections) -> dict[str, Any]: ...  # → applied
+    def candidate(self) -> dict[str, Any]: ...  # of the last run: score, threshold, patches (n,), rows (n, D)
+    @property
+    def applied(self) -> dict[str, Any]:
+        """added_rows, removed_rows, calibration: fitted, exact, bounded, kept or stale; bounded_parts"""
     def self_test(self) -> dict[str, Any]: ...  # images, largest_relative_difference, largest_map_difference, tolerance
     @property
     def config(self) -> Config: ...

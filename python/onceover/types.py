@@ -221,6 +221,7 @@ class Verdict:
     where the package inspects, None where it inspects all; the map is 0 outside. product: whose bank and thresholds
     were used, None where the package has one. gate: how far the image as a whole is from the product's own, None where
     that was not asked; above 1 the decision is "wrong_part", and score and map are those of the nearest product.
+    corrections: id of the journal that was applied, None without one.
     """
 
     score: float
@@ -239,6 +240,7 @@ class Verdict:
     product: str | None = None
     gate: float | None = None
     roi: NDArray[np.bool_] | None = field(default=None, repr=False, hash=False)
+    corrections: str | None = None
 
     @property
     def is_anomalous(self) -> bool | None:
@@ -250,7 +252,7 @@ class Verdict:
         return {
             "decision": self.decision, "is_anomalous": self.is_anomalous, "score": self.score,
             "p_value": self.p_value, "threshold": self.threshold, "map_threshold": self.map_threshold,
-            "worst_patch": list(self.worst_patch), "nearest": self.nearest,
+            "worst_patch": list(self.worst_patch), "nearest": self.nearest, "corrections": self.corrections,
             "reason": None if self.reason is None else self.reason.to_dict(),
             "normal_range": None if self.normal_range is None else asdict(self.normal_range),
             "regions": [region.to_dict(contours) for region in self.regions],

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from rich.markup import escape
 
 from onceover import _core
+from onceover.cli.bank import corrections_of, say_corrections
 from onceover.cli.evaluation_page import check_report, new_gallery, write_report
 from onceover.cli.explaining import open_explainer, show_reasons
 from onceover.cli.exporting import check_target
@@ -42,6 +43,7 @@ def _open_inspector(options: argparse.Namespace) -> Inspector:
         threads=options.threads,
         product=getattr(options, "product", None),
         gate=getattr(options, "gate", False),
+        corrections=corrections_of(options),
     )
 
 
@@ -85,6 +87,7 @@ def run_evaluate(options: argparse.Namespace, output: Output) -> int:
     dataset = read_dataset(options.dataset, options.layout, options.category)
     with output.progress() as progress:
         report = evaluate(inspector, dataset, options.resolution, progress, keep)
+    corrected = say_corrections(inspector, options, output)
     show_report(report, output)
     if options.save:
         write_image(options.save, draw_contact_sheet(pick_rows(rows), report.name))
@@ -92,7 +95,7 @@ def run_evaluate(options: argparse.Namespace, output: Output) -> int:
     if gallery is not None:
         write_report(options.report, report, inspector, options.dataset, gallery)
         output.say(f"report: {escape(str(options.report))}")
-    output.object(report.to_dict() | ({"report": str(options.report)} if options.report else {}))
+    output.object({**report.to_dict(), **corrected} | ({"report": str(options.report)} if options.report else {}))
     return 0
 
 
@@ -173,6 +176,7 @@ def run_inspect(options: argparse.Namespace, output: Output) -> int:
             progress("inspecting", i + 1, len(paths))
     calibration = inspector.calibration
     threshold = calibration.threshold
+    corrected = say_corrections(inspector, options, output)
     mixed = len(inspector.products) > 1 and options.product is None  # each product has a threshold of its own
     name = options.product or inspector.manifest.get("name", options.package)
     output.table(
@@ -188,9 +192,8 @@ def run_inspect(options: argparse.Namespace, output: Output) -> int:
         output.warn("this package is uncalibrated: scores mean something, verdicts do not; fit with more images")
     facts = {"method": calibration.method, "parts": calibration.n, "confidence": calibration.confidence}
     facts |= {"false_alarm_rate": calibration.false_alarm_rate if calibration.calibrated else None}
-    output.object(
-        {"package": str(options.package), "id": inspector.package.id, "calibration": facts, "results": results}
-    )
+    told = {"package": str(options.package), "id": inspector.package.id, **corrected}
+    output.object({**told, "calibration": facts, "results": results})
     return 0 if all(result["decision"] == "normal" for result in results) else 1
 
 

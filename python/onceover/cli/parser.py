@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 
 from onceover.cli import commands, exporting
 from onceover.cli.backbones import add_measuring
+from onceover.cli.bank import add_bank_command, add_corrections_options
 from onceover.cli.benching import add_bench_command
 from onceover.cli.calibrating import add_calibrate_command
 from onceover.cli.demo import run_demo
@@ -59,6 +60,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_layout(calibrate, "of a data set, whose validation or else train images calibrate (default: auto)")
     _add_engine(calibrate)
     add_combine_command(subparsers, _command, _add_engine)
+    add_bank_command(subparsers, _command, _add_engine)
     _add_export(subparsers)
     _add_convert(subparsers)
     add_pretrain_commands(subparsers, _command)
@@ -88,6 +90,7 @@ def check_command(words: Sequence[str]) -> None:
 
 
 COMMANDS = (
+    "bank",
     "bench",
     "calibrate",
     "combine",
@@ -256,6 +259,7 @@ def _add_evaluate(subparsers: Any) -> None:
     evaluate = _command(subparsers, "evaluate", "inspect a labelled data set and report", commands.run_evaluate)
     evaluate.add_argument("package", type=Path)
     _add_key(evaluate)
+    add_corrections_options(evaluate)
     evaluate.add_argument("dataset", type=Path, help="folder (test/good, test/<defect>, ground_truth/<defect>) or .csv")
     _add_layout(evaluate, "how the data set is laid out: a name of `onceover list layouts` (default: auto)")
     evaluate.add_argument(
@@ -275,6 +279,7 @@ def _add_inspect(subparsers: Any) -> None:
     inspect = _command(subparsers, "inspect", "verdict, score, where and why for images", commands.run_inspect)
     inspect.add_argument("package", type=Path)
     _add_key(inspect)
+    add_corrections_options(inspect)
     inspect.add_argument("images", type=Path, nargs="+", help="image files or folders")
     inspect.add_argument("--save", type=Path, metavar="DIR", help="write a picture with heat map for every image")
     add_explain_options(inspect)

@@ -25,6 +25,7 @@ class PackageParts:
 
     state: the detector's members (PatchCore: memory_bank float32 (M, D), bank_index, bank_neighbors).
     bank_source: uint32 (M, 2), for every bank row its image (index into manifest bank_images) and patch; optional.
+    calibration_patches: uint8 (n,), what the held-out images are scored again by (export/FORMAT.md); optional.
     relative_tolerance: of the parity replay. thumbnails: the member of runtime/thumbnails.py; None by default.
     roi: uint8 (h, w) of 0 and 1 over the whole image, what is inspected.
     gate: the member that tells this product from others (`training.gate`); optional.
@@ -38,6 +39,7 @@ class PackageParts:
     parity: tuple[_core.ParityItem, ...]
     manifest: Mapping[str, Any]
     bank_source: NDArray[np.uint32] | None = None
+    calibration_patches: NDArray[np.uint8] | None = None
     relative_tolerance: float = RELATIVE_TOLERANCE
     thumbnails: bytes | None = None
     tiling: Tiling = ONE_TILE
@@ -95,6 +97,8 @@ def assemble(parts: PackageParts) -> _core.PackageWriter:
         writer.add("roi", parts.roi)  # required: who does not know it would judge what is not to be inspected
     if parts.gate is not None:
         writer.add("gate", parts.gate, required=False)
+    if parts.calibration_patches is not None:
+        writer.add("calibration_patches", parts.calibration_patches, required=False)
     if parts.bank_source is not None:
         writer.add("bank_source", parts.bank_source, required=False)
     if parts.thumbnails is not None:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from onceover import _core
 from onceover.errors import UsageError
+from onceover.runtime.corrections import AppliedCorrections, Corrections, journal_path
 from onceover.runtime.package import PackageFile, open_package
 from onceover.runtime.reasons import BankImages, patch_at
 from onceover.runtime.session import EngineOptions, open_session
@@ -23,18 +24,27 @@ class Inspector:
     """An open package and its session; for one thread at a time. Use Inspector.open, and `with` to close it."""
 
     def __init__(
-        self, package: PackageFile, session: _core.Session, product: str | None = None, gate: bool = False
+        self,
+        package: PackageFile,
+        session: _core.Session,
+        product: str | None = None,
+        gate: bool = False,
+        corrections: Corrections | None = None,
     ) -> None:
         self.package = package
         self.products = package.products
+        self.corrections = corrections
+        self.applied: AppliedCorrections | None = None
         numbers = range(len(self.products))
-        self._calibrations = [Calibration.of_record(session.calibration_of(number)) for number in numbers]
         self._bank_images = [BankImages(package, number) for number in numbers]
         self._several = len(self.products) > 1
         self._session: _core.Session | None = session
         # None: by the gates
         self._product = None if product is None and (gate or self._several) else self._number(product)
         session.select(self._product)
+        self._take_calibration()
+        if corrections is not None:
+            self.apply_corrections()
 
     @classmethod
     def open(
@@ -45,15 +55,45 @@ class Inspector:
         memory_limit_mb: float | None = None,
         product: str | None = None,
         gate: bool = False,
+        corrections: str | os.PathLike[str] | Corrections | None = "auto",
     ) -> Inspector:
         """Open and check a package, or take one that open_package or open_signed gave.
 
         product: of a package of several, the one to inspect; None: the one in view, or "wrong_part" when it is none of
-        them. gate: ask that also of a package of one product. Raises InputError, PackageError, EngineError,
-        MemoryLimitError, UsageError (products that cannot be told apart, and none named), UnknownNameError.
+        them. gate: ask that also of a package of one product. corrections: a journal (runtime/corrections.py), or its
+        path; None: none; "auto": PATH.journal if there is one beside a package that is given by its path. A signature
+        does not cover a journal, so one that belongs to an opened package is named. Raises InputError, PackageError,
+        EngineError, MemoryLimitError, UsageError (products that cannot be told apart, and none named; corrections of
+        several products), UnknownNameError.
         """
         package = path if isinstance(path, PackageFile) else open_package(path)
-        return cls(package, open_session(package.core, engine, threads, memory_limit_mb), product, gate)
+        session = open_session(package.core, engine, threads, memory_limit_mb)
+        if corrections == "auto":
+            beside = journal_path(package.path)
+            corrections = beside if not isinstance(path, PackageFile) and beside.exists() else None
+        if not isinstance(corrections, Corrections) and corrections is not None:
+            corrections = Corrections.open(package, corrections)
+        return cls(package, session, product, gate, corrections)
+
+    def apply_corrections(self) -> AppliedCorrections:
+        """Read the journal again and inspect with it from now on. Raises UsageError when there is none."""
+        if self.corrections is None:
+            raise UsageError(f"{self.package.path}: opened without corrections; give Inspector.open(corrections=…)")
+        self.corrections.refresh()
+        applied = self.session.apply(self.corrections.core)
+        confirmed = [candidate for candidate in self.corrections.candidates if candidate.standing == "confirmed"]
+        self.applied = AppliedCorrections(self.corrections.path, self.corrections.id, len(confirmed), **applied)
+        self.bank_images.joined = {
+            row: (candidate.name, patch)
+            for candidate in confirmed
+            for row, patch in zip(candidate.rows, candidate.patches, strict=True)
+        }
+        self._take_calibration()
+        return self.applied
+
+    def _take_calibration(self) -> None:
+        told = (self.session.calibration_of(number) for number in range(len(self.products)))
+        self._calibrations = [Calibration.of_record(each) for each in told]
 
     @property
     def manifest(self) -> dict[str, Any]:
@@ -124,6 +164,7 @@ class Inspector:
             product=self.products[result.product] if self._several else None,
             gate=result.gate_ratio if product is None and self._product is None else None,
             roi=session.inside(height, width),
+            corrections=None if self.applied is None else self.applied.id,
         )
 
     def _number(self, product: str | None) -> int:

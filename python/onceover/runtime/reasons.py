@@ -19,8 +19,9 @@ Box = tuple[float, float, float, float]
 class BankImages:
     """The normal images that a package's memory bank rows were cut from, as far as the package says.
 
-    names: of the images, as fit called them; empty when there is no manifest that tells. product: its number. Raises
-    PackageError for a member bank_source that does not fit the package.
+    names: of the images, as fit called them; empty when there is no manifest that tells. product: its number. joined:
+    rows of corrections, with the name of their image and their patch in it. Raises PackageError for a member
+    bank_source that does not fit the package.
     """
 
     def __init__(self, package: PackageFile, product: int = 0) -> None:
@@ -30,6 +31,7 @@ class BankImages:
         self.names = _texts(manifest, "bank_images")
         self.sha256 = _texts(manifest, "bank_sha256")
         self._source = read_bank_source(package, self._config.feature_count, product)
+        self.joined: dict[int, tuple[str, int]] = {}
 
     @property
     def used(self) -> tuple[int, ...]:
@@ -39,13 +41,16 @@ class BankImages:
     def nearest(self, patch: tuple[int, int], distance: float, bank_row: int, threshold: float | None) -> NearestPatch:
         """The reason for a patch of this score, whose nearest memory bank row is known."""
         known: dict[str, Any] = {}
-        if self._source is not None and self._source[bank_row, 0] != NO_IMAGE:
+        if bank_row in self.joined:
+            name, place = self.joined[bank_row]
+            where = divmod(place, self.grid[1])
+            known = {"image": name or None, "image_patch": where, "image_box": patch_box(where, self.grid)}
+        elif self._source is not None and self._source[bank_row, 0] != NO_IMAGE:
             image = int(self._source[bank_row, 0])
             cell = self._config.cells_of(self._source[bank_row, 1:].astype(np.int64))
             where = divmod(int(cell[0]), self.grid[1])
-            name = self.names[image] if image < len(self.names) else None
             known = {
-                "image": name,
+                "image": self.names[image] if image < len(self.names) else None,
                 "image_index": image,
                 "image_patch": where,
                 "image_box": patch_box(where, self.grid),

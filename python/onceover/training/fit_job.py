@@ -19,6 +19,7 @@ from onceover.runtime.assemble import PackageParts, assemble, config_of, parity_
 from onceover.runtime.reasons import owners
 from onceover.runtime.session import EngineOptions
 from onceover.training.calibrate import calibrate
+from onceover.training.calibration_patches import CalibrationPatches
 from onceover.training.cross_conformal import cross_scores, fold_of_images
 from onceover.training.dataset import (
     file_hash,
@@ -73,10 +74,16 @@ class FitJob:
         # A gate needs parts that it was not fitted on; across folds there are none.
         gate = fit_gate(self.pooled) if len(self.pooled) > 1 and images and crossed is None else None
         session = self._session(replace(parts, gate=None if gate is None else gate.to_bytes()))
-        scores, map_maxima, distances = crossed or self._score(session, images, gate is not None, self.progress)
+        # Corrections know whole images of one tile only (csrc/session).
+        patches = CalibrationPatches() if self.plan.tiling == ONE_TILE and self.plan.roi is None else None
+        scores, map_maxima, distances = crossed or self._score(
+            session, images, gate is not None, self.progress, patches
+        )
         groups, rate = list(self.plan.calibration_groups), self.plan.false_alarm_rate
         calibration = replace(calibrate(scores, map_maxima, groups, rate), cross_conformal=crossed is not None)
         parts = replace(parts, calibration=calibration)
+        if crossed is None and patches is not None:
+            parts = replace(parts, calibration_patches=patches.to_array(groups))
         if gate is not None:
             told = replace(gate, threshold=gate_threshold(distances), part_count=len(set(groups)))
             parts = replace(parts, gate=told.to_bytes())
@@ -154,7 +161,12 @@ class FitJob:
         return thumbnails.pack(pictures, side)
 
     def _score(
-        self, session: _core.Session, images: Sequence[Path], gated: bool, progress: Progress = no_progress
+        self,
+        session: _core.Session,
+        images: Sequence[Path],
+        gated: bool,
+        progress: Progress = no_progress,
+        patches: CalibrationPatches | None = None,
     ) -> Scored:
         """Image scores, map maxima and, where there is a gate, its distances of images that are not in the bank."""
         scores = np.zeros(len(images), np.float32)
@@ -164,6 +176,8 @@ class FitJob:
         for i, path in enumerate(images):
             result = session.run(read_image(path))
             scores[i], map_maxima[i], distances[i] = result.score, result.map_maximum, result.gate_ratio
+            if patches is not None:
+                patches.add(session)
             progress("calibration", i + 1, len(images))
         return scores, map_maxima, distances
 

@@ -1,0 +1,42 @@
+// A memory bank with corrections: the fitted rows that are left and the confirmed ones, searched exactly as a bank that
+// was built of just these rows. All memory is taken when it is made, enough for every journal of that bound.
+#pragma once
+
+#include "base/memory.h"
+#include "corrections/corrections.h"
+#include "kernels/kernel_table.h"
+#include "scoring/search_index.h"
+
+namespace onceover {
+
+class CorrectedBank {
+ public:
+  // `fitted` must live as long. Throws Error(kMemory).
+  CorrectedBank(const SearchIndex& fitted, size_t max_added_rows, Memory& memory);
+  size_t max_added_rows() const { return max_added_rows_; }
+
+  // Replaces what was applied before. Takes from the heap, for a moment, what the index takes. Throws Error(kMemory |
+  // kUsage); then what was applied before still is.
+  void apply(const BankChanges& changes, const KernelTable& table);
+
+  const SearchIndex& index() const { return index_; }
+  // What a row of index() is called in the journal and to people: fitted rows keep their number.
+  uint32_t number(uint32_t row) const { return row < fitted_.row_count ? row : numbers_[row - fitted_.row_count]; }
+  // Scratch for one search with k = 1, whatever is applied to a bank of that bound.
+  static size_t scratch_bytes(const SearchIndex& fitted, size_t max_added_rows);
+  // Distance from each removed row to the nearest row that is left, float32 rounded up; (removed).
+  const std::vector<float>& removed_distances() const { return removed_distances_; }
+
+ private:
+  void check(const BankChanges& changes) const;
+
+  const SearchIndex& fitted_;
+  size_t max_added_rows_;
+  Buffer<float> rows_;     // (M + max_added_rows, D)
+  Buffer<uint8_t> bytes_;  // of the index, at its largest
+  Buffer<uint32_t> numbers_;
+  SearchIndex index_;
+  std::vector<float> removed_distances_;
+};
+
+}  // namespace onceover

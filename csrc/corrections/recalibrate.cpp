@@ -1,0 +1,217 @@
+#include "corrections/recalibrate.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <limits>
+
+#include "base/error.h"
+#include "base/finite.h"
+#include "image/anomaly_map.h"
+#include "scoring/search.h"
+
+namespace onceover {
+namespace {
+
+constexpr float kInfinity = std::numeric_limits<float>::infinity();
+constexpr char kMember[] = "calibration_patches";
+
+float rounded_up(float value) { return std::nextafter(value, kInfinity); }
+
+// Which of the ascending values the threshold is, from 1: ⌈(n + 1)(1 − alpha)⌉, or, where another rule chose another
+// one of the values, the last of those that equal it.
+size_t rank_of(float threshold, const float* values, size_t count, double alpha) {
+  const size_t below = static_cast<size_t>(std::lower_bound(values, values + count, threshold) - values);
+  const size_t last = static_cast<size_t>(std::upper_bound(values, values + count, threshold) - values);
+  // 1e-9: alpha is a decimal fraction that binary digits miss, as in 20 · (1 − 0.05).
+  const double share = static_cast<double>(count + 1) * (1 - alpha);
+  const auto rank = static_cast<size_t>(std::ceil(share - 1e-9 * static_cast<double>(count + 1)));
+  const size_t lawful = std::clamp<size_t>(rank, 1, count);
+  return below == last || (below < lawful && lawful <= last) ? lawful : last;
+}
+
+// One held-out image scored anew.
+struct Rescored {
+  float score = 0, map_maximum = 0;
+  bool exact = true;
+};
+
+class Rescorer {
+ public:
+  Rescorer(const Config& config, const CalibrationPatches& patches, const CorrectedBank& bank,
+           const BankChanges& changes, const KernelTable& table)
+      : config_(config),
+        patches_(patches),
+        bank_(bank),
+        changes_(changes),
+        table_(table),
+        scratch_(memory_, search_scratch_bytes(bank.index(), 1), "search scratch"),
+        map_(config.grid_height, config.grid_width, config.preprocessing.height, config.preprocessing.width,
+             config.blur_sigma, memory_, table) {}
+
+  Rescored run(size_t image) {
+    const size_t count = config_.patch_count(), tracked = patches_.tracked;
+    const float* old = patches_.scores + image * count;
+    grid_.assign(old, old + count);
+    is_exact_.assign(count, changes_.numbers.empty() && !patches_.bounds ? 1 : 0);  // a row that joined may be nearer
+    for (size_t p = 0; !changes_.removed.empty() && p < count; ++p) {
+      const uint32_t row = patches_.nearest[image * count + p];
+      const auto found = std::lower_bound(changes_.removed.begin(), changes_.removed.end(), row);
+      if (found == changes_.removed.end() || *found != row) continue;
+      // Triangle inequality: from the patch over the row that is gone to the row that is left.
+      const float on = bank_.removed_distances()[static_cast<size_t>(found - changes_.removed.begin())];
+      grid_[p] = rounded_up(rounded_up(grid_[p]) + on);
+      is_exact_[p] = 0;
+    }
+    distances_.resize(tracked);
+    rows_.resize(tracked);
+    SearchStats stats;
+    const float* embeddings = patches_.embeddings + image * tracked * config_.embedding_dim;
+    search(bank_.index(), {embeddings, tracked, config_.embedding_dim}, 1, distances_.data(), rows_.data(), table_,
+           scratch_.data(), stats);
+    for (size_t t = 0; t < tracked; ++t) {
+      const uint32_t patch = patches_.patches[image * tracked + t];
+      grid_[patch] = distances_[t];
+      is_exact_[patch] = 1;
+    }
+    const size_t worst = static_cast<size_t>(std::max_element(grid_.begin(), grid_.end()) - grid_.begin());
+    Rescored result;
+    result.score = grid_[worst];
+    // A patch of unknown distance that is as high as the worst one does not make the score less exact.
+    for (size_t p = 0; p < count && !is_exact_[worst]; ++p) {
+      if (is_exact_[p] && grid_[p] == grid_[worst]) is_exact_[worst] = 1;
+    }
+    result.exact = is_exact_[worst] != 0;
+    const MatrixView<const float> map = map_.draw(grid_.data());
+    result.map_maximum = *std::max_element(map.data, map.data + map.rows * map.columns);
+    return result;
+  }
+
+ private:
+  const Config& config_;
+  const CalibrationPatches& patches_;
+  const CorrectedBank& bank_;
+  const BankChanges& changes_;
+  const KernelTable& table_;
+  Memory memory_;
+  Buffer<uint8_t> scratch_;
+  AnomalyMap map_;
+  std::vector<float> grid_, distances_;
+  std::vector<uint32_t> rows_;
+  std::vector<uint8_t> is_exact_;
+};
+
+}  // namespace
+
+const char* name_of(CalibrationState state) noexcept {
+  static constexpr const char* kNames[] = {"fitted", "exact", "bounded", "kept", "stale"};
+  return kNames[static_cast<uint32_t>(state)];
+}
+
+std::optional<CalibrationPatches> read_calibration_patches(const Package& package, const Config& config,
+                                                           const Calibration& calibration, size_t fitted_rows) {
+  const MemberView* member = package.find(kMember);
+  if (member == nullptr) return std::nullopt;
+  const auto refuse = [&](const char* what) {
+    fail(Status::kPackage, "%s: member '%s': %s; fit the package again", package.label().c_str(), kMember, what);
+  };
+  CalibrationPatchesRecord record{};
+  if (member->size_bytes < sizeof record) refuse("is too short");
+  std::memcpy(&record, member->data, sizeof record);
+  const uint64_t n = record.image_count, tracked = record.tracked, patches = config.patch_count();
+  if (record.record_bytes < sizeof record || record.record_bytes % 4 != 0 || record.record_bytes > member->size_bytes) {
+    refuse("its record has an impossible size");
+  }
+  if (n != calibration.image_count || record.patch_count != patches || record.dims != config.embedding_dim ||
+      tracked < 1 || tracked > patches) {
+    refuse("is of another calibration or patch grid");
+  }
+  // n < 2^32, P and T at most 2^28 in all with D: no sum overflows.
+  const uint64_t words = n * (1 + 2 * patches + tracked + tracked * record.dims);
+  if (member->size_bytes != record.record_bytes + 4 * words) refuse("has another size than its numbers say");
+  CalibrationPatches view;
+  view.image_count = record.image_count;
+  view.tracked = record.tracked;
+  view.bounds = record.bounds != 0;
+  const uint8_t* at = member->data + record.record_bytes;
+  const auto take = [&at](uint64_t count) {
+    const uint8_t* array = at;
+    at += 4 * count;
+    return array;
+  };
+  view.parts = reinterpret_cast<const uint32_t*>(take(n));
+  view.scores = reinterpret_cast<const float*>(take(n * patches));
+  view.nearest = reinterpret_cast<const uint32_t*>(take(n * patches));
+  view.patches = reinterpret_cast<const uint32_t*>(take(n * tracked));
+  view.embeddings = reinterpret_cast<const float*>(take(n * tracked * record.dims));
+  for (uint64_t i = 0; i < n; ++i) {
+    if (view.parts[i] >= calibration.n) refuse("names a part that the calibration does not have");
+  }
+  for (uint64_t i = 0; i < n * patches; ++i) {
+    if (view.nearest[i] >= fitted_rows) refuse("names a row that the memory bank does not have");
+  }
+  for (uint64_t i = 0; i < n * tracked; ++i) {
+    if (view.patches[i] >= patches) refuse("names a patch that the grid does not have");
+  }
+  if (!all_finite(view.scores, n * patches) || !all_finite(view.embeddings, n * tracked * record.dims)) {
+    refuse("holds a NaN or infinity");
+  }
+  return view;
+}
+
+Recalibrated recalibrate(const Package& package, const Config& config, const Calibration& calibration,
+                         const CorrectedBank& bank, const BankChanges& changes, const KernelTable& table) {
+  Recalibrated result;
+  result.calibrated = calibration.calibrated;
+  result.threshold = calibration.threshold;
+  result.map_threshold = calibration.map_threshold;
+  result.scores.assign(calibration.scores, calibration.scores + calibration.n);
+  result.map_maxima.assign(calibration.map_maxima, calibration.map_maxima + calibration.n);
+  if (changes.removed.empty() && changes.numbers.empty()) return result;
+
+  const auto give_up = [&] {  // scores can only have fallen where rows joined, and may have risen where rows went
+    result.state = changes.removed.empty() ? CalibrationState::kKept : CalibrationState::kStale;
+    if (changes.removed.empty()) return;
+    result.calibrated = false;
+    result.threshold = result.map_threshold = kInfinity;
+    result.scores.clear();
+    result.map_maxima.clear();
+  };
+  const size_t fitted_rows = bank.index().row_count - changes.numbers.size();
+  const std::optional<CalibrationPatches> patches = read_calibration_patches(package, config, calibration, fitted_rows);
+  if (!patches) {
+    give_up();
+    return result;
+  }
+  std::vector<Rescored> parts(calibration.n, {-kInfinity, -kInfinity, true});
+  Rescorer rescorer(config, *patches, bank, changes, table);
+  for (size_t image = 0; image < patches->image_count; ++image) {
+    const Rescored found = rescorer.run(image);
+    Rescored& part = parts[patches->parts[image]];
+    if (found.score > part.score) part.exact = found.exact;
+    part.score = std::max(part.score, found.score);
+    part.map_maximum = std::max(part.map_maximum, found.map_maximum);
+  }
+  for (size_t i = 0; i < parts.size(); ++i) {
+    if (parts[i].score == -kInfinity) {
+      fail(Status::kPackage, "%s: member '%s': part %zu has no image; fit the package again", package.label().c_str(),
+           kMember, i);
+    }
+    result.scores[i] = parts[i].score;
+    result.map_maxima[i] = parts[i].map_maximum;
+    result.bounded_parts += parts[i].exact ? 0 : 1;
+  }
+  std::sort(result.scores.begin(), result.scores.end());
+  std::sort(result.map_maxima.begin(), result.map_maxima.end());
+  result.state = result.bounded_parts > 0 ? CalibrationState::kBounded : CalibrationState::kExact;
+  if (!calibration.calibrated) return result;
+  // Never below the package's: who confirms a false alarm must not get others for it.
+  const double alpha = calibration.false_alarm_rate;
+  const size_t rank = rank_of(calibration.threshold, calibration.scores, calibration.n, alpha);
+  const size_t map_rank = rank_of(calibration.map_threshold, calibration.map_maxima, calibration.n, alpha);
+  result.threshold = std::max(calibration.threshold, result.scores[rank - 1]);
+  result.map_threshold = std::max(calibration.map_threshold, result.map_maxima[map_rank - 1]);
+  return result;
+}
+
+}  // namespace onceover

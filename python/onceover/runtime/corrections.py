@@ -1,0 +1,236 @@
+"""Corrections on the device: false alarms that a person confirmed join the memory bank, recorded in a journal beside
+the package. A thin view of csrc/corrections; docs/corrections.md tells how to use it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time as clock
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onceover import _core
+from onceover.errors import InputError, UsageError
+from onceover.runtime.package import PackageFile, open_package
+from onceover.types import Image, Verdict
+
+if TYPE_CHECKING:
+    from onceover.runtime.inspector import Inspector
+
+StrPath = str | os.PathLike[str]
+Standing = Literal["quarantined", "confirmed", "rejected", "evicted", "undone"]
+NAME_LENGTH = 250  # characters of an image's name that are kept
+STANDINGS: tuple[Standing, ...] = get_args(Standing)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A false alarm as it was seen. Its rows are in the memory bank while it is confirmed.
+
+    score, threshold: of the image, at that moment. patches: row-major in the patch grid, worst first. rows: the numbers
+    that its embeddings have in the memory bank. confirmed_by, evicted_by: operations, None where there was none.
+    """
+
+    id: int
+    name: str
+    note: str
+    image_sha256: str
+    score: float
+    threshold: float
+    patches: tuple[int, ...]
+    rows: range
+    standing: Standing
+    confirmed_by: int | None
+    evicted_by: int | None
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One record of the journal. named: candidates of propose, confirm and reject, bank rows of remove, the operation
+    of undo. time: seconds since 1970, 0 for unknown. undone_by: None while it is in force.
+    """
+
+    sequence: int
+    type: str
+    time: int
+    text: str
+    named: tuple[int, ...]
+    undone_by: int | None
+
+
+@dataclass(frozen=True)
+class AppliedCorrections:
+    """What an inspector decides with.
+
+    journal: path. id: SHA-256 that names the journal with all its operations, hex. confirmed: candidates in the bank.
+    calibration: "exact": thresholds as a new calibration would find them; "bounded": the scores of bounded_parts parts
+    may be too high, so that at most the promised share of false alarms remains; "kept": the package's own; "stale":
+    fitted rows were removed and nothing is known of what that did, so that nothing is decided; "fitted": no changes.
+    """
+
+    journal: str
+    id: str
+    confirmed: int
+    added_rows: int
+    removed_rows: int
+    calibration: Literal["fitted", "exact", "bounded", "kept", "stale"]
+    bounded_parts: int
+
+    def describe(self) -> str:
+        """One line for people."""
+        said = {
+            "fitted": "thresholds as fitted",
+            "exact": "thresholds calibrated again",
+            "bounded": f"thresholds calibrated again, too high rather than too low for {self.bounded_parts} parts",
+            "kept": "thresholds as fitted (the package cannot calibrate again)",
+            "stale": "UNCALIBRATED: fitted rows were removed and the package cannot calibrate again",
+        }[self.calibration]
+        rows = f"{self.added_rows} rows added, {self.removed_rows} removed"
+        return f"{self.confirmed} corrections ({rows}) of {self.journal}, id {self.id[:16]}; {said}"
+
+
+def journal_path(package: StrPath) -> Path:
+    """Where the journal of a package is kept: PACKAGE.journal beside it."""
+    return Path(f"{os.fspath(package)}.journal")
+
+
+@dataclass(frozen=True)
+class Corrections:
+    """The journal of a package: an append-only file, each change on the disk when its call returns.
+
+    Use Corrections.open. Opening makes no file; the first change does. Several processes may write it in turn.
+    """
+
+    package: PackageFile
+    core: _core.Corrections = field(repr=False)
+
+    @classmethod
+    def open(
+        cls, package: StrPath | PackageFile, journal: StrPath | None = None, max_added_rows: int | None = None
+    ) -> Corrections:
+        """journal: None for the one beside the package. max_added_rows: of a new journal, how many rows its confirmed
+        candidates may have before the oldest is evicted; None for a tenth of the fitted rows, at least 256.
+
+        Raises InputError for a journal of another package, PackageError for a damaged one, UsageError for one that was
+        begun with another bound.
+        """
+        file = package if isinstance(package, PackageFile) else open_package(package)
+        if max_added_rows is not None and not 1 <= max_added_rows < 2**31:
+            raise UsageError(f"max_added_rows is {max_added_rows}; give a number of rows from 1")
+        path = journal_path(file.path) if journal is None else journal
+        core = _core.Corrections(file.core, os.fspath(path), max_added_rows or 0)
+        if max_added_rows not in (None, core.max_added_rows):
+            raise UsageError(
+                f"{path}: holds at most {core.max_added_rows} rows, as it was begun; another bound takes a new journal"
+            )
+        return cls(file, core)
+
+    @property
+    def path(self) -> str:
+        return self.core.path
+
+    @property
+    def id(self) -> str:
+        """SHA-256 of the whole history, hex; the head of its chain of hashes."""
+        return self.core.head
+
+    @property
+    def candidates(self) -> tuple[Candidate, ...]:
+        """All that were ever proposed, in order."""
+        return tuple(_candidate(row) for row in self.core.proposals)
+
+    @property
+    def operations(self) -> tuple[Operation, ...]:
+        """The audit log, in order."""
+        return tuple(
+            Operation(
+                row["sequence"], row["type"], row["time"], row["text"], tuple(row["named"]), row["undone_by"] or None
+            )
+            for row in self.core.operations
+        )
+
+    def changes(self) -> tuple[NDArray[np.uint32], NDArray[np.uint32], NDArray[np.float32]]:
+        """Numbers of the fitted rows that are out (r,), of the rows that joined (n,), and these rows (n, D)."""
+        now = self.core.changes
+        return now["removed"], now["numbers"], now["added"]
+
+    def propose(
+        self, inspector: Inspector, image: Image | StrPath, note: str = "", name: str | None = None,
+        time: int | None = None,
+    ) -> tuple[int, Verdict]:  # fmt: skip
+        """Inspect an image and record it as a false alarm, in quarantine until confirmed; → its number and verdict.
+
+        inspector: of this package; it decides with the corrections that it has applied. name: None for the file's.
+        time: seconds since 1970; None for now. Raises UsageError when the image is no alarm.
+        """
+        if inspector.package.id != self.package.id:
+            raise UsageError(f"the inspector is of package {inspector.package.id[:16]}, not {self.package.id[:16]}")
+        digest = b""
+        if not isinstance(image, np.ndarray):
+            digest = _file_digest(image)
+            name = os.fspath(image) if name is None else name
+        verdict = inspector.inspect(image)
+        candidate = inspector.session.candidate()
+        number = self.core.propose(candidate, _text(name or ""), note, digest, _time(time))
+        return number, verdict
+
+    def confirm(self, ids: Sequence[int], reason: str = "", time: int | None = None) -> None:
+        """Let the rows of these candidates join the memory bank. Raises UsageError for one that is in it or unknown."""
+        self.core.confirm(_numbers(ids), reason, _time(time))
+
+    def reject(self, ids: Sequence[int], reason: str = "", time: int | None = None) -> None:
+        """Candidates that were no false alarms; their rows leave the memory bank where they had joined it."""
+        self.core.reject(_numbers(ids), reason, _time(time))
+
+    def remove(self, rows: Sequence[int], reason: str = "", time: int | None = None) -> None:
+        """Take rows out of the memory bank, fitted or joined, such as `Verdict.nearest` of a missed defect."""
+        self.core.remove(_numbers(rows), reason, _time(time))
+
+    def undo(self, reason: str = "", time: int | None = None) -> int:
+        """Take back the last operation in force; → its number. Again: the one before."""
+        return self.core.undo(reason, _time(time))
+
+    def refresh(self) -> None:
+        """Read what others wrote since."""
+        self.core.refresh()
+
+
+def _candidate(row: dict[str, Any]) -> Candidate:
+    first, patches = row["first_row"], tuple(row["patches"])
+    return Candidate(
+        id=row["id"], name=row["name"], note=row["note"], image_sha256=row["image_sha256"], score=row["score"],
+        threshold=row["threshold"], patches=patches, rows=range(first, first + len(patches)),
+        standing=row["standing"], confirmed_by=row["confirmed_by"] or None, evicted_by=row["evicted_by"] or None,
+    )  # fmt: skip
+
+
+def _numbers(values: Sequence[int]) -> list[int]:
+    for value in values:
+        if not 0 <= value < 2**63:
+            raise UsageError(f"{value} is no number of a candidate or row; see `onceover bank list`")
+    return list(values)
+
+
+def _text(name: str) -> str:
+    """What a journal can hold of a path: UTF-8, and the end of a very long one."""
+    return os.fsencode(name).decode("utf-8", "replace")[-NAME_LENGTH:]
+
+
+def _time(time: int | None) -> int:
+    return int(clock.time()) if time is None else time
+
+
+def _file_digest(path: StrPath) -> bytes:
+    try:
+        return hashlib.sha256(Path(path).read_bytes()).digest()
+    except OSError as error:
+        raise InputError(f"{path}: cannot read the image: {error.strerror}; check the path") from error
+
+
+__all__ = ["STANDINGS", "AppliedCorrections", "Candidate", "Corrections", "Operation", "journal_path"]

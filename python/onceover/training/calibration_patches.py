@@ -1,0 +1,89 @@
+"""What a package remembers of its held-out parts, so that they can be scored again when the memory bank changes.
+
+The member "calibration_patches" (export/FORMAT.md); csrc/corrections/recalibrate reads it.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onceover import _core
+
+TRACKED = 16  # patches of an image whose embeddings are kept: the image score stays exact while its worst is among them
+_RECORD = "<6I40x"
+
+
+class CalibrationPatches:
+    """Collects one image after the other, in the order of the calibration."""
+
+    def __init__(self) -> None:
+        self._scores: list[NDArray[np.float32]] = []
+        self._nearest: list[NDArray[np.uint32]] = []
+        self._patches: list[NDArray[np.uint32]] = []
+        self._embeddings: list[NDArray[np.float32]] = []
+
+    def add(self, session: _core.Session) -> None:
+        """The image that the session ran last."""
+        scores = session.patch_scores().ravel()  # (P,)
+        worst = np.argsort(-scores, kind="stable")[:TRACKED]
+        self._scores.append(scores)
+        self._nearest.append(session.nearest_rows().ravel().astype(np.uint32))
+        self._patches.append(worst.astype(np.uint32))
+        self._embeddings.append(session.embeddings()[worst])  # (T, D)
+
+    def to_array(self, groups: Sequence[str]) -> NDArray[np.uint8] | None:
+        """The member, uint8 (n,); groups: which part each image shows. None without images."""
+        if not self._scores:
+            return None
+        numbers = {group: i for i, group in enumerate(dict.fromkeys(groups))}
+        return HeldOutPatches(
+            parts=np.array([numbers[group] for group in groups], np.uint32),
+            scores=np.stack(self._scores),
+            nearest=np.stack(self._nearest),
+            patches=np.stack(self._patches),
+            embeddings=np.stack(self._embeddings),
+        ).to_array()
+
+
+@dataclass(frozen=True)
+class HeldOutPatches:
+    """The member's arrays. parts (n,) uint32; scores float32 and nearest uint32 (n, P); patches uint32 (n, T);
+    embeddings float32 (n, T, D). bounds: scores of patches that are not tracked may be too high.
+    """
+
+    parts: NDArray[np.uint32]
+    scores: NDArray[np.float32]
+    nearest: NDArray[np.uint32]
+    patches: NDArray[np.uint32]
+    embeddings: NDArray[np.float32]
+    bounds: bool = False
+
+    def to_array(self) -> NDArray[np.uint8]:
+        """As a package holds it, uint8 (n,)."""
+        count, tracked, dims = self.embeddings.shape
+        record = struct.pack(
+            _RECORD, struct.calcsize(_RECORD), count, tracked, self.scores.shape[1], dims, int(self.bounds)
+        )
+        arrays = (self.parts, self.scores, self.nearest, self.patches, self.embeddings)
+        return np.frombuffer(record + b"".join(array.tobytes() for array in arrays), np.uint8)
+
+    @classmethod
+    def of_array(cls, member: NDArray[np.uint8]) -> HeldOutPatches:
+        """Of a member that a session has read before, and so checked."""
+        data = member.tobytes()
+        size, count, tracked, patches, dims, bounds = struct.unpack_from(_RECORD, data)
+        arrays: list[NDArray[np.uint32]] = []
+        for shape in ((count,), (count, patches), (count, patches), (count, tracked), (count, tracked, dims)):
+            arrays.append(np.frombuffer(data, np.uint32, math.prod(shape), size).reshape(shape))
+            size += arrays[-1].nbytes
+        parts, scores, nearest, chosen, embeddings = arrays
+        return cls(parts, scores.view(np.float32), nearest, chosen, embeddings.view(np.float32), bool(bounds))
+
+
+__all__ = ["TRACKED", "CalibrationPatches", "HeldOutPatches"]

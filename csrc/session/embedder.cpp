@@ -58,7 +58,7 @@ const float* Embedder::embed(const ImageView& image, Timing& timing) {
     if (features_.size() > 0) std::copy_n(output_.data(), output_.size(), features_.data() + tile * output_.size());
     timing.engine_ns += since_ns(engine_start);
   }
-  return features_.size() > 0 ? features_.data() : output_.data();
+  return embeddings();
 }
 
 void Embedder::run_engine() {
@@ -72,12 +72,13 @@ void Embedder::run_engine() {
   }
 }
 
-const float* Embedder::keep(MatrixView<const float> embeddings) {
-  for (size_t patch = 0; patch < embeddings.rows; ++patch) {
-    std::memmove(output_.data() + patch * embeddings.columns, embeddings.row(patch),
-                 embeddings.columns * sizeof(float));
+const float* Embedder::keep(MatrixView<const float> embeddings_of_all) {
+  float* kept = features_.size() > 0 ? features_.data() : output_.data();
+  for (size_t patch = 0; patch < embeddings_of_all.rows; ++patch) {
+    std::memmove(kept + patch * embeddings_of_all.columns, embeddings_of_all.row(patch),
+                 embeddings_of_all.columns * sizeof(float));
   }
-  return output_.data();
+  return kept;
 }
 
 }  // namespace onceover

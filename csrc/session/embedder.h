@@ -21,8 +21,9 @@ class Embedder {
   // the engine's answer holds a non-finite value, kInput for an image that cannot be read or cut into tiles.
   const float* embed(const ImageView& image, Timing& timing);
   // Takes embeddings (feature_count, embedding_dim) from elsewhere in the place of an answer.
-  const float* keep(MatrixView<const float> embeddings);
-  const float* embeddings() const { return output_.data(); }  // the last ones
+  const float* keep(MatrixView<const float> embeddings_of_all);
+  // The last ones.
+  const float* embeddings() const { return features_.size() > 0 ? features_.data() : output_.data(); }
   // The first half alone: out (tiles, 3, H, W), what the network would be given.
   void prepare(const ImageView& image, float* out);
   std::string engine_version() const { return engine_->version(); }

@@ -27,6 +27,7 @@ import features
 import numpy as np
 import pytest
 from brute_force import brute_force, judge, sweep
+from machine_limits import machine_limits, scan_limit_ms, search_limit_ms
 from peers import (
     FAISS_ALWAYS_BLAS,
     FAISS_DEFAULT,
@@ -107,13 +108,22 @@ def measure(case: Case, rounds: int = ROUNDS) -> tuple[dict[str, Any], Callable[
     }
     verdicts = {name: judge(truth, *search(queries)) for name, search in methods.items()}
     times = interleave({name: (lambda s=search: s(queries)) for name, search in methods.items()}, rounds)
+    size, limits = (len(queries), *bank.shape), machine_limits()
+    limit_ms = dict.fromkeys(methods, scan_limit_ms(*size, limits))  # of a product with every row, as the peers do it
+    limit_ms[OURS] = search_limit_ms(*size, memory_bank.representation, _core.isa(), limits)
     record = {
         "case": str(case),
         "isa": _core.isa(),
         "target": case.targets.get(_core.isa()),
         "ratio": times[TUNED][0] / times[OURS][0],
         "methods": {
-            name: {"cpu_ms": times[name][0], "wall_ms": times[name][1], **asdict(verdicts[name])} for name in methods
+            name: {
+                "cpu_ms": times[name][0],
+                "wall_ms": times[name][1],
+                "limit_ms": limit_ms[name],
+                **asdict(verdicts[name]),
+            }
+            for name in methods
         },
         "queries": len(queries),
         "representation": memory_bank.representation,

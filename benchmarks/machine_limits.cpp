@@ -108,14 +108,12 @@ using Pairs = std::vector<std::pair<std::string, double>>;
 Pairs float32_rates() {
   Pairs found;
 #if defined(__AVX512F__)
-  found.emplace_back("avx512", rate_of(_mm512_set1_ps(1e-3f), _mm512_set1_ps(1e-3f), 32, [](auto sum, auto a, auto b) {
-                       return _mm512_fmadd_ps(a, b, sum);
-                     }));
+  found.emplace_back("avx512", rate_of(_mm512_set1_ps(1e-3f), _mm512_set1_ps(1e-3f), 32,
+                                       [](auto sum, auto a, auto b) { return _mm512_fmadd_ps(a, b, sum); }));
 #endif
 #if defined(__AVX2__) && defined(__FMA__)
-  found.emplace_back("avx2", rate_of(_mm256_set1_ps(1e-3f), _mm256_set1_ps(1e-3f), 16, [](auto sum, auto a, auto b) {
-                       return _mm256_fmadd_ps(a, b, sum);
-                     }));
+  found.emplace_back("avx2", rate_of(_mm256_set1_ps(1e-3f), _mm256_set1_ps(1e-3f), 16,
+                                     [](auto sum, auto a, auto b) { return _mm256_fmadd_ps(a, b, sum); }));
 #endif
 #if defined(__aarch64__)
   found.emplace_back("neon", rate_of(vdupq_n_f32(1e-3f), vdupq_n_f32(1e-3f), 8,
@@ -131,18 +129,15 @@ Pairs int8_rates() {
   if (amx > 0) found.emplace_back("amx", amx);
 #endif
 #if defined(__AVX512VNNI__)
-  found.emplace_back("avx512vnni", rate_of(_mm512_set1_epi8(1), _mm512_set1_epi8(1), 128, [](auto sum, auto a, auto b) {
-                       return _mm512_dpbusd_epi32(sum, a, b);
-                     }));
+  found.emplace_back("avx512vnni", rate_of(_mm512_set1_epi8(1), _mm512_set1_epi8(1), 128,
+                                           [](auto sum, auto a, auto b) { return _mm512_dpbusd_epi32(sum, a, b); }));
 #endif
 #if defined(__AVX512VNNI__) && defined(__AVX512VL__)
-  found.emplace_back("avxvnni", rate_of(_mm256_set1_epi8(1), _mm256_set1_epi8(1), 64, [](auto sum, auto a, auto b) {
-                       return _mm256_dpbusd_epi32(sum, a, b);
-                     }));
+  found.emplace_back("avxvnni", rate_of(_mm256_set1_epi8(1), _mm256_set1_epi8(1), 64,
+                                        [](auto sum, auto a, auto b) { return _mm256_dpbusd_epi32(sum, a, b); }));
 #elif defined(__AVXVNNI__)
-  found.emplace_back("avxvnni", rate_of(_mm256_set1_epi8(1), _mm256_set1_epi8(1), 64, [](auto sum, auto a, auto b) {
-                       return _mm256_dpbusd_avx_epi32(sum, a, b);
-                     }));
+  found.emplace_back("avxvnni", rate_of(_mm256_set1_epi8(1), _mm256_set1_epi8(1), 64,
+                                        [](auto sum, auto a, auto b) { return _mm256_dpbusd_avx_epi32(sum, a, b); }));
 #endif
 #if defined(__AVX2__)
   const __m256i ones = _mm256_set1_epi16(1);
@@ -165,7 +160,8 @@ Pairs int8_rates() {
 #if defined(__aarch64__)
   found.emplace_back("neon", rate_of(vdupq_n_s32(1), vdupq_n_s32(1), 32, [](auto sum, auto a, auto b) {
                        const int8x16_t x = vreinterpretq_s8_s32(a), y = vreinterpretq_s8_s32(b);
-                       int16x8_t pairs = vmlal_s8(vmull_s8(vget_low_s8(x), vget_low_s8(y)), vget_high_s8(x), vget_high_s8(y));
+                       int16x8_t pairs =
+                           vmlal_s8(vmull_s8(vget_low_s8(x), vget_low_s8(y)), vget_high_s8(x), vget_high_s8(y));
                        CHANGED(pairs);
                        return vpadalq_s16(sum, pairs);
                      }));

@@ -1,15 +1,17 @@
-"""How much disk the distributions that somebody needs take, with everything that they require."""
+"""How much disk the distributions that somebody needs take, with everything that they require.
+
+python benchmarks/install_size.py torch numpy      # bytes
+"""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from pathlib import Path
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
-
-import onceover
 
 
 def needed(names: Iterable[str]) -> dict[str, Distribution]:
@@ -36,14 +38,16 @@ def install_bytes(names: Iterable[str]) -> int:
 
 def _own_bytes(name: str, found: Distribution) -> int:
     if name == "onceover":  # where it is installed in place, its record names no module
-        folder = Path(onceover.__file__).parent
-        files = [path for path in folder.rglob("*") if path.is_file()]
-        export = Path(__import__("onceover.export", fromlist=["__file__"]).__file__).parent
-        if folder not in export.parents:
-            files += [path for path in export.rglob("*") if path.is_file()]
+        import onceover.export
+
+        folders = {Path(place) for module in (onceover, onceover.export) for place in module.__path__}
+        files = {path.resolve() for folder in folders for path in folder.rglob("*") if path.is_file()}
         return sum(path.stat().st_size for path in files if path.suffix != ".pyc")
     paths = (Path(str(file.locate())) for file in found.files or () if file.suffix != ".pyc")
     return sum(path.stat().st_size for path in paths if path.is_file())
 
+
+if __name__ == "__main__":
+    print(install_bytes(sys.argv[1:]))
 
 __all__ = ["install_bytes", "needed"]

@@ -91,13 +91,13 @@ def _graph(path: Path, threads: int, engine: str) -> Callable[[Any], Any]:
 
 def graph(folder: Path, threads: int, engine: str, file: str) -> Inspect:
     prepare, run = _preparation(folder), _graph(folder / file, threads, engine)
-    patch_scores = {"in_graph.onnx": 0, "plain.onnx": 1, "backbone.onnx": 0}[file]
+    scores = {"in_graph.onnx": 0, "plain.onnx": 1, "backbone.onnx": 0, "anomalib.onnx": 0}[file]  # which output
 
     def inspect(image: Any) -> tuple[float, dict[str, int]]:
         start = time.perf_counter_ns()
         given = prepare(image)
         middle = time.perf_counter_ns()
-        score = float(run(given)[patch_scores].max())
+        score = float(run(given)[scores].max())
         return score, {"prepare": middle - start, "engine": time.perf_counter_ns() - middle}
 
     return inspect
@@ -155,38 +155,83 @@ def torch_patchcore(folder: Path, threads: int, search: str) -> Inspect:
     return inspect
 
 
+def anomalib(folder: Path, threads: int) -> Inspect:
+    import torch
+    from anomalib_peer import patchcore
+
+    torch.set_num_threads(threads)
+    prepare, model = _preparation(folder), patchcore(folder)
+
+    def inspect(image: Any) -> tuple[float, dict[str, int]]:
+        start = time.perf_counter_ns()
+        given = torch.from_numpy(prepare(image))
+        middle = time.perf_counter_ns()
+        with torch.inference_mode():
+            score, _ = model(given)
+        return float(score), {"prepare": middle - start, "engine": time.perf_counter_ns() - middle}
+
+    return inspect
+
+
 @dataclass(frozen=True)
 class Contender:
-    """files: of the folder, what a user would have to ship. modules: imported before anything else."""
+    """modules: imported before anything else. base: the same stack with the network alone, which its memory is compared
+    with; empty: it is no whole. files: of the folder, what a user would have to ship. needs: what one installs."""
 
     make: Callable[[Path, int], Inspect]
     modules: tuple[str, ...]
+    base: str = ""
     files: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ()
 
 
 _OURS = ("onceover", "onceover.runtime.session", "onceover.runtime.package")
-_ORT, _OV = ("numpy", "PIL.Image", "onnxruntime"), ("numpy", "PIL.Image", "openvino")
 _TORCH = ("numpy", "PIL.Image", "torch", "peer_networks")
+_ENGINES = {"ORT": "onnxruntime", "OpenVINO": "openvino"}
 
-CONTENDERS = {
-    "onceover, ORT": Contender(lambda f, t: onceover(f, t, "onnxruntime"), _OURS, ("part.onceover",)),
-    "onceover, OpenVINO": Contender(lambda f, t: onceover(f, t, "openvino"), _OURS, ("part.onceover",)),
-    "torch": Contender(lambda f, t: torch_patchcore(f, t, "cdist"), _TORCH, ("weights", "bank.npy")),
-    "torch + faiss": Contender(
-        lambda f, t: torch_patchcore(f, t, "faiss"), (*_TORCH, "faiss"), ("weights", "bank.faiss")
-    ),
-    "in graph, ORT": Contender(lambda f, t: graph(f, t, "onnxruntime", "in_graph.onnx"), _ORT, ("in_graph.onnx",)),
-    "in graph, OpenVINO": Contender(lambda f, t: graph(f, t, "openvino", "in_graph.onnx"), _OV, ("in_graph.onnx",)),
-    "our plain ONNX, ORT": Contender(lambda f, t: graph(f, t, "onnxruntime", "plain.onnx"), _ORT, ("plain.onnx",)),
-    "our plain ONNX, OpenVINO": Contender(lambda f, t: graph(f, t, "openvino", "plain.onnx"), _OV, ("plain.onnx",)),
-    "bank in graph alone, ORT": Contender(lambda f, t: bank_graph(f, t, "onnxruntime"), _ORT),
-    "bank in graph alone, OpenVINO": Contender(lambda f, t: bank_graph(f, t, "openvino"), _OV),
-    "backbone, onceover ORT": Contender(lambda f, t: onceover_backbone(f, t, "onnxruntime"), _OURS),
-    "backbone, onceover OpenVINO": Contender(lambda f, t: onceover_backbone(f, t, "openvino"), _OURS),
-    "backbone, torch": Contender(lambda f, t: torch_patchcore(f, t, "none"), _TORCH),
-    "backbone, ORT": Contender(lambda f, t: graph(f, t, "onnxruntime", "backbone.onnx"), _ORT),
-    "backbone, OpenVINO": Contender(lambda f, t: graph(f, t, "openvino", "backbone.onnx"), _OV),
-}
+
+def _ours(engine: str) -> dict[str, Contender]:
+    module, base = _ENGINES[engine], f"backbone, onceover {engine}"
+    needs = ("onceover",) if engine == "ORT" else ("onceover", module)
+    return {
+        f"onceover, {engine}": Contender(lambda f, t: onceover(f, t, module), _OURS, base, ("part.onceover",), needs),
+        base: Contender(lambda f, t: onceover_backbone(f, t, module), _OURS),
+    }
+
+
+def _graphs(engine: str) -> dict[str, Contender]:
+    module, base = _ENGINES[engine], f"backbone, {engine}"
+    imported, needs = ("numpy", "PIL.Image", module), (module, "numpy", "pillow")
+
+    def whole(file: str) -> Contender:
+        return Contender(lambda f, t: graph(f, t, module, file), imported, base, (file,), needs)
+
+    return {
+        f"in graph, {engine}": whole("in_graph.onnx"),
+        f"anomalib's export, {engine}": whole("anomalib.onnx"),
+        f"our plain ONNX, {engine}": whole("plain.onnx"),
+        f"bank in graph alone, {engine}": Contender(lambda f, t: bank_graph(f, t, module), imported),
+        base: Contender(lambda f, t: graph(f, t, module, "backbone.onnx"), imported),
+    }
+
+
+def _in_torch() -> dict[str, Contender]:
+    base, needs = "backbone, torch", ("torch", "numpy", "pillow")
+    return {
+        "torch": Contender(lambda f, t: torch_patchcore(f, t, "cdist"), _TORCH, base, ("weights", "bank.npy"), needs),
+        "torch + faiss": Contender(
+            lambda f, t: torch_patchcore(f, t, "faiss"),
+            (*_TORCH, "faiss"),
+            base,
+            ("weights", "bank.faiss"),
+            (*needs, "faiss-cpu"),
+        ),
+        "anomalib": Contender(anomalib, _TORCH, base, ("weights", "bank.npy"), ("anomalib", "torchvision", "torch")),
+        base: Contender(lambda f, t: torch_patchcore(f, t, "none"), _TORCH),
+    }
+
+
+CONTENDERS = {**_ours("ORT"), **_ours("OpenVINO"), **_in_torch(), **_graphs("ORT"), **_graphs("OpenVINO")}
 
 
 def _load(path: Path) -> list[Any]:

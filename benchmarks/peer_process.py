@@ -187,7 +187,7 @@ class Contender:
 
 _OURS = ("onceover", "onceover.runtime.session", "onceover.runtime.package")
 _TORCH = ("numpy", "PIL.Image", "torch", "peer_networks")
-_ENGINES = {"ORT": "onnxruntime", "OpenVINO": "openvino"}
+_ENGINES = {"ORT": "onnxruntime", "OV": "openvino"}
 
 
 def _ours(engine: str) -> dict[str, Contender]:
@@ -231,7 +231,7 @@ def _in_torch() -> dict[str, Contender]:
     }
 
 
-CONTENDERS = {**_ours("ORT"), **_ours("OpenVINO"), **_in_torch(), **_graphs("ORT"), **_graphs("OpenVINO")}
+CONTENDERS = {**_ours("ORT"), **_ours("OV"), **_in_torch(), **_graphs("ORT"), **_graphs("OV")}
 
 
 def _load(path: Path) -> list[Any]:

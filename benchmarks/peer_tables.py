@@ -18,7 +18,7 @@ from onceover import _core
 from onceover.measuring.comparing import ratio_of
 
 OURS = "onceover, ORT"
-ENGINES = ("ORT", "OpenVINO")
+ENGINES = ("ORT", "OV")
 STAGES = ("prepare", "engine", "score", "map")
 ASKED_DIM = 1024  # where targets were set, with 10,000 rows
 SCORING_FASTER, WHOLE_FASTER, LESS_MEMORY = 30.0, 5.0, 5.0
@@ -53,14 +53,14 @@ def times(runs: Runs) -> list[dict[str, Any]]:
     ours = np.array([run["wall"] for run in runs[OURS]], np.uint64)
     for name, each in runs.items():
         p50, p99 = np.percentile(column(each, "wall"), [50, 99])
-        row: dict[str, Any] = {"contender": name, "p50 ms": float(p50), "p99 ms": float(p99)}
+        row: dict[str, Any] = {"contender": name, "p50 ms": round(float(p50), 2), "p99 ms": round(float(p99), 1)}
         ratio = ratio_of(ours, np.array([run["wall"] for run in each], np.uint64))
         for part in ("p50", "p99"):
             compared = CONTENDERS[name].base and name != OURS
             row[f"× {part}"] = _with_interval(ratio[part]) if compared else ""
-        row["CPU ms"] = median(each, "cpu")
+        row["CPU ms"] = round(median(each, "cpu"), 1)
         for stage in STAGES:
-            row[stage] = median(each, stage) if stage in each[0] else None
+            row[stage] = round(median(each, stage), 2) if stage in each[0] else None
         rows.append(row)
     return rows
 
@@ -82,11 +82,11 @@ def memory(processes: Sequence[Process]) -> list[dict[str, Any]]:
         rows.append(
             {
                 "contender": name,
-                "anonymous MB": found["RssAnon"],
-                "above its network": found["RssAnon"] - base["RssAnon"],
-                "of files MB": found["RssFile"],
-                "above its network's": found["RssFile"] - base["RssFile"],
-                "peak MB": found["VmHWM"],
+                "anonymous MB": round(found["RssAnon"], 1),
+                "above its network": round(found["RssAnon"] - base["RssAnon"], 1),
+                "of files MB": round(found["RssFile"], 1),
+                "above its network's": round(found["RssFile"] - base["RssFile"], 1),
+                "peak MB": round(found["VmHWM"], 1),
             }
         )
     return rows

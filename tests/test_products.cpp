@@ -6,66 +6,13 @@
 #include <vector>
 
 #include "check.h"
-#include "host_package.h"
+#include "product_package.h"
 
 using namespace onceover;
+using host_package::dark;
+using host_package::two_products;
 
 namespace {
-
-constexpr float kThreshold = 3;
-
-// A gate around the mean features of `image`, isotropic with variance 1/weight.
-std::vector<uint8_t> gate_around(const ImageView& image, float weight) {
-  Memory memory;
-  const std::vector<uint8_t> graph(64, 'n');
-  Embedder embedder(host_package::config(), {graph.data(), graph.size()}, host_package::session_options().engine,
-                    memory);
-  Timing timing;
-  const float* features = embedder.embed(image, timing);
-  std::vector<float> mean(HOST_DIM);
-  for (size_t i = 0; i < HOST_PATCHES * HOST_DIM; ++i) mean[i % HOST_DIM] += features[i] / HOST_PATCHES;
-  GateModel gate;
-  gate.dims = HOST_DIM;
-  gate.threshold = kThreshold;
-  gate.isotropic = weight;
-  gate.mean = mean.data();
-  return write_gate(gate);
-}
-
-host_package::Image dark(uint32_t seed) {  // another product: a tenth as bright
-  host_package::Image image = host_package::image(seed);
-  for (uint8_t& value : image.pixels) value = static_cast<uint8_t>(value / 10);
-  return image;
-}
-
-// Two products with the members of one package, which differ in their gates; the second has a region of interest.
-std::vector<uint8_t> two_products(bool second_gate = true) {
-  static std::vector<std::vector<uint8_t>> kept;
-  const std::vector<uint8_t> files[] = {host_package::bytes(),
-                                        host_package::bytes({true, true, {}, std::vector<uint8_t>(64, 1)})};
-  PackageWriter writer;
-  const auto add = [&writer](const std::string& name, std::vector<uint8_t> data, bool required) {
-    kept.push_back(std::move(data));
-    writer.add(name, kept.back().data(), kept.back().size(), DataType::kBytes, {}, required);
-  };
-  add("products", write_products({"bright", "dark"}), true);
-  for (uint32_t product = 0; product < 2; ++product) {
-    const auto package = Package::view(files[product].data(), files[product].size(), "one");
-    for (const MemberView& member : package->members()) {
-      const bool shared = member.name == "config" || member.name == "graph.onnx" || member.name == "manifest.json";
-      if (shared && product > 0) continue;
-      kept.emplace_back(member.data, member.data + member.size_bytes);
-      std::vector<uint64_t> dimensions(member.dimensions.begin(), member.dimensions.begin() + member.dimension_count);
-      writer.add(member_name(member.name, product), kept.back().data(), kept.back().size(), member.type, dimensions,
-                 member.required);
-    }
-    if (product == 0 || second_gate) {
-      add(member_name("gate", product), gate_around((product == 0 ? host_package::image(3) : dark(3)).view, 100),
-          false);
-    }
-  }
-  return writer.bytes();
-}
 
 std::shared_ptr<const Package> view(const std::vector<uint8_t>& file) {
   return Package::view(file.data(), file.size(), "two");
@@ -112,6 +59,24 @@ void test_a_named_product_is_judged_by_its_own_thresholds() {
   CHECK(session.run(host_package::image(57, true).view).decision == Decision::kAnomalous);
   session.select(1);
   CHECK_THROWS(session.patch_scores(), Status::kUsage, "call run first");
+}
+
+void test_a_self_test_leaves_the_selected_product() {
+  const std::vector<uint8_t> file = two_products();
+  Session session(view(file), host_package::session_options());
+  session.select(0);
+  session.self_test();
+  session.set_threshold(1e9f);  // of the product that is selected, not of the last one that was replayed
+  CHECK(session.threshold() == 1e9f && session.product(0).threshold() == 1e9f);
+  CHECK(session.product(1).threshold() < 1e9f);
+  CHECK(session.run(host_package::image(57, true).view).decision == Decision::kNormal);
+}
+
+void test_a_required_member_of_no_product_is_refused() {
+  for (const char* name : {"memory_bank.2", "roi.7", "config.1", "products.1"}) {
+    const std::vector<uint8_t> file = two_products(true, name);
+    CHECK_THROWS(Session(view(file), host_package::session_options()), Status::kPackage, name);
+  }
 }
 
 void test_a_product_without_a_gate_has_to_be_named() {
@@ -161,6 +126,8 @@ int main() {
   test_the_gate_chooses_the_product_in_view();
   test_none_of_them_is_a_wrong_part_without_regions();
   test_a_named_product_is_judged_by_its_own_thresholds();
+  test_a_self_test_leaves_the_selected_product();
+  test_a_required_member_of_no_product_is_refused();
   test_a_product_without_a_gate_has_to_be_named();
   test_the_distance_of_a_gate();
   test_names_without_a_meaning_are_refused();

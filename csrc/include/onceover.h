@@ -1,6 +1,6 @@
 /* onceover: visual anomaly inspection on edge devices. The C ABI (C99): image → verdict, without Python. Beside it:
  * onceover_memory_bank.h (nearest neighbors), onceover_metrics.h (pixel metrics), onceover_monitor.h (drift),
- * onceover.hpp (C++). A whole program:
+ * onceover_corrections.h (false alarms), onceover.hpp and onceover_metrics.hpp (C++). A whole program:
  *
  *   #include <stdio.h>
  *
@@ -181,7 +181,8 @@ typedef struct onceover_session_options {
 typedef struct onceover_session_info {
   uint32_t struct_size;
   uint32_t threads;
-  size_t memory_bytes; /* of our buffers; beside them a few handles, less than 4096 bytes, and the engine's own */
+  size_t memory_bytes; /* of our buffers; beside them a few handles, less than 4096 bytes and 2048 for each product
+                          beyond the first, and the engine's own */
   const char* engine_version; /* the session's, as long as it lives */
   const char* isa;
   float threshold, map_threshold; /* in force, of the selected product or that of the last run; +infinity: none */

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdlib>
 #include <cstring>
 
 #include "package/fields.h"
@@ -44,11 +45,29 @@ void check_gate(const GateModel& gate, const Fields& fields) {
   fields.finite("axes", gate.axes, size_t{gate.rank} * gate.dims);
 }
 
+// A required member of a product that there is not, or a second one of what all share, would be ignored silently.
+void check_numbered_members(const Package& package, size_t product_count) {
+  for (const MemberView& member : package.members()) {
+    const size_t dot = member.name.find_last_of('.');
+    if (!member.required || dot == std::string_view::npos || !is_known_member(member.name)) continue;
+    const std::string_view base = member.name.substr(0, dot);
+    if (!is_known_member(base)) continue;  // "graph.onnx"
+    const auto number = std::strtoul(std::string(member.name.substr(dot + 1)).c_str(), nullptr, 10);
+    const bool shared = base == "config" || base == "manifest.json" || base == "graph.onnx" || base == "products";
+    if (!shared && number < product_count) continue;
+    fail(Status::kPackage, "%s: member '%s' is required, and belongs to none of %zu products; write it again",
+         package.label().c_str(), std::string(member.name).c_str(), product_count);
+  }
+}
+
 }  // namespace
 
 std::vector<std::string> read_products(const Package& package) {
   const MemberView* member = package.find("products");
-  if (member == nullptr) return {std::string()};
+  if (member == nullptr) {
+    check_numbered_members(package, 1);
+    return {std::string()};
+  }
   const Fields fields(package, "products");
   ProductsHeader header;
   fields.within("size in bytes", member->size_bytes, uint64_t{sizeof header}, UINT64_MAX);
@@ -68,6 +87,7 @@ std::vector<std::string> read_products(const Package& package) {
     names.emplace_back(record.name, length);
   }
   check_names(names, fields);
+  check_numbered_members(package, names.size());
   return names;
 }
 

@@ -9,7 +9,8 @@
 namespace onceover {
 
 // Of the package; one product with an empty name where it does not say. Throws Error(kPackage) unless there are 2 to
-// kMaxProducts distinct names of 1 to kMaxProductNameBytes bytes, without control characters.
+// kMaxProducts distinct names of 1 to kMaxProductNameBytes bytes, without control characters, and every required member
+// with a number behind its name is one of theirs.
 std::vector<std::string> read_products(const Package& package);
 // Throws Error(kUsage) for what read_products would refuse.
 std::vector<uint8_t> write_products(const std::vector<std::string>& names);

@@ -16,11 +16,15 @@ PatchScorer::PatchScorer(const Config& config, size_t threads, Memory& memory)
       tile_scores_(memory, tiles_.tiles() == 1 ? 0 : config.feature_count(), "patch scores of the tiles"),
       tile_rows_(memory, tile_scores_.size(), "nearest rows of the tiles") {}
 
-void PatchScorer::reserve(const Product& product, Memory& memory) {
-  reserve_scratch(threads_ * search_scratch_bytes(product.index(), 1), memory);
-  const size_t searched = product.searched().size();
-  if (searched > 0 && continued_.size() == 0) continued_ = Buffer<float>(memory, scores_.size(), "scores to be drawn");
-  if (searched <= gathered_rows_.size()) return;
+void PatchScorer::reserve(const std::vector<std::unique_ptr<Product>>& products, Memory& memory) {
+  size_t scratch = 0, searched = 0;
+  for (const auto& product : products) {
+    scratch = std::max(scratch, threads_ * search_scratch_bytes(product->index(), 1));
+    searched = std::max(searched, product->searched().size());
+  }
+  reserve_scratch(scratch, memory);
+  if (searched == 0) return;
+  continued_ = Buffer<float>(memory, scores_.size(), "scores to be drawn");
   gathered_ = Buffer<float>(memory, searched * dims_, "features of the region of interest");
   gathered_scores_ = Buffer<float>(memory, searched, "scores of the region of interest");
   gathered_rows_ = Buffer<uint32_t>(memory, searched, "nearest rows of the region of interest");

@@ -2,6 +2,9 @@
 // what lies outside its region of interest.
 #pragma once
 
+#include <memory>
+#include <vector>
+
 #include "base/parallel.h"
 #include "package/config.h"
 #include "session/product.h"
@@ -10,9 +13,10 @@ namespace onceover {
 
 class PatchScorer {
  public:
-  // For any of the products that `reserve` is told of before the first run.
+  // For any of the products that `reserve` is told of, once, before the first run. An arena gives nothing back, so
+  // every buffer is made in its final size.
   PatchScorer(const Config& config, size_t threads, Memory& memory);
-  void reserve(const Product& product, Memory& memory);
+  void reserve(const std::vector<std::unique_ptr<Product>>& products, Memory& memory);
   void reserve_scratch(size_t bytes, Memory& memory);  // of the searches of all threads
 
   // features (feature_count, embedding_dim) → scores() and rows(), (cell_count) each. Allocates nothing.

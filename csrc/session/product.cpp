@@ -25,6 +25,24 @@ Buffer<uint8_t> cells_inside(const Config& config, const Roi& roi, Memory& memor
   return cells;
 }
 
+// The features whose cells are inside.
+Buffer<uint32_t> features_of(const Config& config, const Buffer<uint8_t>& inside, Memory& memory) {
+  const TileGrid tiles = config.tiles();
+  const auto each = [&](auto&& use) {
+    for (size_t tile = 0; tile < tiles.tiles(); ++tile) {
+      for (size_t patch = 0; patch < tiles.tile_patches(); ++patch) {
+        if (inside[tiles.cell(tile, patch)] != 0) use(tile * tiles.tile_patches() + patch);
+      }
+    }
+  };
+  size_t count = 0;
+  each([&](size_t) { ++count; });
+  Buffer<uint32_t> found(memory, count, "patches of the region of interest");
+  count = 0;
+  each([&](size_t feature) { found[count++] = static_cast<uint32_t>(feature); });
+  return found;
+}
+
 }  // namespace
 
 const char* name_of(Decision decision) noexcept {
@@ -48,21 +66,7 @@ Decision decision_of(float score, float threshold) noexcept {
 }
 
 Buffer<uint32_t> features_inside(const Config& config, const Roi& roi, Memory& memory) {
-  const TileGrid tiles = config.tiles();
-  const Buffer<uint8_t> inside = cells_inside(config, roi, memory);
-  const auto each = [&](auto&& use) {
-    for (size_t tile = 0; tile < tiles.tiles(); ++tile) {
-      for (size_t patch = 0; patch < tiles.tile_patches(); ++patch) {
-        if (inside[tiles.cell(tile, patch)] != 0) use(tile * tiles.tile_patches() + patch);
-      }
-    }
-  };
-  size_t count = 0;
-  each([&](size_t) { ++count; });
-  Buffer<uint32_t> found(memory, count, "patches of the region of interest");
-  count = 0;
-  each([&](size_t feature) { found[count++] = static_cast<uint32_t>(feature); });
-  return found;
+  return features_of(config, cells_inside(config, roi, memory), memory);
 }
 
 Product::Product(const Package& package, const Config& config, const KernelTable& table, Memory& memory,
@@ -76,9 +80,10 @@ Product::Product(const Package& package, const Config& config, const KernelTable
       map_threshold_(calibration_.map_threshold) {
   read_gate(package, config, number, gate_);
   if (roi_.whole()) return;
-  const Buffer<uint8_t> cells = cells_inside(config, roi_, memory);
-  continued_from_ = nearest_inside({cells.data(), config.tiles().height(), config.tiles().width()}, memory);
-  searched_ = features_inside(config, roi_, memory);
+  inside_ = cells_inside(config, roi_, memory);
+  const Buffer<uint8_t>& inside = inside_;
+  continued_from_ = nearest_inside({inside.data(), config.tiles().height(), config.tiles().width()}, memory);
+  searched_ = features_of(config, inside_, memory);
 }
 
 double Product::gate_ratio(MatrixView<const float> features, float* pooled) const noexcept {

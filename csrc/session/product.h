@@ -93,6 +93,7 @@ class Product {
   Calibration calibration_;
   Roi roi_;
   GateModel gate_;
+  Buffer<uint8_t> inside_;  // (cell_count): kept, because an arena takes back only what was given last
   Buffer<uint32_t> searched_, continued_from_;
   float threshold_, map_threshold_;
   std::unique_ptr<CorrectedBank> corrected_;  // none until the first apply

@@ -81,12 +81,9 @@ Session::Session(std::shared_ptr<const Package> package, const SessionOptions& o
       map_(config_.tiles().height(), config_.tiles().width(), config_.map_height(), config_.map_width(),
            config_.blur_sigma, memory_, kernels_),
       regions_(options.max_map_width > 0 ? options.max_map_width : config_.map_width(), memory_) {
-  for (const auto& product : products_) {
-    scorer_.reserve(*product, memory_);
-    if (product->has_gate() && pooled_.size() == 0) {
-      pooled_ = Buffer<float>(memory_, config_.embedding_dim, "pooled features");
-    }
-  }
+  scorer_.reserve(products_, memory_);
+  const bool any_gate = std::any_of(products_.begin(), products_.end(), [](const auto& p) { return p->has_gate(); });
+  if (any_gate) pooled_ = Buffer<float>(memory_, config_.embedding_dim, "pooled features");
   if (!options.touch_pages) return;
   for (const MemberView& member : package_->members()) {
     touch_pages(member.data, static_cast<size_t>(member.size_bytes));
@@ -238,15 +235,17 @@ Candidate Session::candidate(std::vector<float>& rows) const {
 
 Session::SelfTest Session::self_test() {
   has_run_ = false;
-  const uint32_t selected = selected_;
+  const uint32_t selected = selected_, active = active_;
   SelfTest report;
   try {
     for (uint32_t product = 0; product < products_.size(); ++product) replay(product, report);
   } catch (...) {
     selected_ = selected;
+    active_ = active;
     throw;
   }
   selected_ = selected;
+  active_ = active;
   return report;
 }
 

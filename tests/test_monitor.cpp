@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "base/random.h"
+#include "base/sha256.h"
 #include "check.h"
 #include "image/statistics.h"
 #include "monitor/limits.h"
@@ -312,6 +313,31 @@ void any_changed_byte_of_a_state_is_found() {
   CHECK_THROWS(Monitor::read(bytes.data(), bytes.size()), Status::kUnsupported, "version 2");
 }
 
+// With a checksum that is right again: another number of cells would be an index beyond the counters.
+void a_state_whose_charts_are_of_other_options_is_refused() {
+  std::vector<uint8_t> own(Monitor::state_bytes()), other(own.size());
+  Monitor(of_calibration(500, 400), {}).write(own.data());
+  size_t refused = 0;
+  MonitorOptions batch, rate;
+  batch.batch = 200;
+  rate.reject_rate = 0.1;
+  const Monitor others[] = {Monitor(of_calibration(500, 12), {}), Monitor(of_calibration(500, 400), batch),
+                            Monitor(of_calibration(500, 400), rate)};
+  constexpr size_t kOptions = 12 + 32 + 4 + 4 + 8 + 4 + 8;  // magic, version, package, options; then counters
+  for (const Monitor& each : others) {
+    each.write(other.data());
+    std::copy(own.begin(), own.begin() + kOptions, other.begin());
+    const Digest digest = sha256(other.data(), other.size() - sizeof(Digest));
+    std::copy(digest.begin(), digest.end(), other.end() - sizeof(Digest));
+    try {
+      Monitor::read(other.data(), other.size()).update({Outcome::kAccepted, 1, 102.0 / 501, 0.5f, 0.1f});
+    } catch (const Error& error) {
+      refused += error.status() == Status::kInput && std::strstr(error.what(), "impossible") != nullptr ? 1 : 0;
+    }
+  }
+  CHECK(refused == 3);
+}
+
 void limits_grow_with_the_run_length() {
   for (double length = kMinRunLength; length < kMaxRunLength; length *= 1.5) {
     CHECK(ewma_limit(1.5 * length) > ewma_limit(length) && cusum_limit(1.5 * length) > cusum_limit(length));
@@ -414,6 +440,7 @@ int main() {
   options_out_of_range_are_refused();
   a_state_goes_on_with_the_same_bits();
   any_changed_byte_of_a_state_is_found();
+  a_state_whose_charts_are_of_other_options_is_refused();
   limits_grow_with_the_run_length();
   statistics_are_those_worked_out_by_hand();
   statistics_do_not_depend_on_the_pixel_format();

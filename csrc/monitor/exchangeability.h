@@ -29,6 +29,7 @@ class ExchangeabilityChart {
   double value() const noexcept;  // R, at most 1e300
   void restart() noexcept;        // R = 0; what was learned stays
   bool is_possible() const noexcept;
+  bool is_like(const ExchangeabilityChart& other) const noexcept { return cells_ == other.cells_; }  // made alike
 
   template <typename Archive>
   void transfer(Archive& archive) {

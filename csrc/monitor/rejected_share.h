@@ -28,6 +28,9 @@ class RejectedShareChart {
   uint32_t last_rejected() const noexcept { return last_rejected_; }  // of the last whole batch
   CountLimits last_limits() const noexcept { return {last_lower_, last_upper_}; }
   bool is_possible() const noexcept;
+  bool is_like(const RejectedShareChart& other) const noexcept {  // made alike
+    return batch_ == other.batch_ && rate_ == other.rate_ && tail_ == other.tail_;
+  }
 
   template <typename Archive>
   void transfer(Archive& archive) {

@@ -107,12 +107,12 @@ Monitor Monitor::read(const uint8_t* bytes, size_t size) {
   Monitor monitor;
   monitor.transfer(reading);
   const Monitor same_options(monitor.package_, monitor.options_);  // throws for options that cannot be
-  const bool possible = monitor.score_ranks_.is_possible() && monitor.brightness_ranks_.is_possible() &&
-                        monitor.sharpness_ranks_.is_possible() && monitor.p_values_.is_possible() &&
-                        monitor.rejected_.is_possible() &&
-                        monitor.p_values_.exists() == same_options.p_values_.exists() && is_ewma(monitor.score_ewma_) &&
-                        is_ewma(monitor.brightness_ewma_) && is_ewma(monitor.sharpness_ewma_) &&
-                        monitor.cusum_up_ >= 0 && monitor.cusum_down_ >= 0 &&
+  const bool possible = monitor.p_values_.is_like(same_options.p_values_) &&
+                        monitor.rejected_.is_like(same_options.rejected_) && monitor.score_ranks_.is_possible() &&
+                        monitor.brightness_ranks_.is_possible() && monitor.sharpness_ranks_.is_possible() &&
+                        monitor.p_values_.is_possible() && monitor.rejected_.is_possible() &&
+                        is_ewma(monitor.score_ewma_) && is_ewma(monitor.brightness_ewma_) &&
+                        is_ewma(monitor.sharpness_ewma_) && monitor.cusum_up_ >= 0 && monitor.cusum_down_ >= 0 &&
                         std::all_of(monitor.alarm_parts_, monitor.alarm_parts_ + kCharts,
                                     [&](uint64_t part) { return part <= monitor.parts_; });
   if (!possible) refuse("they describe an impossible one");

@@ -302,6 +302,8 @@ DAMAGES = {
     "another number of images": (4, 0, "another calibration or patch grid"),
     "more tracked patches than there are": (8, 10_000, "another calibration or patch grid"),
     "another size than its numbers say": (8, 3, "another size than its numbers say"),
+    "a field of a later version": (24, 1, "field 'zeros' is not zero at byte 0"),
+    "bounds that are neither": (20, 2, "field 'bounds' is 2, expected 0 to 1"),
     "a part that is not there": (64, 4_000, "a part that the calibration does not have"),
 }
 

@@ -8,6 +8,7 @@
 #include "base/error.h"
 #include "base/finite.h"
 #include "image/anomaly_map.h"
+#include "package/fields.h"
 #include "scoring/search.h"
 
 namespace onceover {
@@ -115,24 +116,28 @@ std::optional<CalibrationPatches> read_calibration_patches(const Package& packag
   const auto refuse = [&](const char* what) {
     fail(Status::kPackage, "%s: member '%s': %s; fit the package again", package.label().c_str(), kMember, what);
   };
+  const Fields fields(package, kMember);
   CalibrationPatchesRecord record{};
   if (member->size_bytes < sizeof record) refuse("is too short");
   std::memcpy(&record, member->data, sizeof record);
+  fields.record_size(record.record_bytes, sizeof record, UINT32_MAX);
+  fields.within("bounds", record.bounds, 0u, 1u);
+  fields.zeros(record.zeros, sizeof record.zeros);
   const uint64_t n = record.image_count, tracked = record.tracked, patches = config.patch_count();
-  if (record.record_bytes < sizeof record || record.record_bytes % 4 != 0 || record.record_bytes > member->size_bytes) {
+  if (record.record_bytes % 4 != 0 || record.record_bytes > member->size_bytes) {
     refuse("its record has an impossible size");
   }
   if (n != calibration.image_count || record.patch_count != patches || record.dims != config.embedding_dim ||
       tracked < 1 || tracked > patches) {
     refuse("is of another calibration or patch grid");
   }
-  // n < 2^32, P and T at most 2^28 in all with D: no sum overflows.
+  // n < 2^32; P ≥ T and P · D are at most 2^24 (a grid within the largest input) and 2^28: words are below 2^62.
   const uint64_t words = n * (1 + 2 * patches + tracked + tracked * record.dims);
   if (member->size_bytes != record.record_bytes + 4 * words) refuse("has another size than its numbers say");
   CalibrationPatches view;
   view.image_count = record.image_count;
   view.tracked = record.tracked;
-  view.bounds = record.bounds != 0;
+  view.bounds = record.bounds == 1;
   const uint8_t* at = member->data + record.record_bytes;
   const auto take = [&at](uint64_t count) {
     const uint8_t* array = at;

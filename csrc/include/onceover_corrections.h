@@ -5,11 +5,10 @@
  *   onceover_corrections* corrections = NULL;
  *   uint64_t candidate = 0;
  *   status = onceover_corrections_open(package, "part.onceover.journal", NULL, &corrections);
- *   status = onceover_corrections_propose(corrections, session, NULL, &candidate);       // in quarantine
+ *   status = onceover_corrections_propose(corrections, session, NULL, &candidate);  // in quarantine
  *   status = onceover_corrections_confirm(corrections, &candidate, 1, "R., line 3", time(NULL));
- *   status = onceover_session_apply_corrections(session, corrections);                   // from the next run on
- *   onceover_corrections_free(corrections);                                              // the session needs it no
- * more
+ *   status = onceover_session_apply_corrections(session, corrections, NULL);        // from the next run on
+ *   onceover_corrections_free(corrections);  // the session needs it no more
  *
  * For every function: texts are UTF-8 by convention, at most 1024 bytes, NULL for none; times are seconds since 1970, 0
  * for unknown. A handle serves one thread at a time. Several processes may write one journal in turn; each waits for
@@ -91,7 +90,8 @@ typedef struct onceover_candidate {
 } onceover_candidate;
 
 /* Records the last image of a session of the same package as a false alarm, in quarantine until it is confirmed.
- * `candidate` may be NULL; `number` gets its number. USAGE: the image was not anomalous. */
+ * `candidate` may be NULL; `number` gets its number. USAGE: the image was not anomalous, or the package is one that
+ * cannot be corrected (onceover_session_apply_corrections). */
 ONCEOVER_API onceover_status onceover_corrections_propose(onceover_corrections* corrections, onceover_session* session,
                                                           const onceover_candidate* candidate, uint64_t* number);
 /* Candidates join the memory bank, or leave it. USAGE, and nothing is written: one of them is unknown, named twice, or
@@ -120,7 +120,8 @@ typedef enum onceover_calibration_state {
 /* Scores and decides with what the journal says in place of what was applied before, from the next run on; no run
  * allocates. Thresholds follow, unless the application set its own. The session's memory holds the corrected bank: the
  * first call takes it, later ones none. `state` (onceover_calibration_state) may be NULL. MEMORY: limit or arena have
- * less than is needed; USAGE: they are of different packages. */
+ * less than is needed; USAGE: they are of different packages, or of one that has several products, tiles or a region
+ * of interest. */
 ONCEOVER_API onceover_status onceover_session_apply_corrections(onceover_session* session,
                                                                 onceover_corrections* corrections, uint32_t* state);
 /* Bytes of arena or limit that it takes. */

@@ -197,9 +197,18 @@ void test_threads_change_no_bits_and_stay_on_their_cpus() {
   }
 }
 
+void test_a_bound_of_corrections_beyond_all_row_numbers_is_refused() {  // before any memory is taken for it
+  const std::vector<uint8_t> file = host_package::bytes();
+  Session session(Package::view(file.data(), file.size(), "host"), host_package::session_options());
+  const size_t before = session.memory_bytes();
+  CHECK_THROWS(session.apply({}, UINT32_MAX), Status::kUsage, "more than can be numbered");
+  CHECK(session.memory_bytes() == before);
+}
+
 }  // namespace
 
 int main() {
+  test_a_bound_of_corrections_beyond_all_row_numbers_is_refused();
   test_the_network_of_the_application_is_a_whole_path();
   test_features_give_the_result_of_the_image_they_come_from();
   test_a_network_that_fails_gives_no_verdict();

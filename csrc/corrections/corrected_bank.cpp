@@ -14,6 +14,15 @@ namespace {
 
 size_t blocks_of(size_t rows) { return (rows + kBlockRows - 1) / kBlockRows; }
 
+// Rows are numbered by 32 bits, and kNoRow is none.
+size_t checked_bound(const SearchIndex& fitted, size_t max_added_rows) {
+  if (max_added_rows < size_t{UINT32_MAX} - fitted.row_count - kBlockRows) return max_added_rows;
+  fail(Status::kUsage,
+       "%zu rows are to have room beside the %zu fitted ones, more than can be numbered; begin a journal "
+       "with a smaller bound",
+       max_added_rows, fitted.row_count);
+}
+
 // Of the index with all the rows that may join: they come in one block after the other.
 size_t largest_index_bytes(const SearchIndex& fitted, size_t max_added_rows) {
   IndexHeader header = header_of(fitted);
@@ -28,6 +37,7 @@ size_t largest_index_bytes(const SearchIndex& fitted, size_t max_added_rows) {
 
 // A search takes fewer queries at a time in a larger bank, so the largest bank may not take the most scratch.
 size_t CorrectedBank::scratch_bytes(const SearchIndex& fitted, size_t max_added_rows) {
+  checked_bound(fitted, max_added_rows);
   SearchIndex sizes = fitted;
   size_t largest = 0;
   for (size_t blocks = 0; blocks <= blocks_of(max_added_rows); ++blocks) {
@@ -40,7 +50,7 @@ size_t CorrectedBank::scratch_bytes(const SearchIndex& fitted, size_t max_added_
 
 CorrectedBank::CorrectedBank(const SearchIndex& fitted, size_t max_added_rows, Memory& memory)
     : fitted_(fitted),
-      max_added_rows_(max_added_rows),
+      max_added_rows_(checked_bound(fitted, max_added_rows)),
       rows_(memory, (fitted.row_count + max_added_rows) * fitted.dims, "corrected memory bank"),
       bytes_(memory, largest_index_bytes(fitted, max_added_rows), "its search index"),
       numbers_(memory, max_added_rows, "its row numbers") {

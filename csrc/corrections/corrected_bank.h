@@ -11,7 +11,8 @@ namespace onceover {
 
 class CorrectedBank {
  public:
-  // `fitted` must live as long. Throws Error(kMemory).
+  // `fitted` must live as long. Throws Error(kMemory); kUsage for rows beyond 32-bit numbers, as does
+  // scratch_bytes.
   CorrectedBank(const SearchIndex& fitted, size_t max_added_rows, Memory& memory);
   size_t max_added_rows() const { return max_added_rows_; }
 

@@ -153,7 +153,8 @@ typedef struct onceover_session onceover_session;
 /* The application's own network (engine "host"): reads input (1, 3, H, W), fills output (1, P, D), returns 0 or a code
  * of its own for a failure. Called by onceover_session_run, on its thread, once for each tile. */
 typedef int32_t (*onceover_host_run)(void* context, const float* input, float* output);
-/* The application's memory: NULL when there is none. Called while a session is created and freed, never in a run. */
+/* The application's memory: NULL when there is none. Called while a session is created, first corrected and freed,
+ * never in a run. */
 typedef void* (*onceover_allocate)(void* context, size_t bytes, size_t alignment);
 typedef void (*onceover_release)(void* context, void* pointer, size_t bytes, size_t alignment);
 

@@ -16,7 +16,9 @@ size_t blocks_of(size_t rows) { return (rows + kBlockRows - 1) / kBlockRows; }
 
 // Rows are numbered by 32 bits, and kNoRow is none.
 size_t checked_bound(const SearchIndex& fitted, size_t max_added_rows) {
-  if (max_added_rows < size_t{UINT32_MAX} - fitted.row_count - kBlockRows) return max_added_rows;
+  if (max_added_rows < UINT32_MAX && uint64_t{fitted.row_count} + max_added_rows + kBlockRows < UINT32_MAX) {
+    return max_added_rows;
+  }
   fail(Status::kUsage,
        "%zu rows are to have room beside the %zu fitted ones, more than can be numbered; begin a journal "
        "with a smaller bound",

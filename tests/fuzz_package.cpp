@@ -1,8 +1,10 @@
 // libFuzzer target of the package reader and of everything that reads members without an engine: config, calibration,
-// parity images (prepared for the network), memory bank and search index (searched). `make fuzz` runs it.
+// parity images (prepared for the network), memory bank and search index (searched), products, gates and regions of
+// interest, and what corrections calibrate by again (corrected). `make fuzz` runs it.
 //
 // Every byte of a package is hashed, so that a mutated one would not get far. Each input is tried as it is, and again
 // with its hashes made right, and again with what else a table of contents says about the end of the file made right.
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
@@ -18,6 +20,7 @@
 #include "package_samples.h"
 #include "scoring/search.h"
 #include "session/bank_members.h"
+#include "session/session.h"
 
 namespace {
 
@@ -25,6 +28,7 @@ using namespace onceover;
 using Bytes = std::vector<uint8_t>;
 
 constexpr size_t kMemoryLimit = size_t{256} << 20;  // of our buffers, as a device sets one
+constexpr uint32_t kProducts = 3;                   // of which members are read: more are not read otherwise
 constexpr size_t kLargestWork = size_t{1} << 18;    // pixels or multiplications: slower inputs find no more
 
 void must(bool holds, const char* what) {
@@ -33,8 +37,8 @@ void must(bool holds, const char* what) {
   std::abort();
 }
 
-void use_calibration(const Package& package) {
-  const Calibration calibration = read_calibration(package);
+void use_calibration(const Package& package, uint32_t product) {
+  const Calibration calibration = read_calibration(package, product);
   for (const float score : {-1.0f, 0.0f, 1e30f, std::nanf("")}) {
     const double p_value = calibration.p_value(score);
     must(p_value > 0 && p_value <= 1, "a p-value is not above 0 and at most 1");
@@ -45,8 +49,8 @@ void use_calibration(const Package& package) {
 }
 
 // Prepares every reference image and draws its expected patch scores, as a session would.
-void use_parity(const Package& package, const Config& config) {
-  const Parity parity = read_parity(package, config);
+void use_parity(const Package& package, const Config& config, uint32_t product) {
+  const Parity parity = read_parity(package, config, product);
   const size_t pixels = size_t{config.preprocessing.height} * config.preprocessing.width;
   const size_t map_pixels = config.map_height() * config.map_width();
   if (pixels > kLargestWork || map_pixels > kLargestWork) return;
@@ -55,7 +59,7 @@ void use_parity(const Package& package, const Config& config) {
   Buffer<float> input(memory, 3 * pixels, "network input");
   AnomalyMap map(config.tiles().height(), config.tiles().width(), config.map_height(), config.map_width(),
                  config.blur_sigma, memory);
-  const Roi roi = read_roi(package);
+  const Roi roi = read_roi(package, product);
   for (const ParityImage& image : parity.images) {
     preparer.run(image.image, input.data());
     for (const float value : input) must(std::isfinite(value), "a network input is not finite");
@@ -64,20 +68,58 @@ void use_parity(const Package& package, const Config& config) {
   }
 }
 
-void use_products(const Package& package, const Config& config) {
+uint32_t products_in(const Package& package) {
   const std::vector<std::string> names = read_products(package);
   must(names.size() >= 1 && names.size() <= kMaxProducts, "there are no products, or too many");
-  GateModel gate;
-  if (config.embedding_dim > kLargestWork || !read_gate(package, config, 0, gate)) return;
-  const std::vector<float> pooled(config.embedding_dim, 0.5f);
-  must(gate.distance(pooled.data()) >= 0, "the distance of a gate is negative or not a number");
+  return static_cast<uint32_t>(names.size());
 }
 
-void use_bank(const Package& package, const Config& config) {
+// What a session asks a product for one image: which features it searches for, its region, its gate.
+void use_product(const Package& package, const Config& config, uint32_t number) {
+  const size_t cells = config.cell_count(), features = config.feature_count();
+  if (cells > kLargestWork || features * config.embedding_dim > kLargestWork) return;
   Memory memory(heap_allocator(), kMemoryLimit);
+  const Product product(package, config, kernels(), memory, number);
+  must(product.roi().whole() == (product.searched().size() == 0), "a region of interest has no patches");
+  for (size_t i = 0; i < product.searched().size(); ++i) {
+    must(product.searched()[i] < features, "a patch of the region of interest is none of the image");
+  }
+  std::vector<float> scores(cells, 1), continued(cells), pooled(config.embedding_dim);
+  std::vector<uint32_t> rows(cells);
+  must(product.mask(scores.data(), rows.data(), continued.data()) < cells, "no cell is inside");
+  if (!product.has_gate()) return;
+  const std::vector<float> seen(features * config.embedding_dim, 0.5f);
+  const double ratio = product.gate_ratio({seen.data(), features, config.embedding_dim}, pooled.data());
+  must(ratio >= 0, "the distance of a gate is negative or not a number");
+}
+
+// One row joins the memory bank and one leaves it: the held-out parts are scored again.
+void use_corrections(const Package& package, const Config& config) {
+  check_correctable(package, config);
   const MatrixView<const float> bank = memory_bank_of(package, config);
+  const Calibration calibration = read_calibration(package);
+  const size_t images = calibration.image_count, map_pixels = config.map_height() * config.map_width();
+  const size_t image_work = map_pixels + bank.rows * bank.columns;
+  if (image_work > kLargestWork || images > 4 * kLargestWork / image_work) return;
+  if (!read_calibration_patches(package, config, calibration, bank.rows)) return;
+  Memory memory(heap_allocator(), kMemoryLimit);
+  Product product(package, config, kernels(), memory);
+  BankChanges changes;
+  changes.numbers = {static_cast<uint32_t>(bank.rows)};
+  changes.added.assign(config.embedding_dim, 0.25f);
+  changes.removed = {0};
+  product.apply(package, config, changes, 2, kernels(), memory);
+  const Calibration& made = product.calibration();
+  must(made.n == calibration.n, "a calibration lost parts");
+  must(std::is_sorted(made.scores, made.scores + made.n), "scores of a corrected calibration are not sorted");
+  must(!made.calibrated || made.threshold >= calibration.threshold, "a threshold fell");
+}
+
+void use_bank(const Package& package, const Config& config, uint32_t product) {
+  Memory memory(heap_allocator(), kMemoryLimit);
+  const MatrixView<const float> bank = memory_bank_of(package, config, product);
   Buffer<uint8_t> own_index;
-  const SearchIndex index = index_of(package, bank, kernels(), memory, own_index);
+  const SearchIndex index = index_of(package, bank, kernels(), memory, own_index, product);
   if (bank.rows * bank.columns > kLargestWork) return;
   constexpr size_t kNeighbors = 3;
   const MatrixView<const float> queries(bank.data, bank.rows < 20 ? bank.rows : 20, bank.columns);
@@ -108,10 +150,15 @@ bool use(const Bytes& bytes) {
   if (package == nullptr) return false;
   Config config = samples::sample_config();
   attempt([&] { config = read_config(*package); });
-  attempt([&] { use_calibration(*package); });
-  attempt([&] { use_parity(*package, config); });
-  attempt([&] { use_products(*package, config); });
-  attempt([&] { use_bank(*package, config); });
+  uint32_t products = 1;
+  attempt([&] { products = products_in(*package); });
+  for (uint32_t product = 0; product < std::min(products, kProducts); ++product) {
+    attempt([&] { use_calibration(*package, product); });
+    attempt([&] { use_parity(*package, config, product); });
+    attempt([&] { use_product(*package, config, product); });
+    attempt([&] { use_bank(*package, config, product); });
+  }
+  attempt([&] { use_corrections(*package, config); });
   return true;
 }
 

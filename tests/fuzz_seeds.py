@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from onceover import _core
+from onceover.training.calibration_patches import HeldOutPatches
 
 HEIGHT, WIDTH, GRID = 16, 24, (2, 3)
 FORMATS: tuple[tuple[type[Any], tuple[int, ...], str], ...] = (
@@ -32,6 +34,8 @@ class Seed:
     images: int = 1
     calibrated: bool = True
     field: bool = False  # with tiles, a region of interest and a gate
+    products: int = 1
+    patches: bool = False  # with what corrections calibrate by again
 
 
 SEEDS = {
@@ -42,6 +46,8 @@ SEEDS = {
     "rank": Seed(dims=60, rows=30, index="rank", ranks=(64, 64)),
     "full": Seed(dims=9, rows=40, index="full"),
     "tiles_roi_gate": Seed(field=True),
+    "products": Seed(field=True, products=2),
+    "calibration_patches": Seed(patches=True),
 }
 
 
@@ -73,6 +79,16 @@ def calibration_of(seed: Seed) -> bytes:
     )  # fmt: skip
 
 
+def patches_of(seed: Seed) -> NDArray[np.uint8]:
+    random, count, patches, tracked = np.random.default_rng(3), 19, GRID[0] * GRID[1], 2
+    return HeldOutPatches(
+        parts=np.arange(count, dtype=np.uint32), scores=random.random((count, patches), np.float32),
+        nearest=random.integers(0, seed.rows, (count, patches), dtype=np.uint32),
+        patches=np.tile(np.arange(tracked, dtype=np.uint32), (count, 1)),
+        embeddings=random.normal(size=(count, tracked, seed.dims)).astype(np.float32),
+    ).to_array()  # fmt: skip
+
+
 def seed_bytes(seed: Seed) -> bytes:
     bank = np.random.default_rng(1).normal(size=(seed.rows, seed.dims)).astype(np.float32)
     bank[-1] = bank[0]  # a copy, which an index lists
@@ -80,19 +96,25 @@ def seed_bytes(seed: Seed) -> bytes:
     writer.add("config", config_of(seed).to_bytes())
     writer.add("manifest.json", b'{"name": "seed"}', required=False)
     writer.add("graph.onnx", b"no graph")
-    writer.add("calibration", calibration_of(seed))
-    writer.add("memory_bank", bank)
-    if seed.index is not None:
-        rank1, rank2 = seed.ranks
-        made = _core.MemoryBank(bank, representation=seed.index, rank1=rank1, rank2=rank2)
-        writer.add("bank_index", np.frombuffer(made.index_bytes(), np.uint8), required=False)
-    writer.add("parity", parity_of(seed))
-    if seed.field:
-        mean, weights = np.zeros(seed.dims, np.float32), np.ones(2, np.float32)
-        axes = np.eye(2, seed.dims, dtype=np.float32)
-        gate = _core.gate_bytes(mean=mean, weights=weights, axes=axes, isotropic=0.5, threshold=3.0, part_count=9)
-        writer.add("roi", np.tri(3, 5, 1, dtype=np.uint8))
-        writer.add("gate", gate, required=False)
+    if seed.products > 1:
+        writer.add("products", _core.products_bytes([f"product {i}" for i in range(seed.products)]))
+    for product in range(seed.products):
+        suffix = f".{product}" if product > 0 else ""
+        writer.add(f"calibration{suffix}", calibration_of(seed))
+        writer.add(f"memory_bank{suffix}", bank)
+        if seed.index is not None:
+            rank1, rank2 = seed.ranks
+            made = _core.MemoryBank(bank, representation=seed.index, rank1=rank1, rank2=rank2)
+            writer.add(f"bank_index{suffix}", np.frombuffer(made.index_bytes(), np.uint8), required=False)
+        writer.add(f"parity{suffix}", parity_of(seed))
+        if seed.field:
+            mean, weights = np.zeros(seed.dims, np.float32), np.ones(2, np.float32)
+            axes = np.eye(2, seed.dims, dtype=np.float32)
+            gate = _core.gate_bytes(mean=mean, weights=weights, axes=axes, isotropic=0.5, threshold=3.0, part_count=9)
+            writer.add(f"roi{suffix}", np.tri(3, 5, 1, dtype=np.uint8))
+            writer.add(f"gate{suffix}", gate, required=False)
+    if seed.patches:
+        writer.add("calibration_patches", patches_of(seed), required=False)
     return writer.bytes()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import json
 import subprocess
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +13,20 @@ import numpy as np
 import pytest
 from c_library import built
 from command_line import Capture, answer, refusal
-from tiny_package import TinyOptions, tiny_package
+from tiny_data import good_folder
+from tiny_package import TinyOptions, tiny_image, tiny_package
 
-from onceover import _core
+from onceover import _core, export
 from onceover.cli.benching import markdown_of, tables_of
+from onceover.detectors.patchcore import BankSize
 from onceover.errors import UsageError
 from onceover.measuring.bench import BenchPlan, BenchReport, run_bench
 from onceover.measuring.comparing import TURN, ratio_of
 from onceover.measuring.variants import resized_package
 from onceover.report.latency_page import LatencyPage, LatencyTable, render_latency
-from onceover.runtime.session import engine_library
+from onceover.runtime.session import EngineOptions, engine_library
+from onceover.training.field import TilingOptions
+from onceover.training.fit import FitOptions, fit
 
 
 @pytest.fixture(scope="module")
@@ -193,6 +198,21 @@ def test_what_makes_no_sense_is_refused(capsys: Capture, package: Path, words: t
 def test_the_same_network_for_another_size_is_refused_where_it_is_not_resizable(package: Path) -> None:
     with pytest.raises(UsageError, match="64"):
         resized_package(_core.Package.open(str(package)), 64)
+
+
+def test_another_size_keeps_the_tiles_and_their_share_of_overlap(tmp_path: Path) -> None:
+    graph = (resources.files("onceover") / "embedded" / "mobilenetv4_conv_small.onnx").read_bytes()
+    folder = good_folder(tmp_path / "good", 4)
+    options = FitOptions(
+        backbone=graph, bank=BankSize(rows=20), size=64, tiling=TilingOptions(tiles=(2, 3), overlap=0.25)
+    )
+    path = tmp_path / "tiled.onceover"
+    export.package(fit(folder, options), path)
+    package = _core.Package.open(str(path))
+    assert _core.read_config(package).tiling == (2, 3, 2, 2)
+    larger = _core.Package.view(resized_package(package, 128), "larger")
+    assert _core.read_config(larger).tiling == (2, 3, 4, 4)
+    assert _core.Session(larger, EngineOptions().resolve()).prepare(tiny_image(0)).shape[0] == 6
 
 
 def shape_of(value: Any) -> Any:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from onceover import _core
 from onceover.runtime.assemble import MAP_STEP, RELATIVE_TOLERANCE, config_of
-from onceover.runtime.graph import read_graph_spec, resize
+from onceover.runtime.graph import GraphSpec, read_graph_spec, resize
+from onceover.types import Tiling
 
 
 def resized_package(package: _core.Package, size: int) -> bytes:
@@ -15,7 +18,8 @@ def resized_package(package: _core.Package, size: int) -> bytes:
     """
     graph = package.read("graph.onnx")
     changed, spec = resize(graph, read_graph_spec(graph, package.label), size, size)
-    config = config_of(spec, _core.read_config(package).blur_sigma)
+    stored = _core.read_config(package)
+    config = config_of(spec, stored.blur_sigma, _tiles_of(stored, spec))
     replaced = {
         "config": config.to_bytes(),
         "graph.onnx": changed,
@@ -31,6 +35,17 @@ def resized_package(package: _core.Package, size: int) -> bytes:
         else:
             writer.add(name, package.array(name), required=member["required"])
     return writer.bytes()
+
+
+def _tiles_of(stored: _core.Config, spec: GraphSpec) -> Tiling:
+    """As many tiles; neighbors share the same part of them, in patches of the new grid."""
+    tiling = Tiling(*stored.tiling)
+    rows, columns = spec.grid_height, spec.grid_width
+    return replace(
+        tiling,
+        overlap_rows=min(rows // 2, round(tiling.overlap_rows * rows / stored.grid_height)),
+        overlap_columns=min(columns // 2, round(tiling.overlap_columns * columns / stored.grid_width)),
+    )
 
 
 __all__ = ["resized_package"]

@@ -52,7 +52,8 @@ def combine(
     _core.Session(view, EngineOptions.of(engine).resolve()).self_test()
     _core.save_atomically(os.fspath(target), writer.bytes())
     try:
-        with Inspector.open(target, engine) as inspector:
+        # By name, as a product may have no gate; verifying replays all of them.
+        with Inspector.open(target, engine, product=called[0]) as inspector:
             inspector.verify()
             return inspector.package.id
     except OnceoverError:
@@ -70,7 +71,7 @@ def _check(opened: Sequence[PackageFile], names: Sequence[str]) -> None:
                 what = "network" if name == "graph.onnx" else "input, patch grid, tiles or blur"
                 raise UsageError(
                     f"{package.path}: has another {what} than {first.path}; products of one package share it: fit them "
-                    "with the same backbone, --size and tiles"
+                    "with the same backbone, --size and tiles, and without --adapt"
                 )
     if len(names) != len(opened):
         raise UsageError(f"{len(names)} names for {len(opened)} packages; name each of them, or none")

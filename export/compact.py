@@ -71,6 +71,7 @@ def compact(
         calibration_patches=None,
         relative_tolerance=_core.read_parity(core)["relative_tolerance"],
         thumbnails=core.read(thumbnails.MEMBER) if thumbnails.MEMBER in names else None,  # of the bank's images
+        gate=core.read("gate") if "gate" in names else None,  # of images as a whole, which rows do not change
     )
     if "calibration_patches" in names:
         parts = replace(parts, calibration_patches=_remembered(core, bank, left, removed, fitted))

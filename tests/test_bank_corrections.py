@@ -27,6 +27,7 @@ from onceover.runtime.package import open_package
 from onceover.runtime.session import EngineOptions
 from onceover.training.calibrate import conformal_threshold
 from onceover.training.calibration_patches import TRACKED, HeldOutPatches
+from onceover.training.refit import refit
 from onceover.types import Calibration
 
 
@@ -281,8 +282,27 @@ def test_a_compacted_package_decides_as_the_corrected_one_and_can_be_corrected_a
         scores, _ = scores_by_hand(replace(line, package=made), corrected_rows(again))
         assert applied.calibration in ("exact", "bounded")
         assert (inspector.calibration.scores >= scores).all()
+    assert compacted.package.core.read("gate") == corrections.package.core.read("gate")
     with pytest.raises(UsageError, match="is the package itself"):
         compact(corrections, line.package)
+    with pytest.raises(UsageError, match="has corrections inside"):
+        refit(open_package(made), line.images, compacted.package.core.read("graph.onnx"))
+
+
+def test_a_new_package_of_a_corrected_one_says_that_it_leaves_the_corrections_out(
+    line: Line, tmp_path: Path, capsys: Capture
+) -> None:
+    corrections = Corrections.open(line.package)
+    with Inspector.open(line.package, corrections=corrections) as inspector:
+        corrections.confirm([corrections.propose(inspector, line.alarms[0])[0]])
+    before = line.package.read_bytes()
+    status, message = refusal(capsys, "calibrate", str(line.package), str(line.images), "--replace")
+    assert status == 2
+    assert f"{line.package}.journal" in message
+    assert "compact" in message
+    assert line.package.read_bytes() == before
+    assert main(["export", str(line.package), "--to-onnx", str(tmp_path / "plain.onnx")]) == 0
+    assert "are not in the new package" in " ".join(capsys.readouterr().err.split())
 
 
 def test_a_fitted_package_remembers_its_held_out_patches(line: Line) -> None:

@@ -210,6 +210,25 @@ def test_damage_is_refused_by_name_and_a_missing_gate_asks_for_a_name(both: Path
     assert Inspector.open(open_by_name, product="lid").inspect(other_image(1)).product == "lid"
     with pytest.raises(UsageError, match="'plate' has no gate"):
         Inspector.open(open_by_name)
+    assert main(["verify", str(open_by_name)]) == 0
+
+
+def test_a_product_without_a_gate_is_combined_and_named(single: tuple[Path, Path], tmp_path: Path) -> None:
+    plate = rewritten(single[0], tmp_path / "plate.onceover", {"gate": None})
+    with pytest.raises(UsageError, match="has no gate, so nothing tells whether its product is in view"):
+        Inspector.open(plate, gate=True)
+    combine([plate, single[1]], tmp_path / "line.onceover")
+    got = Inspector.open(tmp_path / "line.onceover", product="plate").inspect(tiny_image(701))
+    assert got.score == Inspector.open(plate).inspect(tiny_image(701)).score
+    with pytest.raises(UsageError, match="'plate' has no gate"):
+        Inspector.open(tmp_path / "line.onceover")
+
+
+def test_what_is_told_of_a_product_is_its_own(both: Path, single: tuple[Path, Path], tmp_path: Path) -> None:
+    alone = open_package(single[1]).manifest
+    told = Inspector.open(both, product="lid").product_manifest
+    assert told == {**alone, "name": "lid", "package": open_package(single[1]).id}
+    assert Inspector.open(both).product_manifest["name"] == "plate + lid"
 
 
 def test_a_reader_of_format_1_0_would_refuse_it(both: Path) -> None:

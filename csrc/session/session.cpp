@@ -90,15 +90,25 @@ Session::Session(std::shared_ptr<const Package> package, const SessionOptions& o
   }
 }
 
+void Session::require_gate(const Product& product) const {
+  if (product.has_gate()) return;
+  if (products_.size() == 1) {
+    fail(Status::kUsage,
+         "%s: has no gate, so nothing tells whether its product is in view; inspect without, or fit with held-out "
+         "parts (an export keeps it with the original images, --refit)",
+         package_->label().c_str());
+  }
+  fail(Status::kUsage, "%s: product '%s' has no gate, so that products are not told apart; name the product",
+       package_->label().c_str(), product.name().c_str());
+}
+
 void Session::select(uint32_t product) {
   if (product != kAutomatic && product >= products_.size()) {
     fail(Status::kUsage, "%s: product number %u, expected 0 to %zu", package_->label().c_str(), product,
          products_.size() - 1);
   }
   for (const auto& each : products_) {
-    if (product != kAutomatic || each->has_gate()) continue;
-    fail(Status::kUsage, "%s: product '%s' has no gate, so that products are not told apart; name the product",
-         package_->label().c_str(), each->name().c_str());
+    if (product == kAutomatic) require_gate(*each);
   }
   has_run_ = false;
   selected_ = product;
@@ -120,10 +130,7 @@ void Session::choose(MatrixView<const float> embeddings) {
     return;
   }
   for (uint32_t i = 0; i < products_.size(); ++i) {
-    if (!products_[i]->has_gate()) {
-      fail(Status::kUsage, "%s: product '%s' has no gate, so that products are not told apart; select the product",
-           package_->label().c_str(), products_[i]->name().c_str());
-    }
+    require_gate(*products_[i]);
     const double ratio = products_[i]->gate_ratio(embeddings, pooled_.data());
     if (i > 0 && !(ratio < result_.gate_ratio)) continue;
     active_ = i;

@@ -117,6 +117,7 @@ class Session {
 
  private:
   void require_run() const;
+  void require_gate(const Product& product) const;
   Product& own_product();
   const Product& active() const { return *products_[active_]; }
   void choose(MatrixView<const float> embeddings);  // which product is active

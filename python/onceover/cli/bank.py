@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -93,6 +93,18 @@ def say_corrections(inspector: Inspector, options: argparse.Namespace, output: O
     if inspector.applied.calibration == "stale":
         output.warn("fitted rows were removed: scores mean something, verdicts do not; `onceover bank undo`, or fit")
     return {"corrections": vars(inspector.applied)}
+
+
+def warn_left_out(packages: Sequence[Path], output: Output) -> None:
+    """For the commands that make a new package of a fitted one: the journals beside those do not go with it."""
+    from onceover.runtime.corrections import journal_path
+
+    for package in packages:
+        if journal_path(package).exists():
+            output.warn(
+                f"the corrections in {journal_path(package)} are not in the new package; "
+                f"to keep them, take what `onceover bank compact {package}` writes"
+            )
 
 
 def _open(options: argparse.Namespace, max_rows: int | None = None) -> Corrections:

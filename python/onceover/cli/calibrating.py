@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
 
+from onceover.cli.bank import warn_left_out
 from onceover.cli.commands import engine_options
 from onceover.cli.exporting import check_target
 from onceover.cli.output import Output, number, percent
@@ -52,10 +53,17 @@ def add_calibrate_command(subparsers: Any, command: AddCommand) -> argparse.Argu
 
 def run_calibrate(options: argparse.Namespace, output: Output) -> int:
     from onceover.export.recalibrate import CalibrateOptions, calibrate_package
+    from onceover.runtime.corrections import journal_path
 
     if options.output is None and not options.replace:
         raise UsageError("calibrate needs -o FILE for the new package, or --replace to write it in place of the old")
     check_target(options.package if options.replace else options.output)
+    if options.replace and journal_path(options.package).exists():
+        raise UsageError(
+            f"{journal_path(options.package)}: holds corrections of the package that would be replaced, and no other "
+            "one inspects with them; `onceover bank compact` them into a new package and calibrate that"
+        )
+    warn_left_out([options.package], output)
     settings = CalibrateOptions(
         false_alarm_rate=options.false_alarm,
         confidence=options.confidence,

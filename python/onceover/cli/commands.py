@@ -32,16 +32,22 @@ def version() -> str:
     return _core.__version__
 
 
-def _open_inspector(options: argparse.Namespace) -> Inspector:
+def _open_inspector(options: argparse.Namespace, by_name: bool = False) -> Inspector:
+    """by_name: where a package holds several products, its first one; it may have no gate to choose by."""
     from onceover.runtime.inspector import Inspector
+    from onceover.runtime.package import open_package
     from onceover.runtime.signature import open_signed
 
     package = options.package if options.key is None else open_signed(options.package, options.key)
+    first = None
+    if by_name:
+        package = open_package(options.package) if options.key is None else package
+        first = package.products[0] if len(package.products) > 1 else None
     return Inspector.open(
         package,
         engine=engine_options(options),
         threads=options.threads,
-        product=getattr(options, "product", None),
+        product=getattr(options, "product", first),
         gate=getattr(options, "gate", False),
         corrections=corrections_of(options),
     )
@@ -193,7 +199,7 @@ def run_inspect(options: argparse.Namespace, output: Output) -> int:
     facts = {"method": calibration.method, "parts": calibration.n, "confidence": calibration.confidence}
     facts |= {"false_alarm_rate": calibration.false_alarm_rate if calibration.calibrated else None}
     told = {"package": str(options.package), "id": inspector.package.id, **corrected}
-    output.object({**told, "calibration": facts, "results": results})
+    output.object({**told, "calibration": None if mixed else facts, "results": results})
     return 0 if all(result["decision"] == "normal" for result in results) else 1
 
 
@@ -276,7 +282,7 @@ def _save_picture(target: Path, image: Any, verdict: Verdict, name: str) -> None
 
 
 def run_verify(options: argparse.Namespace, output: Output) -> int:
-    inspector = _open_inspector(options)
+    inspector = _open_inspector(options, by_name=True)
     result = inspector.verify()
     output.table(str(options.package), ("", ""), list(inspector.package.describe()))
     output.say(

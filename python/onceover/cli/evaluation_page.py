@@ -69,7 +69,7 @@ def evaluation_page(report: EvaluationReport, inspector: Inspector, dataset: str
     if calibration.threshold is not None:
         threshold = Threshold(calibration.threshold)
         if (
-            _object(inspector.manifest.get("calibration")).get("method") == "split conformal"
+            _object(inspector.product_manifest.get("calibration")).get("method") == "split conformal"
         ):  # what the intervals assume
             interval = threshold_interval(calibration.scores, calibration.false_alarm_rate, level)
             threshold = Threshold(calibration.threshold, interval)
@@ -137,7 +137,7 @@ def _curve(report: EvaluationReport, calibration: Calibration) -> PixelCurve | N
 
 
 def _facts(report: EvaluationReport, inspector: Inspector, dataset: str, date: str) -> list[tuple[str, str]]:
-    manifest, calibration = inspector.manifest, inspector.calibration
+    manifest, calibration = inspector.product_manifest, inspector.calibration
     backbone, data, choice = (_object(manifest.get(key)) for key in ("backbone", "data", "calibration"))
     card, size = dict(card_rows(_object(backbone.get("weights")))), _object(backbone.get("preprocessing"))
     detector = _object(manifest.get("detector"))

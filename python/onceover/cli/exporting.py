@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from rich.markup import escape
 
 from onceover import registry
+from onceover.cli.bank import warn_left_out
 from onceover.cli.output import Output, card_rows, number
 from onceover.errors import OutputError, UsageError
 
@@ -51,6 +52,7 @@ def run_export_package(options: argparse.Namespace, output: Output) -> int:
     if options.raw_pixels:
         raise UsageError("--raw-pixels is for --to-onnx FILE; a package takes images as they are")
     check_target(options.output)
+    warn_left_out([options.package], output)
     settings = ExportOptions(
         engine=engine_options(options),
         precision=options.precision,
@@ -76,6 +78,7 @@ def _export_plain(options: argparse.Namespace, output: Output) -> int:
         raise UsageError(f"--to-onnx writes the package as it is: without {others}")
     write_plain_onnx = registry.load("export target", "plain_onnx", registry.EXPORT_TARGETS)
     check_target(options.to_onnx)
+    warn_left_out([options.package], output)
     with output.err.status(f"writing {escape(str(options.to_onnx))}"):
         facts = write_plain_onnx(options.package, options.to_onnx, raw_pixels=options.raw_pixels)
     size = options.to_onnx.stat().st_size

@@ -9,6 +9,7 @@ from typing import Any
 
 from rich.markup import escape
 
+from onceover.cli.bank import warn_left_out
 from onceover.cli.output import Output
 
 AddCommand = Callable[..., argparse.ArgumentParser]  # parser._command
@@ -40,6 +41,7 @@ def run_combine(options: argparse.Namespace, output: Output) -> int:
     from onceover.runtime.package import open_package
 
     check_target(options.output)
+    warn_left_out(options.packages, output)
     package_id = combine(options.packages, options.output, options.name, engine_options(options))
     package = open_package(options.output)
     size = options.output.stat().st_size

@@ -85,7 +85,8 @@ class Calibrated:
 
     @classmethod
     def of(cls, package: PackageFile) -> Calibrated:
-        require_one_product(package, "a drift monitor")  # each product has scores of its own
+        # Each product has scores of its own.
+        require_one_product(package, "a drift monitor", "log each product as inspected with its own package")
         return cls(*_core.monitored_package(package.core))
 
 

@@ -101,6 +101,13 @@ class Inspector:
         return self.package.manifest
 
     @property
+    def product_manifest(self) -> dict[str, Any]:
+        """What the manifest says of the product that is inspected; all of it, where that is the one in view."""
+        if self._several and self._product is None:
+            return self.manifest
+        return self.package.product_manifest(self._product or 0)
+
+    @property
     def calibration(self) -> Calibration:
         """Of the product that is inspected; of the first, where the one in view is."""
         return self._calibrations[self._product or 0]

@@ -111,12 +111,12 @@ def member_name(name: str, product: int) -> str:
     return name if product == 0 else f"{name}.{product}"
 
 
-def require_one_product(package: PackageFile, what: str) -> None:
-    """UsageError for a package of several products, which `what` cannot handle."""
+def require_one_product(package: PackageFile, what: str, instead: str = "do it for each, then combine them") -> None:
+    """UsageError for a package of several products, which `what` cannot handle, with what to do instead."""
     if len(package.products) > 1:
         raise UsageError(
             f"{package.path}: holds {len(package.products)} products ({', '.join(package.products)}); {what} takes a "
-            "package of one: do it for each, then combine them"
+            f"package of one: {instead}"
         )
 
 

@@ -226,7 +226,7 @@ class _Collected:
         good, bad = labels == 0, labels == 1
         defects = self._defects(scores, flagged, calibration.calibrated, found)
         return EvaluationReport(
-            name=str(inspector.manifest.get("name", "")),
+            name=str(inspector.product_manifest.get("name", "")),
             package_id=inspector.package.id,
             layout=layout,
             images=len(labels),

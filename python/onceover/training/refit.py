@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from onceover import _core
 from onceover.detectors import BankSize
 from onceover.detectors.detector import Progress, no_progress
-from onceover.errors import InputError, PackageError
+from onceover.errors import InputError, PackageError, UsageError
 from onceover.images import list_images
 from onceover.runtime import thumbnails
 from onceover.runtime.assemble import PackageParts, config_of
@@ -46,6 +46,11 @@ def refit(
     Raises InputError when images are missing, or when the package does not say what it was fitted on.
     """
     require_one_product(package, "a refit")
+    if "compacted" in package.manifest:
+        raise UsageError(
+            f"{package.path}: has corrections inside, whose images nobody kept; refit the package it was made of and "
+            "correct that one, or fit with the images that raised false alarms"
+        )
     data, detector = _section(package, "data"), _section(package, "detector")
     bank, calibration = find_images(package, directory, progress)
     spec = read_graph_spec(graph, package.path)

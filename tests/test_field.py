@@ -282,6 +282,11 @@ def test_fit_shows_what_it_will_inspect(folder: Path, tmp_path: Path, capsys: Ca
     assert "of the patches are inspected" in said
     pictures = str(tmp_path / "pictures")
     assert main(["inspect", str(tmp_path / "part.onceover"), str(folder / "00.png"), "--save", pictures]) in (0, 1)
+    capsys.readouterr()
+    assert main([*fit_it, "--min-defect", "1000"]) == 0
+    assert "one tile: the network sees images of 40 × 56 whole" in capsys.readouterr().out
+    assert main([*fit_it]) == 0
+    assert "one tile" not in capsys.readouterr().out
     for words, message in (
         (["--overlap", "0.1"], "--overlap belongs to tiles"),
         (["--tiling", "3"], "'3' is not ROWSxCOLUMNS"),

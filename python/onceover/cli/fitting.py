@@ -192,6 +192,8 @@ def show_field(plan: FitPlan, output: Output) -> None:
             f"{tiling.rows} × {tiling.columns} tiles of images of {height} × {width}: the network runs "
             f"{tiling.count} times for each"
         )
+    elif plan.image_size is not None:
+        output.say("one tile: the network sees images of {} × {} whole".format(*plan.image_size))
     if plan.roi is not None:
         output.say(f"region of interest: {percent(plan.inspected)} of the patches are inspected")
 

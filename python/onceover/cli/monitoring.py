@@ -173,7 +173,8 @@ def _row(chart: ChartHistory, alarm: int | None) -> tuple[str, ...]:
         f"{sign} {limit:.4g}" for sign, limit in (("≥", state.upper), ("≤", state.lower)) if limit is not None
     )
     since = "" if alarm is None else f"part {alarm}"
-    return (state.title, f"{state.value:.4g}", limits, _trend(chart), since)
+    value = state.value if abs(state.value) >= 1e-9 else 0.0  # what rounding left of a sum that is 0
+    return (state.title, f"{value:.4g}", limits, _trend(chart), since)
 
 
 def _trend(chart: ChartHistory) -> str:

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 from onceover import _core
 from onceover.runtime.assemble import MAP_STEP, RELATIVE_TOLERANCE, config_of
-from onceover.runtime.graph import GraphSpec, read_graph_spec, resize
-from onceover.types import Tiling
+from onceover.runtime.graph import read_graph_spec, resize
+from onceover.types import GraphSpec, Tiling
 
 
 def resized_package(package: _core.Package, size: int) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -270,6 +271,20 @@ def test_tilings_that_make_no_sense_are_refused() -> None:
             TilingOptions(**options)  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="65 columns of tiles, expected 1 to 64"):
         TilingOptions(tiles=(1, 65)).resolve(spec, IMAGE)
+
+
+def test_the_page_of_an_evaluation_tells_what_was_inspected(folder: Path, tmp_path: Path) -> None:
+    pytest.importorskip("jinja2")
+    data = tmp_path / "data"
+    (data / "test").mkdir(parents=True)
+    for kind in ("good", "hole"):
+        shutil.copytree(folder, data / "test" / kind)
+    export.package(fit(folder, tiny_options(tiling=TILED, roi=LEFT)), tmp_path / "part.onceover")
+    page = tmp_path / "page.html"
+    assert main(["evaluate", str(tmp_path / "part.onceover"), str(data), "--report", str(page)]) == 0
+    said = page.read_text()
+    assert "2 × 2, the network runs for each" in said
+    assert "of the patch grid; nothing outside is found" in said
 
 
 def test_fit_shows_what_it_will_inspect(folder: Path, tmp_path: Path, capsys: Capture) -> None:

@@ -12,8 +12,9 @@ import numpy as np
 
 from onceover import _core
 from onceover.cli.exporting import check_target
-from onceover.cli.output import card_rows
+from onceover.cli.output import card_rows, percent
 from onceover.errors import UsageError
+from onceover.types import Tiling
 
 if TYPE_CHECKING:
     from onceover.report.gallery import Gallery
@@ -142,6 +143,9 @@ def _facts(report: EvaluationReport, inspector: Inspector, dataset: str, date: s
     card, size = dict(card_rows(_object(backbone.get("weights")))), _object(backbone.get("preprocessing"))
     detector = _object(manifest.get("detector"))
     bank = data.get("bank_images")
+    tiling = Tiling(*inspector.session.config.tiling)
+    parts = f"{calibration.n} held-out parts, {calibration.image_count} images"
+    surely = f", with {percent(calibration.confidence)} confidence" if calibration.confidence else ""
     facts = {
         "Package": inspector.package.path,
         "Package id": report.package_id,
@@ -152,13 +156,22 @@ def _facts(report: EvaluationReport, inspector: Inspector, dataset: str, date: s
         "Weights": str(card.get("source", "")),
         "License of weights": str(card.get("license", "")),
         "Network input": f"{size['height']} × {size['width']} pixels" if {"height", "width"} <= size.keys() else "",
+        "Tiles": f"{tiling.rows} × {tiling.columns}, the network runs for each" if tiling.count > 1 else "",
+        "Region of interest": _region(inspector),
         "Detector": str(detector.get("name", "")),
         "Learned from": f"{len(bank)} good images" if isinstance(bank, list) else "",
-        "Calibration": f"{choice.get('method', '')}, {calibration.n} held-out parts, {calibration.image_count} images",
+        "Calibration": f"{choice.get('method', '')}, {parts}{surely}",
+        "Corrections": "" if inspector.applied is None else inspector.applied.describe(),
         "Threshold": "none" if calibration.threshold is None else f"{calibration.threshold:.6g}",
         "Map threshold": "none" if calibration.map_threshold is None else f"{calibration.map_threshold:.6g}",
     }
     return [(name, text) for name, text in facts.items() if text]
+
+
+def _region(inspector: Inspector) -> str:
+    """How much of an image is inspected, "" for all of it; what lies outside is never found."""
+    inside = inspector.session.inside(*inspector.session.config.cells)
+    return "" if inside is None else f"{percent(float(inside.mean()))} of the patch grid; nothing outside is found"
 
 
 def _object(value: Any) -> Mapping[str, Any]:

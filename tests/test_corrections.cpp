@@ -236,8 +236,9 @@ void test_no_changed_byte_ever_loses_an_operation_silently() {
   const std::string path = new_path("sound.journal"), damaged = new_path("damaged.journal");
   const History history = make_history(path);
   const std::vector<uint8_t> bytes = read_file(path);
-  size_t refused = 0;
-  for (size_t at = 0; at < bytes.size(); ++at) {
+  size_t refused = 0, tried = 0;
+  const size_t step = std::getenv("ONCEOVER_QEMU") == nullptr ? 1 : 7;
+  for (size_t at = 0; at < bytes.size(); at += step, ++tried) {
     for (const uint8_t flip : {uint8_t{0x01}, uint8_t{0x80}}) {
       for (const bool torn : {false, true}) {  // also when a kill left half a record behind the damage
         std::vector<uint8_t> changed = bytes;
@@ -254,7 +255,7 @@ void test_no_changed_byte_ever_loses_an_operation_silently() {
       }
     }
   }
-  CHECK(refused >= 4 * (bytes.size() - sizeof(CommitMark)));  // only the last mark says nothing that is not known
+  CHECK(refused + 4 * sizeof(CommitMark) >= 4 * tried);  // only the last mark says nothing that is not known
 }
 
 // A child writes until it is killed, telling after each operation that it is on the disk.

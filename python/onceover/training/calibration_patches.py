@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from onceover import _core
 
 TRACKED = 16  # patches of an image whose embeddings are kept: the image score stays exact while its worst is among them
+MAX_BYTES = 16_000_000  # about 970 held-out images of 1024 patches; beyond, corrections keep the thresholds as fitted
 _RECORD = "<6I40x"
 
 
@@ -27,18 +28,26 @@ class CalibrationPatches:
         self._nearest: list[NDArray[np.uint32]] = []
         self._patches: list[NDArray[np.uint32]] = []
         self._embeddings: list[NDArray[np.float32]] = []
+        self._bytes = 0
 
     def add(self, session: _core.Session) -> None:
-        """The image that the session ran last."""
+        """The image that the session ran last. Beyond MAX_BYTES all are let go: some would calibrate nothing."""
+        if self._bytes > MAX_BYTES:
+            return
         scores = session.patch_scores().ravel()  # (P,)
         worst = np.argsort(-scores, kind="stable")[:TRACKED]
         self._scores.append(scores)
         self._nearest.append(session.nearest_rows().ravel().astype(np.uint32))
         self._patches.append(worst.astype(np.uint32))
         self._embeddings.append(session.embeddings()[worst])  # (T, D)
+        lists = (self._scores, self._nearest, self._patches, self._embeddings)
+        self._bytes += sum(each[-1].nbytes for each in lists)
+        if self._bytes > MAX_BYTES:
+            for each in lists:
+                each.clear()
 
     def to_array(self, groups: Sequence[str]) -> NDArray[np.uint8] | None:
-        """The member, uint8 (n,); groups: which part each image shows. None without images."""
+        """The member, uint8 (n,); groups: which part each image shows. None without images, or with too many."""
         if not self._scores:
             return None
         numbers = {group: i for i, group in enumerate(dict.fromkeys(groups))}

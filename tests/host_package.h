@@ -21,7 +21,8 @@ struct Kind {
   bool calibrated = true;
   bool indexed = true;
   Tiling tiling = {};
-  std::vector<uint8_t> roi = {};  // (8, 8); empty: the whole image
+  std::vector<uint8_t> roi = {};       // (8, 8); empty: the whole image
+  std::vector<float> adaptation = {};  // (HOST_DIM, HOST_DIM); empty: none
 };
 
 inline SessionOptions session_options() {
@@ -63,8 +64,15 @@ class Builder {
     Embedder embedder(config(kind.tiling), {graph_.data(), graph_.size()}, session_options().engine, memory);
     for (uint32_t seed = 0; seed < 40; ++seed) {
       Timing timing;
-      const float* rows = embedder.embed(image(seed).view, timing);
-      bank_.insert(bank_.end(), rows, rows + config(kind.tiling).feature_count() * HOST_DIM);
+      const size_t patches = config(kind.tiling).feature_count();
+      MatrixView<const float> rows(embedder.embed(image(seed).view, timing), patches, HOST_DIM);
+      std::vector<float> adapted(patches * HOST_DIM);
+      if (!kind.adaptation.empty()) {
+        ThreadPool alone(1);
+        Adaptation({kind.adaptation.data(), HOST_DIM, HOST_DIM}, memory).apply(alone, rows, adapted.data(), kernels());
+        rows.data = adapted.data();
+      }
+      bank_.insert(bank_.end(), rows.data, rows.data + patches * HOST_DIM);
     }
     const Buffer<uint8_t> index = build_index({bank_.data(), bank_.size() / HOST_DIM, HOST_DIM}, {}, kernels(), memory);
     index_.assign(index.data(), index.data() + index.size());
@@ -89,6 +97,10 @@ class Builder {
     if (kind_.indexed) writer.add("bank_index", index_.data(), index_.size(), DataType::kUint8, {}, false);
     if (!kind_.roi.empty()) {
       writer.add("roi", kind_.roi.data(), kind_.roi.size(), DataType::kUint8, {8, 8}, true);
+    }
+    if (!kind_.adaptation.empty()) {
+      writer.add("adaptation", kind_.adaptation.data(), kind_.adaptation.size() * sizeof(float), DataType::kFloat32,
+                 {kind_.adaptation.size() / HOST_DIM, HOST_DIM}, true);
     }
     add("calibration", calibration_);
     add("parity", parity_);

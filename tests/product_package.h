@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "base/finite.h"
 #include "host_package.h"
 #include "package/products.h"
 
@@ -33,11 +34,14 @@ inline Image dark(uint32_t seed) {  // another product: a tenth as bright
 }
 
 // Two products with the members of one package, which differ in their gates; the second has a region of interest.
-// stray: one more member, required.
-inline std::vector<uint8_t> two_products(bool second_gate = true, const char* stray = nullptr) {
+// stray: one more member, required. adaptation: of the second product; one that no session takes is put in behind its
+// making.
+inline std::vector<uint8_t> two_products(bool second_gate = true, const char* stray = nullptr,
+                                         std::vector<float> adaptation = {}) {
   static std::vector<std::vector<uint8_t>> kept;
-  const std::vector<uint8_t> files[] = {host_package::bytes(),
-                                        host_package::bytes({true, true, {}, std::vector<uint8_t>(64, 1)})};
+  const bool usable = adaptation.size() == HOST_DIM * HOST_DIM && all_finite(adaptation.data(), adaptation.size());
+  const Kind second{true, true, {}, std::vector<uint8_t>(64, 1), usable ? adaptation : std::vector<float>()};
+  const std::vector<uint8_t> files[] = {host_package::bytes(), host_package::bytes(second)};
   PackageWriter writer;
   const auto add = [&writer](const std::string& name, std::vector<uint8_t> data, bool required) {
     kept.push_back(std::move(data));
@@ -57,6 +61,10 @@ inline std::vector<uint8_t> two_products(bool second_gate = true, const char* st
     if (product == 0 || second_gate) {
       add(member_name("gate", product), gate_around((product == 0 ? image(3) : dark(3)).view, 100), false);
     }
+  }
+  if (!usable && !adaptation.empty()) {
+    writer.add("adaptation.1", adaptation.data(), adaptation.size() * sizeof(float), DataType::kFloat32,
+               {adaptation.size() / HOST_DIM, HOST_DIM}, true);
   }
   if (stray != nullptr) add(stray, {1}, true);
   return writer.bytes();

@@ -505,6 +505,30 @@ void test_matrix_products_are_the_same_bits() {
   }
 }
 
+void test_products_of_any_width_are_the_same_bits() {
+  for (const size_t columns : {1, 16, 37}) {
+    const size_t rows = 11, inner = 29, stride = (columns + 15) / 16 * 16;
+    const std::vector<float> left = random_rows(rows, inner, Values::kUnit, 61),
+                             right = random_rows(inner, stride, Values::kUnit, 62);
+    std::vector<float> expected(rows * columns);
+    for (size_t r = 0; r < rows; ++r) {
+      for (size_t c = 0; c < columns; ++c) {
+        for (size_t k = 0; k < inner; ++k) {
+          const volatile float product = right[k * stride + c] * left[r * inner + k];
+          expected[r * columns + c] += product;
+        }
+      }
+    }
+    for (const KernelTable* table : tables_under_test()) {
+      std::vector<float> got(rows * columns + 1, 7.0f);
+      table->multiply_f32(left.data(), right.data(), got.data(), rows, inner, columns);
+      CHECK(got.back() == 7.0f);  // nothing beyond the end
+      got.pop_back();
+      CHECK(same_bits(got, expected));
+    }
+  }
+}
+
 void test_axes_are_within_rounding() {
   for (const size_t dims : {1, 16, 37, 128}) {
     const std::vector<float> x = random_rows(1, dims, Values::kUnit, 70), axes = random_rows(4, 128, Values::kUnit, 71);
@@ -597,6 +621,7 @@ int main() {
   test_every_table_returns_the_bits_of_scalar_on_coreset_steps();
   test_the_scan_keeps_its_error_bound();
   test_matrix_products_are_the_same_bits();
+  test_products_of_any_width_are_the_same_bits();
   test_axes_are_within_rounding();
   test_shapes_and_values_are_checked_at_the_door();
   test_coreset_of_a_line_is_the_one_worked_out_by_hand();

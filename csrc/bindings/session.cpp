@@ -272,6 +272,24 @@ void bind_run_result(py::module_& m) {
       .def_property_readonly("map_ns", [](const Result& r) { return r.timing.map_ns; });
 }
 
+// features (n, D) as a session adapts them.
+py::array_t<float> adapt(const py::array& features, const py::array& matrix) {
+  const auto rows = view_matrix<float>(features, "features");
+  const auto by = view_matrix<float>(matrix, "matrix");
+  if (by.rows != by.columns || by.rows != rows.columns) {
+    fail(Status::kInput, "the matrix is %zu x %zu, expected %zu x %zu, as the features have columns", by.rows,
+         by.columns, rows.columns, rows.columns);
+  }
+  py::array_t<float> out = new_array<float>({rows.rows, rows.columns});
+  float* to = out.mutable_data();
+  const KernelTable& table = kernels();  // the first call reads ONCEOVER_ISA; os.environ is written under the GIL
+  const py::gil_scoped_release release;
+  Memory memory;
+  ThreadPool alone(1);
+  Adaptation(by, memory).apply(alone, rows, to, table);
+  return out;
+}
+
 }  // namespace
 
 void bind_session(py::module_& m) {
@@ -281,6 +299,8 @@ void bind_session(py::module_& m) {
       .def(py::init(&make_embedder), py::arg("config"), py::arg("graph"), py::arg("engine"))
       .def("embed", &BoundEmbedder::embed, py::arg("image"), py::arg("color") = "rgb")
       .def_property_readonly("engine_version", [](const BoundEmbedder& e) { return e.embedder.engine_version(); });
+
+  m.def("adapt", &adapt, py::arg("features"), py::arg("matrix"));
 
   const auto make_session = [](std::shared_ptr<Package> package, const EngineOptions& engine,
                                uint64_t memory_limit_bytes) {

@@ -192,6 +192,10 @@ struct KernelTable {
 
   // Of at least one value; a NaN never wins, unless it comes first.
   float (*largest_f32)(const float* values, size_t count);
+
+  // out (rows, columns) = left (rows, inner) · right (inner, columns), each sum in order of `inner`. Rows of `right`
+  // are padded with anything to a multiple of 16 columns.
+  void (*multiply_f32)(const float* left, const float* right, float* out, size_t rows, size_t inner, size_t columns);
 };
 
 }  // namespace onceover

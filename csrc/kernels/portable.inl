@@ -73,6 +73,7 @@ ONCEOVER_INLINE Ints nearest_integer(const Floats& value) { return bits_of(value
 
 #include "kernels/portable_images.inl"
 #include "kernels/portable_maps.inl"
+#include "kernels/portable_products.inl"
 #include "kernels/portable_queries.inl"
 #include "kernels/portable_rows.inl"
 
@@ -80,4 +81,4 @@ ONCEOVER_INLINE Ints nearest_integer(const Floats& value) { return bits_of(value
   center_f32, along_axes_f32, quantize_f32, pack_tiles, transpose_lanes, combine_planes, encode_lanes, best_blocks,  \
       find_hits, refine_rows, squared_f32, squared_f64, pack_panel_f32, lower_to_center_f32, multiply_f64, keys_f32, \
       count_nan_f32, nonzero_bits, sum_bytes, blend_rows_u8, blend_rows_u16, add_row_u8, filter_pixels_f32,          \
-      filter_samples_f32, nv12_row, blur_lines_f32, mix_rows_f32, largest_f32
+      filter_samples_f32, nv12_row, blur_lines_f32, mix_rows_f32, largest_f32, multiply_f32

@@ -1,4 +1,4 @@
-// Part of portable.inl: bounds and distances of bank rows, panels and matrix products.
+// Part of portable.inl: bounds and distances of bank rows, and panels.
 
 void best_blocks(const int32_t* maxima, size_t block_count, int32_t* best, int32_t* best_block) {
   for (size_t p = 0; p < kParts; ++p) {
@@ -215,32 +215,6 @@ size_t lower_to_center_f32(const float* points, size_t row_count, size_t dims, c
     }
   }
   return farthest;
-}
-
-// Tiles of 4 rows × 16 columns stay in registers; `inner` is walked once per tile.
-void multiply_f64(const double* left, size_t left_stride, const double* right, size_t right_stride, double* out,
-                  size_t out_stride, size_t rows, size_t inner, size_t columns) {
-  constexpr size_t kRows = 4, kColumns = 16, kVectors = kColumns / kWide;
-  for (size_t column = 0; column < columns; column += kColumns) {
-    for (size_t row = 0; row < rows; row += kRows) {
-      const size_t valid = rows - row < kRows ? rows - row : kRows;
-      const double* from[kRows];
-      for (size_t r = 0; r < kRows; ++r) from[r] = left + (row + (r < valid ? r : 0)) * left_stride;
-      Doubles sums[kRows][kVectors] = {};
-      for (size_t k = 0; k < inner; ++k) {
-        for (size_t v = 0; v < kVectors; ++v) {
-          const Doubles values = load_as<Doubles>(right + k * right_stride + column + v * kWide);
-          for (size_t r = 0; r < kRows; ++r) sums[r][v] += values * from[r][k];
-        }
-      }
-      for (size_t r = 0; r < valid; ++r) {
-        for (size_t v = 0; v < kVectors; ++v) {
-          double* to = out + (row + r) * out_stride + column + v * kWide;
-          store_to(to, load_as<Doubles>(to) + sums[r][v]);
-        }
-      }
-    }
-  }
 }
 
 // scan_f32 without fused multiply-add, for instruction sets that bring none of their own.

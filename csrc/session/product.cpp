@@ -73,6 +73,7 @@ Product::Product(const Package& package, const Config& config, const KernelTable
                  uint32_t number, std::string name)
     : name_(std::move(name)),
       number_(number),
+      adaptation_(read_adaptation(package, config, number, memory)),
       index_(index_of(package, memory_bank_of(package, config, number), table, memory, own_index_, number)),
       calibration_(read_calibration(package, number)),
       roi_(read_roi(package, number)),

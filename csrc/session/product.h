@@ -1,5 +1,5 @@
-// What one product adds to the shared network: its memory bank, the calibration on its good parts, thresholds in force,
-// and the region of interest.
+// What one product adds to the shared network: its adaptation and memory bank, the calibration on its good parts,
+// thresholds in force, and the region of interest.
 #pragma once
 
 #include <memory>
@@ -11,6 +11,7 @@
 #include "package/config.h"
 #include "package/products.h"
 #include "scoring/search_index.h"
+#include "session/adaptation.h"
 
 namespace onceover {
 
@@ -40,10 +41,11 @@ class Product {
   const Calibration& calibration() const { return is_corrected() ? corrected_calibration_ : calibration_; }
   // What people and journals call a row of index().
   uint32_t row_number(uint32_t row) const { return is_corrected() && row != kNoRow ? corrected_->number(row) : row; }
+  const Adaptation& adaptation() const { return adaptation_; }
   const Roi& roi() const { return roi_; }
   bool has_gate() const { return gate_.dims > 0; }
   // How far an image is from the product's own as a whole, in units of the gate's threshold: above 1 it is none of
-  // them. `pooled` (D) is scratch.
+  // them. features: the network's own, which products share. `pooled` (D) is scratch.
   double gate_ratio(MatrixView<const float> features, float* pooled) const noexcept;
   // Which features are searched for: (n), of config.feature_count(), ascending. Empty where the whole image is
   // inspected.
@@ -88,6 +90,7 @@ class Product {
 
   std::string name_;
   uint32_t number_;
+  Adaptation adaptation_;
   Buffer<uint8_t> own_index_;  // of a package that has no search index: every row is scanned
   SearchIndex index_;
   Calibration calibration_;

@@ -83,6 +83,11 @@ Session::Session(std::shared_ptr<const Package> package, const SessionOptions& o
       regions_(options.max_map_width > 0 ? options.max_map_width : config_.map_width(), memory_) {
   scorer_.reserve(products_, memory_);
   const bool any_gate = std::any_of(products_.begin(), products_.end(), [](const auto& p) { return p->has_gate(); });
+  const bool any_adaptation =
+      std::any_of(products_.begin(), products_.end(), [](const auto& p) { return !p->adaptation().none(); });
+  if (any_adaptation) {
+    adapted_ = Buffer<float>(memory_, config_.feature_count() * config_.embedding_dim, "adapted features");
+  }
   if (any_gate) pooled_ = Buffer<float>(memory_, config_.embedding_dim, "pooled features");
   if (!options.touch_pages) return;
   for (const MemberView& member : package_->members()) {
@@ -193,7 +198,12 @@ void Session::score(MatrixView<const float> queries) {
   choose(queries);
   const Product& product = active();
   result_.product = active_;
-  scorer_.run(pool_, product, queries, kernels_);
+  features_ = queries;
+  if (!product.adaptation().none()) {
+    product.adaptation().apply(pool_, queries, adapted_.data(), kernels_);
+    features_.data = adapted_.data();
+  }
+  scorer_.run(pool_, product, features_, kernels_);
   const size_t worst = scorer_.worst();
   result_.score = scorer_.scores()[worst];
   if (!std::isfinite(result_.score)) {

@@ -46,7 +46,7 @@ class Session {
   // One image → result. Our code allocates nothing here. Throws Error(kInput | kEngine).
   const Result& run(const ImageView& image);
 
-  // What follows the network, for embeddings (feature_count, embedding_dim) that somebody else computed from an image
+  // What follows the network, for its answer (feature_count, embedding_dim) that somebody else computed from an image
   // that prepare() gave, tile after tile. Throws Error(kUsage) for another shape, kEngine for a value that is not
   // finite.
   const Result& run_features(MatrixView<const float> embeddings);
@@ -79,10 +79,8 @@ class Session {
   // Of the last run; each throws Error(kUsage) before the first one, after one that failed, and after a self test:
   const float* patch_scores() const { return require_run(), scorer_.scores().data(); }   // (cell_count)
   const uint32_t* nearest_rows() const { return require_run(), scorer_.rows().data(); }  // (cell_count)
-  MatrixView<const float> embeddings() const {                                           // (feature_count, D)
-    return require_run(),
-           MatrixView<const float>(embedder_.embeddings(), config_.feature_count(), config_.embedding_dim);
-  }
+  // (feature_count, D): what was searched for; the network's answer, or the active product's adaptation of it
+  MatrixView<const float> embeddings() const { return require_run(), features_; }
   MatrixView<const float> map() const { return require_run(), map_.map(); }  // (map_height, map_width), not masked
   void draw_map(MatrixView<float> out) const;  // at any size; 0 outside the region of interest
   // Where a map that draw_map drew is above the map threshold (image/map_regions.h); none unless the last image was
@@ -135,6 +133,8 @@ class Session {
   Buffer<float> pooled_;  // (D), where a product has a gate
   ThreadPool pool_;
   Embedder embedder_;
+  Buffer<float> adapted_;             // (feature_count, D), where a product has an adaptation
+  MatrixView<const float> features_;  // of the last run
   PatchScorer scorer_;
   AnomalyMap map_;
   MapRegions regions_;

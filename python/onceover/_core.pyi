@@ -343,6 +343,10 @@ class Embedder:
     @property
     def engine_version(self) -> str: ...
 
+def adapt(  # (n, D) features as a session adapts them by a matrix (D, D)
+    features: NDArray[np.float32], matrix: NDArray[np.float32]
+) -> NDArray[np.float32]: ...
+
 class RunResult:
     score: float
     p_value: float

@@ -71,7 +71,7 @@ def _check(opened: Sequence[PackageFile], names: Sequence[str]) -> None:
                 what = "network" if name == "graph.onnx" else "input, patch grid, tiles or blur"
                 raise UsageError(
                     f"{package.path}: has another {what} than {first.path}; products of one package share it: fit them "
-                    "with the same backbone, --size and tiles, and without --adapt"
+                    "with the same backbone, --size and tiles"
                 )
     if len(names) != len(opened):
         raise UsageError(f"{len(names)} names for {len(opened)} packages; name each of them, or none")

@@ -70,6 +70,7 @@ def compact(
         bank_source=source,
         calibration_patches=None,
         relative_tolerance=_core.read_parity(core)["relative_tolerance"],
+        adaptation=core.array("adaptation") if "adaptation" in names else None,
         thumbnails=core.read(thumbnails.MEMBER) if thumbnails.MEMBER in names else None,  # of the bank's images
         gate=core.read("gate") if "gate" in names else None,  # of images as a whole, which rows do not change
     )

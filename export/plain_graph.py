@@ -32,7 +32,7 @@ class PlainParts:
     """What goes into the graph.
 
     rows: float32 (M, D), those that are searched. numbers: int64 (M,), for each its row in the package. chunk_rows: of
-    the bank that are compared at a time.
+    the bank that are compared at a time. adaptation: float32 (D, D), behind the network; None: nothing.
     """
 
     network: bytes
@@ -41,6 +41,7 @@ class PlainParts:
     numbers: NDArray[np.int64]
     chunk_rows: int
     raw_pixels: bool
+    adaptation: NDArray[np.float32] | None = None
 
     @property
     def patches(self) -> int:
@@ -164,6 +165,9 @@ def _nearest_rows(nodes: _Nodes, parts: PlainParts, embeddings: str) -> tuple[st
     """(1, P, D) → squared distances float32 (P,) and row numbers int64 (P,), of the earlier chunk on ties."""
     mean = parts.rows.mean(axis=0, dtype=np.float64).astype(np.float32)  # (D,)
     queries = nodes.shaped(embeddings, (parts.patches, parts.config.embedding_dim), "scorer/patches")
+    if parts.adaptation is not None:
+        by = nodes.constant("scorer/adaptation", parts.adaptation)
+        queries = nodes.add("MatMul", [queries, by], "scorer/adapted")
     queries = nodes.add("Sub", [queries, nodes.constant("scorer/mean", mean)], "scorer/centered")
     nodes.constant("scorer/columns", np.array([1], np.int64))
     squared = nearest = ""

@@ -277,6 +277,7 @@ def take_apart(package: PackageFile, graph: bytes) -> PackageParts:
         thumbnails=core.read("thumbnails") if "thumbnails" in names else None,
         tiling=Tiling(*_core.read_config(core).tiling),
         roi=core.array("roi") if "roi" in names else None,
+        adaptation=core.array("adaptation") if "adaptation" in names else None,
         gate=core.read("gate") if "gate" in names else None,
         calibration_patches=core.array("calibration_patches") if "calibration_patches" in names else None,
     )

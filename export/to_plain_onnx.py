@@ -154,7 +154,9 @@ def _parts(core: _core.Package, config: _core.Config, max_elements: int, raw_pix
         if not alive.all():
             bank, numbers = bank[alive], numbers[alive]
     rows = chunk_rows(config.grid_height * config.grid_width, config.embedding_dim, max_elements)
-    return PlainParts(core.read("graph.onnx"), config, bank, numbers, min(rows, len(bank)), raw_pixels)
+    adapted = any(member["name"] == "adaptation" for member in core.members)
+    adaptation = core.array("adaptation") if adapted else None
+    return PlainParts(core.read("graph.onnx"), config, bank, numbers, min(rows, len(bank)), raw_pixels, adaptation)
 
 
 def _serialized(parts: PlainParts, facts: Mapping[str, Any]) -> bytes:

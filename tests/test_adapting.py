@@ -1,8 +1,9 @@
-"""`fit --adapt`: which images it reads, the same bytes twice, what the map does, and that it helps where it should."""
+"""Adapting to a product: which images it reads, the same bytes twice, what the map does, and that it helps."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,20 +13,19 @@ from numpy.typing import NDArray
 from tiny_data import HELD_OUT, good_folder, tiny_options
 from tiny_package import tiny_graph, tiny_image
 
-from onceover import export, metrics
+from onceover import _core, export, metrics
 from onceover.cli import main
 from onceover.errors import InputError, UsageError
-from onceover.export.run_graph import run_graph
 from onceover.images import read_image, write_image
-from onceover.runtime.assemble import PackageParts, assemble
-from onceover.runtime.graph import load_graph, read_graph_spec, resize
+from onceover.runtime.assemble import PackageParts, assemble, config_of
+from onceover.runtime.graph import read_graph_spec
 from onceover.runtime.inspector import Inspector
-from onceover.runtime.linear_end import with_matrix
 from onceover.runtime.package import open_package
 from onceover.runtime.session import EngineOptions
 from onceover.training import adapting
-from onceover.training.adapting import B_SHRINKAGE, MIN_IMAGES, W_SHRINKAGE, adapt, adapting_matrix
+from onceover.training.adapting import B_SHRINKAGE, MIN_IMAGES, W_SHRINKAGE, Adaptation, Adapter, adapting_matrix, study
 from onceover.training.damage import KINDS, draw_damage
+from onceover.training.field import TilingOptions
 from onceover.training.fit import fit
 from onceover.training.refit import refit
 
@@ -44,26 +44,32 @@ def parts(folder: Path) -> PackageParts:
     return fit(folder, tiny_options(adapt=True))
 
 
-def answer(graph: bytes, output: str, height: int = 32, width: int = 48) -> NDArray[np.float32]:
-    noise = np.random.default_rng(0).uniform(-1, 1, (1, 3, height, width)).astype(np.float32)
-    return np.asarray(run_graph(graph, {"image": noise}, [output])[0])
+def learned(images: list[Path], **options: object) -> Adapter:
+    return study(images, GRAPH, config_of(read_graph_spec(GRAPH, "tiny"), 4.0), ENGINE, 0, **options)  # type: ignore[arg-type]
 
 
-def test_the_matrix_stands_behind_the_network_and_nothing_else_changes() -> None:
-    matrix = np.random.default_rng(1).normal(size=(4, 4)).astype(np.float32)
-    changed = with_matrix(GRAPH, matrix, "twist")
-    np.testing.assert_allclose(answer(changed, "embedding"), answer(GRAPH, "embedding") @ matrix, atol=1e-6)
-    assert read_graph_spec(changed, "changed") == read_graph_spec(GRAPH, "tiny")
-    with pytest.raises(InputError, match="already has a constant 'twist'"):
-        with_matrix(changed, matrix, "twist")
+@pytest.mark.parametrize("dims", [1, 4, 37, 128])
+def test_adapted_features_are_the_product_summed_in_order(dims: int) -> None:
+    rng = np.random.default_rng(dims)
+    rows, matrix = (rng.normal(size=(n, dims)).astype(np.float32) for n in (9, dims))
+    expected = np.zeros_like(rows)
+    for k in range(dims):
+        expected += rows[:, k : k + 1] * matrix[k]  # rounded after each product and each sum
+    np.testing.assert_array_equal(_core.adapt(rows, matrix), expected)
+    with pytest.raises(InputError, match=f"matrix is {dims} x {dims + 1}, expected {dims} x {dims}"):
+        _core.adapt(rows, np.zeros((dims, dims + 1), np.float32))
 
 
-def test_an_adapted_graph_can_still_be_resized() -> None:
-    graph, spec = load_graph("mobilenetv4_conv_small")
-    matrix = np.eye(spec.embedding_dim, dtype=np.float32)[::-1]
-    changed = with_matrix(graph, matrix, "reversed")
-    got, own = (answer(resize(each, spec, 64, 96)[0], "patch_embedding", 64, 96) for each in (changed, graph))
-    np.testing.assert_array_equal(got, own[..., ::-1])
+def test_the_bank_holds_adapted_features_of_a_graph_that_stays_what_it_was(folder: Path, parts: PackageParts) -> None:
+    assert parts.graph == GRAPH
+    assert parts.adaptation is not None
+    assert parts.bank_source is not None
+    embedder = _core.Embedder(config_of(parts.spec, parts.blur_sigma), parts.graph, ENGINE)
+    names = parts.manifest["data"]["bank_images"]
+    network = np.stack([embedder.embed(read_image(folder / name)) for name in names])  # (N, P, D)
+    image, patch = parts.bank_source.T
+    expected = _core.adapt(np.ascontiguousarray(network[image, patch]), parts.adaptation)
+    np.testing.assert_array_equal(parts.state["memory_bank"], expected)
 
 
 def test_directions_in_which_normal_parts_differ_shrink_and_those_of_damage_grow() -> None:
@@ -116,7 +122,8 @@ def test_cells_are_covered_by_the_share_of_their_pixels_inside() -> None:
 
 def test_two_fits_give_the_same_bytes_and_another_seed_gives_others(folder: Path, parts: PackageParts) -> None:
     assert assemble(fit(folder, tiny_options(adapt=True))).bytes() == assemble(parts).bytes()
-    assert fit(folder, tiny_options(adapt=True, seed=1)).graph != parts.graph
+    other = fit(folder, tiny_options(adapt=True, seed=1)).adaptation
+    assert (np.asarray(other) != np.asarray(parts.adaptation)).any()
 
 
 def test_the_manifest_says_what_was_done(folder: Path, parts: PackageParts) -> None:
@@ -127,7 +134,76 @@ def test_the_manifest_says_what_was_done(folder: Path, parts: PackageParts) -> N
     assert list(record["contrast"]) == list(KINDS)
     assert all(before > 0 for before, _ in record["contrast"].values())
     assert any(after > before for before, after in record["contrast"].values())
-    assert "adaptation" not in fit(folder, tiny_options()).manifest
+    plain = fit(folder, tiny_options(adapt=False))
+    assert "adaptation" not in plain.manifest
+    assert plain.adaptation is None
+
+
+def test_fit_adapts_unasked_where_the_images_are_enough(folder: Path, parts: PackageParts, tmp_path: Path) -> None:
+    assert assemble(fit(folder, tiny_options())).bytes() == assemble(parts).bytes()
+    few = fit(good_folder(tmp_path / "few", MIN_IMAGES), tiny_options(holdout=1))
+    assert few.adaptation is None
+    enough = fit(tmp_path / "few", tiny_options(holdout=0))
+    assert enough.adaptation is not None
+
+
+def test_each_fold_is_scored_by_a_map_learned_without_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    good_folder(tmp_path / "good", HELD_OUT)
+    left_out: list[list[int]] = []
+
+    class Noted(Adapter):
+        def without(self, images: Collection[int]) -> Adaptation:
+            left_out.append(sorted(images))
+            return super().without(images)
+
+    monkeypatch.setattr(adapting, "Adapter", Noted)
+    parts = fit(tmp_path / "good", tiny_options())
+    assert parts.calibration.cross_conformal
+    assert left_out[0] == []  # the map that the package keeps
+    assert sorted(left_out[1:]) == [[i] for i in range(HELD_OUT)]
+
+
+def test_a_map_without_an_image_does_not_depend_on_it(tmp_path: Path) -> None:
+    images = sorted(good_folder(tmp_path / "good", MIN_IMAGES + 2).iterdir())
+    for left_out in (0, 4, len(images) - 1):
+        before = learned(images)
+        original = read_image(images[left_out])
+        write_image(images[left_out], tiny_image(7000))
+        after = learned(images)
+        write_image(images[left_out], original)
+        np.testing.assert_array_equal(before.without([left_out]).matrix, after.without([left_out]).matrix)
+        assert (before.of_all.matrix != after.of_all.matrix).any()
+        assert before.without([left_out]).record["images"] == len(images) - 1
+
+
+def test_with_a_region_only_what_is_inspected_counts(tmp_path: Path) -> None:
+    """Below the region parts may differ as they like: pasted damage moves a little of that into it, no more."""
+    images = sorted(good_folder(tmp_path / "good", MIN_IMAGES).iterdir())
+    roi = np.zeros((8, 8), np.uint8)
+    roi[:4] = 1
+    upper, whole = learned(images, roi=roi), learned(images)
+    for i, path in enumerate(images):
+        image = read_image(path)
+        height = image.shape[0]
+        image[height // 2 + height // 8 :] = tiny_image(8000 + i)[: height - height // 2 - height // 8]
+        write_image(path, image)
+    again = learned(images, roi=roi)
+    assert upper.of_all.record["damaged_patches"] == again.of_all.record["damaged_patches"] > 0
+    moved = np.linalg.norm(learned(images).of_all.matrix - whole.of_all.matrix)
+    assert np.linalg.norm(again.of_all.matrix - upper.of_all.matrix) < moved / 3
+
+
+def test_tiles_are_adapted_at_their_own_scale(tmp_path: Path) -> None:
+    folder = tmp_path / "good"
+    folder.mkdir()
+    for i in range(2 * HELD_OUT):
+        write_image(folder / f"{i:02}.png", tiny_image(i, 80, 120))
+    parts = fit(folder, tiny_options(tiling=TilingOptions(tiles=(2, 2))))
+    assert parts.adaptation is not None
+    record = parts.manifest["adaptation"]
+    assert record["images"] == 10  # every second of 19: at most 60 tiles
+    session = _core.Session(_core.Package.view(assemble(parts).bytes(), "tiled"), ENGINE)
+    assert session.self_test()["images"] > 0
 
 
 def test_no_image_that_calibrates_is_read(folder: Path, parts: PackageParts, tmp_path: Path) -> None:
@@ -137,8 +213,9 @@ def test_no_image_that_calibrates_is_read(folder: Path, parts: PackageParts, tmp
     for i, name in enumerate(names["calibration_images"]):
         write_image(tmp_path / name, tiny_image(9000 + i))
     other = fit(tmp_path, tiny_options(adapt=True))
+    assert other.adaptation is not None
     assert other.manifest["data"]["bank_images"] == names["bank_images"]
-    assert other.graph == parts.graph
+    np.testing.assert_array_equal(other.adaptation, parts.adaptation)
     assert other.manifest["data"]["calibration_sha256"] != names["calibration_sha256"]
 
 
@@ -150,7 +227,7 @@ def test_only_the_given_images_are_read(folder: Path, monkeypatch: pytest.Monkey
         return read_image(path)
 
     monkeypatch.setattr(adapting, "read_image", noted)
-    adapt(GRAPH, read_graph_spec(GRAPH, "tiny"), given, 0, ENGINE)
+    learned(given)
     assert read == set(given)
 
 
@@ -164,20 +241,18 @@ def test_images_that_do_not_differ_are_refused(tmp_path: Path) -> None:
     for i in range(MIN_IMAGES):
         write_image(tmp_path / f"{i}.png", tiny_image(0))
     with pytest.raises(InputError, match="good parts do not differ at all"):
-        adapt(GRAPH, read_graph_spec(GRAPH, "tiny"), sorted(tmp_path.iterdir()), 0, ENGINE)
+        learned(sorted(tmp_path.iterdir()))
+    with pytest.raises(InputError, match="good parts do not differ at all"):
+        fit(tmp_path, tiny_options(adapt=True, holdout=0))
+    assert fit(tmp_path, tiny_options(holdout=0)).adaptation is None  # where nobody asked for it
 
 
 def test_damage_that_leaves_smooth_parts_alone_is_left_out(tmp_path: Path) -> None:
     for i in range(MIN_IMAGES):
         write_image(tmp_path / f"{i}.png", np.full((32, 48, 3), 60 + 10 * i, np.uint8))
-    record = adapt(GRAPH, read_graph_spec(GRAPH, "tiny"), sorted(tmp_path.iterdir()), 0, ENGINE).record
+    record = learned(sorted(tmp_path.iterdir())).of_all.record
     assert "blurred" not in record["contrast"]
     assert "foreign" in record["contrast"]
-
-
-def test_adapting_an_adapted_graph_is_refused(folder: Path, parts: PackageParts) -> None:
-    with pytest.raises(InputError, match="already has a constant 'adaptation'"):
-        fit(folder, tiny_options(backbone=parts.graph, adapt=True))
 
 
 def lit_part(seed: int) -> Image:
@@ -216,9 +291,7 @@ def test_defects_that_the_light_hides_are_found_once_adapted(tmp_path: Path) -> 
     assert adapted > 0.75
 
 
-def test_a_refit_keeps_what_the_manifest_says_of_the_adaptation(
-    folder: Path, parts: PackageParts, tmp_path: Path
-) -> None:
+def test_a_refit_adapts_again_to_the_same_images(folder: Path, parts: PackageParts, tmp_path: Path) -> None:
     export.package(parts, tmp_path / "adapted.onceover")
     package = open_package(tmp_path / "adapted.onceover")
     assert dict(package.describe())["adapted"] == "by 19 images of the memory bank"
@@ -232,6 +305,8 @@ def test_the_command_line_adapts_and_says_so(folder: Path, tmp_path: Path, capsy
     command = ["fit", str(folder), "-o", str(tmp_path / "part.onceover"), "--backbone", str(tmp_path / "tiny.onnx")]
     assert main([*command, "--adapt"]) == 0
     assert "adapted by 19 images" in capsys.readouterr().out
+    assert main([*command, "--no-adapt"]) == 0
+    assert "adapted" not in capsys.readouterr().out
     assert main([*command, "--adapt", "--json"]) == 0
     record = json.loads(capsys.readouterr().out)["adaptation"]
     assert record == open_package(tmp_path / "part.onceover").manifest["adaptation"]

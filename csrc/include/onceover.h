@@ -260,8 +260,8 @@ typedef struct onceover_point { /* a pixel. An element of arrays, so it never gr
  * that cannot be read; ENGINE: a failed run, or an answer or a score that is not finite. */
 ONCEOVER_API onceover_status onceover_session_run(onceover_session* session, const onceover_image* image,
                                                   onceover_result* result);
-/* The two halves around a network that runs elsewhere: image → input (tiles, 3, H, W), and its answer, features (tiles * P, D), →
- * result. Row p of the features starts at features[p * stride_floats]; tiles go row by row. */
+/* The two halves around a network that runs elsewhere: image → input (tiles, 3, H, W), and its answer, features
+ * (tiles * P, D), → result. Row p of the features starts at features[p * stride_floats]; tiles go row by row. */
 ONCEOVER_API onceover_status onceover_session_prepare(onceover_session* session, const onceover_image* image,
                                                       float* input, size_t input_floats);
 ONCEOVER_API onceover_status onceover_session_run_features(onceover_session* session, const float* features,

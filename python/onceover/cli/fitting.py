@@ -106,7 +106,10 @@ def run_fit(options: argparse.Namespace, output: Output) -> int:
             f"{percent(settings.false_alarm_rate or 0.05)}; scores and maps work, verdicts will say 'uncalibrated'"
         )
     manifest, choice, memory = parts.manifest, plans[0].choice, plans[0].memory
-    if adaptation := manifest.get("adaptation"):
+    adaptation = manifest.get("adaptation")
+    if plans[0].adapting_images and not adaptation:
+        output.say("not adapted to the product: to the network, its images do not differ, or damage changes nothing")
+    if adaptation:
         gains = {kind: after / before for kind, (before, after) in adaptation["contrast"].items()}
         listed = ", ".join(f"{kind} {gain:.1f}" for kind, gain in gains.items())
         output.say(

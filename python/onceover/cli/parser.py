@@ -198,7 +198,11 @@ def _add_fit(subparsers: Any) -> None:
     )
     _add_reading(fit)
     fit.add_argument("--size", type=int, help="side of the network's input in pixels (default: what the images need)")
-    fit.add_argument("--adapt", action="store_true", help="learn from the bank's images which differences matter")
+    fit.add_argument(
+        "--adapt",
+        action=argparse.BooleanOptionalAction,
+        help="learn from the bank's images which differences matter (default: where they are 8 or more)",
+    )
     fit.add_argument("--detector", default="patchcore")
     fit.add_argument("--coreset", choices=("greedy", "random"), default="greedy")
     size = fit.add_mutually_exclusive_group()

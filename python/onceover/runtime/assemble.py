@@ -28,6 +28,7 @@ class PackageParts:
     calibration_patches: uint8 (n,), what the held-out images are scored again by (export/FORMAT.md); optional.
     relative_tolerance: of the parity replay. thumbnails: the member of runtime/thumbnails.py; None by default.
     roi: uint8 (h, w) of 0 and 1 over the whole image, what is inspected.
+    adaptation: float32 (D, D), by which patch embeddings are multiplied before they are compared; None: not at all.
     gate: the member that tells this product from others (`training.gate`); optional.
     """
 
@@ -45,6 +46,7 @@ class PackageParts:
     tiling: Tiling = ONE_TILE
     roi: NDArray[np.uint8] | None = None
     gate: bytes | None = None
+    adaptation: NDArray[np.float32] | None = None
 
 
 def config_of(spec: GraphSpec, blur_sigma: float, tiling: Tiling = ONE_TILE) -> _core.Config:
@@ -95,6 +97,8 @@ def assemble(parts: PackageParts) -> _core.PackageWriter:
     writer.add("parity", _core.parity_bytes(list(parts.parity), config, parts.relative_tolerance, MAP_STEP))
     if parts.roi is not None:
         writer.add("roi", parts.roi)  # required: who does not know it would judge what is not to be inspected
+    if parts.adaptation is not None:
+        writer.add("adaptation", parts.adaptation)  # required: the bank holds embeddings that are multiplied by it
     if parts.gate is not None:
         writer.add("gate", parts.gate, required=False)
     if parts.calibration_patches is not None:

@@ -1,4 +1,4 @@
-"""`fit --adapt`: a linear map behind the network, learned from the product's own normal images. No torch, no labels.
+"""A linear map behind the network, learned from the product's own normal images: no torch, no labels. What fit does.
 
 Distances between patch embeddings count all directions alike, also those in which good parts differ among each other.
 With W the covariance of how normal patches differ from their nearest ones in other images, and B that of how
@@ -10,12 +10,13 @@ so that what good parts do is small and what damage does is large. The first fac
 (Bar-Hillel et al. 2005, JMLR 6), which alone was a loss on some products; the second is Fisher's between-class scatter
 with drawn damage in the place of a second class. Every kind of damage counts alike in B, however far it moves patches:
 else what the network sees best anyway would drown the rest. Both are shrunk towards the identity. What it is worth:
-benchmarks/README.md; only images of the memory bank are read, none that calibrates.
+benchmarks/README.md. Only images of the memory bank are read, none that calibrates; and where these are the same, the
+parts of each fold are scored by a map that was learned without them, from the same embeddings.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,74 +29,136 @@ from onceover.detectors.detector import Progress, no_progress
 from onceover.errors import InputError, UsageError
 from onceover.images import read_image, to_rgb8
 from onceover.memory_bank import MemoryBank
-from onceover.runtime.assemble import config_of
-from onceover.runtime.graph import read_graph_spec
-from onceover.runtime.linear_end import with_matrix
-from onceover.training.damage import KINDS, draw_damage
-from onceover.types import GraphSpec
+from onceover.training.damage import KINDS, SPOTS, draw_damage
 
 MIN_IMAGES = 8  # below, what two images share by chance is taken for what all good parts do
-MAX_IMAGES = 60  # evenly from all; more change the matrix little
+MAX_TILES = 60  # of images, evenly from all; more change the matrix little
 VIEWS = 2  # damaged copies of each image
 TOUCHED = 0.25  # share of a patch's cell that damage must cover
+MAX_TOUCHED = 256  # patches of a view and tile
 NEIGHBORS = 8000  # patches that are compared with as many of other images
 W_SHRINKAGE, B_SHRINKAGE = 0.3, 0.1  # towards the identity of the same trace
-CONSTANT = "adaptation"  # the name of the matrix in the graph
 
 Rows = NDArray[np.float32]  # (N, D)
 Matrix = NDArray[np.float64]  # (D, D)
 
 
+class NothingToAdapt(InputError):
+    """Good parts are all alike, or drawn damage changes no embedding."""
+
+
 @dataclass(frozen=True)
 class Adaptation:
-    """graph: the adapted one. record: for the manifest; contrast is, for every kind of damage, the mean squared move of
+    """matrix: float32 (D, D). record: for the manifest; contrast is, for every kind of damage, the mean squared move of
     a damaged patch over the mean squared difference between normal ones, before and after."""
 
-    graph: bytes
+    matrix: NDArray[np.float32]
     record: dict[str, Any]
 
 
-def adapt(
-    graph: bytes,
-    spec: GraphSpec,
-    images: Sequence[Path],
-    seed: int,
-    engine: _core.EngineOptions,
-    progress: Progress = no_progress,
-) -> Adaptation:
-    """Learn the map from `images` of good parts and write it behind the network, whatever network it is.
+@dataclass(frozen=True)
+class _Move:
+    """What one view of damage does to the patches that it touches. images: those that it was made of."""
 
-    The same images in the same order, seed, engine and machine give the same bytes. Raises UsageError for fewer than
-    MIN_IMAGES images, InputError for unreadable or equal ones and for a graph that is adapted already, EngineError.
+    kind: str
+    images: tuple[int, int]
+    rows: Rows
+
+
+class Adapter:
+    """Embeddings of some images of good parts, from which maps are learned: one of all, and some without a few."""
+
+    def __init__(self, folder: Path, seed: int, normal: dict[int, Rows], moves: Sequence[_Move]) -> None:
+        """normal: for each image, by its number among the given ones, some of its patches. Raises NothingToAdapt."""
+        self._folder, self._seed, self._normal, self._moves = folder, seed, normal, moves
+        self.of_all = self.without(())
+
+    def without(self, images: Collection[int]) -> Adaptation:
+        """The map of all but these images, by their numbers, whose pictures then play no part in it; NothingToAdapt."""
+        left = [image for image in self._normal if image not in images]
+        moves = [move for move in self._moves if not set(move.images) & set(images)]
+        moved = {kind: [move.rows for move in moves if move.kind == kind] for kind in KINDS}
+        joined = {kind: np.concatenate(rows) for kind, rows in moved.items() if rows}
+        w = _covariance(self._nearest_differences(left)) if len(left) > 1 else np.zeros((1, 1))
+        # Blur leaves smooth parts alone.
+        seen = {kind: _covariance(rows) for kind, rows in joined.items() if rows.any()}
+        if not (np.trace(w) > 0 and seen):
+            what = "drawn damage changes nothing" if np.trace(w) > 0 else "good parts do not differ at all"
+            raise NothingToAdapt(f"{self._folder}: to the network {what}, so there is nothing to adapt to")
+        matrix = adapting_matrix(w, list(seen.values()))
+        record = {
+            "method": "fisher",
+            "images": len(left),
+            "damaged_images": len(moves),
+            "damaged_patches": sum(map(len, joined.values())),
+            "contrast": {
+                kind: [_contrast(np.eye(len(w)), damage, w), _contrast(matrix, damage, w)]
+                for kind, damage in seen.items()
+            },
+            "seed": self._seed,
+        }
+        return Adaptation(matrix.astype(np.float32), record)
+
+    def _nearest_differences(self, images: Sequence[int]) -> Rows:
+        """Patches of half of the images minus their nearest ones of the other half."""
+        order = np.random.Generator(np.random.PCG64((self._seed, 1))).permutation(len(images))
+        sides = [np.concatenate([self._normal[images[i]] for i in half]) for half in (order[::2], order[1::2])]
+        _, nearest = MemoryBank.build(sides[1]).search(sides[0], k=1)
+        differences: Rows = sides[0] - sides[1][nearest[:, 0]]
+        return differences
+
+
+def study(
+    images: Sequence[Path],
+    graph: bytes,
+    config: _core.Config,
+    engine: _core.EngineOptions,
+    seed: int,
+    roi: NDArray[np.uint8] | None = None,
+    progress: Progress = no_progress,
+) -> Adapter:
+    """Embed images of good parts as a session of `config` will, and copies of them with damage drawn inside `roi`.
+
+    roi: as a package stores it (h, w); None: the whole image. The same images in the same order, seed, engine and
+    machine give the same bits. Raises UsageError for fewer than MIN_IMAGES images, NothingToAdapt, InputError for
+    unreadable ones, EngineError.
     """
     if len(images) < MIN_IMAGES:
         raise UsageError(
             f"adapting learns how good parts differ, from the {len(images)} images of the memory bank, which are too "
             f"few: give {MIN_IMAGES} or more, hold out fewer (--holdout), or leave out --adapt"
         )
-    chosen = images[:: -(-len(images) // MAX_IMAGES)]
+    embedder = _core.Embedder(config, graph, engine)
     rng = np.random.Generator(np.random.PCG64(seed))
-    embedder = _core.Embedder(config_of(spec, 0.0), graph, engine)
-    normal, moved = _embed(chosen, embedder, spec, rng, progress)
-    w = _covariance(_nearest_differences(normal, rng))
-    seen = {kind: _covariance(rows) for kind, rows in moved.items() if rows.any()}  # blur leaves what is smooth alone
-    if not (np.trace(w) > 0 and seen):
-        what = "drawn damage changes nothing" if np.trace(w) > 0 else "good parts do not differ at all"
-        raise InputError(f"{images[0].parent}: to the network {what}, so there is nothing to adapt; leave out --adapt")
-    matrix = adapting_matrix(w, list(seen.values()))
-    adapted = with_matrix(graph, matrix.astype(np.float32), CONSTANT)
-    read_graph_spec(adapted, "the adapted graph")  # that it loads
-    record = {
-        "method": "fisher",
-        "images": len(chosen),
-        "damaged_images": len(chosen) * VIEWS,
-        "damaged_patches": sum(map(len, moved.values())),
-        "contrast": {
-            kind: [_contrast(np.eye(len(w)), damage, w), _contrast(matrix, damage, w)] for kind, damage in seen.items()
-        },
-        "seed": seed,
-    }
-    return Adaptation(adapted, record)
+    chosen = range(0, len(images), -(-len(images) // most_images(config)))
+    sample, spot_side = -(-2 * NEIGHBORS // len(chosen)), min(config.height, config.width)
+    tiles, places = _tiles(config), _places(config, roi)
+    inside = np.arange(config.feature_count) if roi is None else config.features_inside(roi)
+    cells = config.cells_of(inside)  # where they lie in the patch grid of the image
+    normal: dict[int, Rows] = {}
+    moves: list[_Move] = []
+    last = images[chosen[-1]]
+    other, other_number = _core.resize(to_rgb8(read_image(last)), *config.map_size), chosen[-1]
+    for done, number in enumerate(chosen):
+        image = _core.resize(to_rgb8(read_image(images[number])), *config.map_size)
+        embeddings = embedder.embed(image)
+        for view in range(VIEWS):
+            kind = list(KINDS)[(done * VIEWS + view) % len(KINDS)]
+            damaged, mask = draw_damage(rng, image, other, kind, SPOTS * tiles, spot_side, places)
+            share = _cell_shares(mask, config.cells)[cells]
+            # A coarse grid may have no cell that is covered so far, a region none that is covered at all.
+            touched = inside[(share > 0) & (share >= min(TOUCHED, share.max()))]
+            touched = _some(rng, touched, MAX_TOUCHED * tiles)
+            moves.append(_Move(kind, (number, other_number), embedder.embed(damaged)[touched] - embeddings[touched]))
+        normal[number] = embeddings[_some(rng, inside, sample)]
+        other, other_number = image, number
+        progress("adapting", done + 1, len(chosen))
+    return Adapter(images[0].parent, seed, normal, moves)
+
+
+def most_images(config: _core.Config) -> int:
+    """How many images are read."""
+    return max(MIN_IMAGES, MAX_TILES // _tiles(config))
 
 
 def adapting_matrix(w: Matrix, kinds: Sequence[Matrix]) -> Matrix:
@@ -109,28 +172,26 @@ def adapting_matrix(w: Matrix, kinds: Sequence[Matrix]) -> Matrix:
     return np.asarray(matrix * np.sqrt(np.trace(w) / _spread(matrix, w)))
 
 
-def _embed(
-    images: Sequence[Path], embedder: _core.Embedder, spec: GraphSpec, rng: np.random.Generator, progress: Progress
-) -> tuple[NDArray[np.float32], dict[str, Rows]]:
-    """→ (N, P, D) embeddings of the images, and by kind of damage (M, D): how it moves the patches that it touches."""
-    size = (spec.preprocessing.height, spec.preprocessing.width)
-    grid = (spec.grid_height, spec.grid_width)
-    normal: list[Rows] = []
-    moved: dict[str, list[Rows]] = {kind: [] for kind in KINDS}
-    other = _core.resize(to_rgb8(read_image(images[-1])), *size)
-    for i, path in enumerate(images):
-        image = _core.resize(to_rgb8(read_image(path)), *size)
-        embeddings = embedder.embed(image)
-        for view in range(VIEWS):
-            kind = list(KINDS)[(i * VIEWS + view) % len(KINDS)]
-            damaged, mask = draw_damage(rng, image, other, kind)
-            share = _cell_shares(mask, grid)
-            touched = share >= min(TOUCHED, share.max())  # a coarse grid may have no cell that is covered so far
-            moved[kind].append(embedder.embed(damaged)[touched] - embeddings[touched])
-        normal.append(embeddings)
-        other = image
-        progress("adapting", i + 1, len(images))
-    return np.stack(normal), {kind: np.concatenate(rows) for kind, rows in moved.items()}
+def _tiles(config: _core.Config) -> int:
+    return config.tiling[0] * config.tiling[1]
+
+
+def _places(config: _core.Config, roi: NDArray[np.uint8] | None) -> NDArray[np.int64] | None:
+    """(n, 2): x and y of the pixels at map size that are to be inspected; None: all."""
+    if roi is None:
+        return None
+    height, width = config.map_size
+    rows, columns = np.arange(height) * roi.shape[0] // height, np.arange(width) * roi.shape[1] // width
+    inside = roi[rows[:, None], columns] != 0
+    places = np.argwhere(inside)[:, ::-1]
+    if len(places) == 0:  # a raster that is finer than the map
+        places = (np.argwhere(roi)[:, ::-1] + 0.5) * (width / roi.shape[1], height / roi.shape[0])
+    return np.asarray(places, np.int64)
+
+
+def _some(rng: np.random.Generator, numbers: NDArray[Any], most: int) -> NDArray[Any]:
+    """At most `most` of them, in order."""
+    return numbers if len(numbers) <= most else numbers[np.sort(rng.permutation(len(numbers))[:most])]
 
 
 def _cell_shares(mask: NDArray[np.bool_], grid: tuple[int, int]) -> NDArray[np.float64]:
@@ -140,17 +201,6 @@ def _cell_shares(mask: NDArray[np.bool_], grid: tuple[int, int]) -> NDArray[np.f
     cells = (rows[:, None] * grid[1] + columns).ravel()  # (H, W) → (H·W,): the cell of every pixel
     patches = grid[0] * grid[1]
     return np.bincount(cells, mask.ravel(), patches) / np.maximum(1, np.bincount(cells, minlength=patches))
-
-
-def _nearest_differences(normal: NDArray[np.float32], rng: np.random.Generator) -> Rows:
-    """(N, P, D) → at most NEIGHBORS rows: patches of half of the images minus their nearest ones of the other half."""
-    order = rng.permutation(len(normal))
-    sides = []
-    for half in (order[::2], order[1::2]):
-        rows = normal[half].reshape(-1, normal.shape[2])  # (N / 2, P, D) → (N / 2 · P, D)
-        sides.append(rows[np.sort(rng.permutation(len(rows))[:NEIGHBORS])])
-    _, nearest = MemoryBank.build(sides[1]).search(sides[0], k=1)
-    return sides[0] - sides[1][nearest[:, 0]]
 
 
 def _covariance(rows: Rows) -> Matrix:
@@ -180,4 +230,4 @@ def _contrast(matrix: Matrix, damage: Matrix, w: Matrix) -> float:
     return round(_spread(matrix, damage) / _spread(matrix, w), 4)
 
 
-__all__ = ["MIN_IMAGES", "Adaptation", "adapt", "adapting_matrix"]
+__all__ = ["MIN_IMAGES", "Adaptation", "Adapter", "NothingToAdapt", "adapting_matrix", "most_images", "study"]

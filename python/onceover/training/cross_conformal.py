@@ -15,10 +15,11 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from onceover.detectors.detector import Detector, Progress
+from onceover.detectors.detector import Progress
 from onceover.training.calibrate import plan_holdout, required_groups
 
 MAX_FOLDS = 40  # where 5 % is asked for, parts are fewer, and each is a fold of its own
+Rows = NDArray[np.float32]
 Scores = tuple[NDArray[np.float32], NDArray[np.float32]]  # image scores and largest map values, (n,) each
 
 
@@ -52,17 +53,17 @@ def fold_of_images(groups: Sequence[str], folds: int, seed: int) -> NDArray[np.i
 
 
 def cross_scores(
-    embeddings: NDArray[np.float32],
+    embeddings: Rows,
     fold_of: NDArray[np.int64],
     bank_rows: int,
-    new_detector: Callable[[int], Detector],
-    score: Callable[[Detector, list[int]], Scores],
+    score: Callable[[Rows, int, list[int]], Scores],
     progress: Progress,
 ) -> Scores:
     """Image scores and largest map values (n,) of n images, each by a bank without its fold.
 
-    embeddings: (n·P, D), the patches of the images one after another. new_detector(rows) is not fitted yet; a fold's
-    bank has as many rows for each patch as the bank of all. score(detector, images): of those images, by index.
+    embeddings: (n·P, D), the patches of the images one after another. score(rows, bank_rows, images): of those images,
+    by index, by a bank of so many of the rows (n·P, D), of all other images; it has as many for each patch as the bank
+    of all.
     """
     images = len(fold_of)
     patches = embeddings.reshape(images, -1, embeddings.shape[1])  # (n, P, D)
@@ -71,9 +72,9 @@ def cross_scores(
     for fold in range(int(fold_of.max()) + 1):
         inside = np.flatnonzero(fold_of != fold)
         outside = np.flatnonzero(fold_of == fold)
-        detector = new_detector(max(1, round(bank_rows * len(inside) / images)))
-        detector.fit(np.ascontiguousarray(patches[inside].reshape(-1, patches.shape[2])))
-        scores[outside], maxima[outside] = score(detector, outside.tolist())
+        rows = np.ascontiguousarray(patches[inside].reshape(-1, patches.shape[2]))
+        count = max(1, round(bank_rows * len(inside) / images))
+        scores[outside], maxima[outside] = score(rows, count, outside.tolist())
         done += len(outside)
         progress("calibration", done, images)
     return scores, maxima

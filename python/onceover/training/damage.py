@@ -56,14 +56,23 @@ KINDS: Mapping[str, Callable[[np.random.Generator, Levels, Pixels], Levels]] = {
 }
 
 
-def draw_damage(rng: np.random.Generator, image: Pixels, other: Pixels, kind: str) -> tuple[Pixels, NDArray[np.bool_]]:
-    """`image` with SPOTS spots of damage of one of KINDS, and where they are, bool (H, W).
+def draw_damage(
+    rng: np.random.Generator,
+    image: Pixels,
+    other: Pixels,
+    kind: str,
+    spots: int = SPOTS,
+    side: int | None = None,
+    places: NDArray[np.int64] | None = None,
+) -> tuple[Pixels, NDArray[np.bool_]]:
+    """`image` with spots of damage of one of KINDS, and where they are, bool (H, W).
 
-    other: another image of the product, of the same size (H, W, 3).
+    other: another image of the product, of the same size (H, W, 3). side: in pixels, what their size is a share of;
+    None: the shorter side of the image. places: (n, 2), x and y of where their centers may be; None: anywhere.
     """
     mask = np.zeros(image.shape[:2], np.uint8)
-    for _ in range(SPOTS):
-        _draw_spot(rng, mask)
+    for _ in range(spots):
+        _draw_spot(rng, mask, min(image.shape[:2]) if side is None else side, places)
     inside = mask.astype(np.bool_)
     damaged = image.copy()
     found = KINDS[kind](rng, image.astype(np.float32), other)
@@ -71,10 +80,13 @@ def draw_damage(rng: np.random.Generator, image: Pixels, other: Pixels, kind: st
     return damaged, inside
 
 
-def _draw_spot(rng: np.random.Generator, mask: NDArray[np.uint8]) -> None:
+def _draw_spot(rng: np.random.Generator, mask: NDArray[np.uint8], side: int, places: NDArray[np.int64] | None) -> None:
     height, width = mask.shape
-    size = min(height, width) * float(np.exp(rng.uniform(*np.log(SIZES))))
-    center = rng.uniform(0, 1, 2) * (width, height)
+    size = side * float(np.exp(rng.uniform(*np.log(SIZES))))
+    if places is None:
+        center = rng.uniform(0, 1, 2) * (width, height)
+    else:
+        center = places[rng.integers(len(places))].astype(np.float64)
     if rng.random() < LINES:
         corners = center + rng.normal(0, size / 1.5, (STEPS, 2)).cumsum(axis=0)
         cv2.polylines(mask, [np.rint(corners).astype(np.int32)], False, 1, thickness=max(1, round(size / 5)))

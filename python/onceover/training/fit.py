@@ -6,7 +6,7 @@ Everything is computed by the C++ session that the device will run, so nothing h
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from onceover.runtime import thumbnails
 from onceover.runtime.assemble import PackageParts, config_of
 from onceover.runtime.graph import DEFAULT_BACKBONE, load_graph
 from onceover.runtime.session import EngineOptions
-from onceover.training.adapting import adapt
+from onceover.training.adapting import MIN_IMAGES, Adapter, NothingToAdapt, most_images, study
 from onceover.training.calibrate import DEFAULT_FALSE_ALARM_RATE, check_validation, plan_holdout
 from onceover.training.choosing import AUTO, Choice, choose_network
 from onceover.training.cross_conformal import planned_folds
@@ -59,7 +59,8 @@ class FitOptions:
     stores none, for whoever has the package would see them (`runtime.thumbnails`). roi: what to inspect, a file (mask
     or polygon, `training.field.read_roi`) or an array (H, W) over the image, nonzero inside; a patch that overlaps it
     at all is inspected. tiling: how large images are cut.
-    adapt: measure distances as the product's own images suggest (`training.adapting`).
+    adapt: measure distances as the product's own images suggest (`training.adapting`); None, the default: where the
+    bank has the images that it takes.
     max_memory: bytes, or text like "2GiB", that the whole process may take; None: a share of what is free here. Where
     the patches of all images do not fit, the greedy coreset is selected from a stream, and labelled so.
     """
@@ -83,7 +84,7 @@ class FitOptions:
     thumbnails: int | None = None
     roi: Path | NDArray[Any] | None = field(default=None, hash=False)
     tiling: TilingOptions | None = None
-    adapt: bool = False
+    adapt: bool | None = None
     max_memory: int | str | None = None
 
 
@@ -106,7 +107,7 @@ class FitPlan:
     image_size: tuple[int, int] | None = None  # of the first image, where tiles or a region depend on it
     roi: NDArray[np.uint8] | None = field(default=None, hash=False)
     inspected: float = 1.0  # share of the patches that the region leaves
-    adaptation: Mapping[str, Any] | None = None  # what the manifest says of it, once it is done
+    adapting_images: int = 0  # that tell how to adapt to the product; 0: it is not done
     memory: MemoryPlan | None = None  # what it will cost; None: not asked, all patches are held
     folds: int = 0  # cross-conformal: bank and calibration images are the same; 0: they have no part in common
 
@@ -138,14 +139,15 @@ def plan_fit(directory: Path, spec: GraphSpec, options: FitOptions, progress: Pr
         in_bank = {groups[path] for path in images}
         bank, calibration = images, [path for path in official if groups[path] not in in_bank]
         check_validation(len({groups[path] for path in calibration}), rate, explicit)
-    # What adapting learns, it learns from all bank images: no fold would be new to it.
-    elif not options.adapt and (folds := planned_folds(len(set(groups.values())), rate, options.holdout)):
+    elif folds := planned_folds(len(set(groups.values())), rate, options.holdout):
         bank, calibration = images, images
     else:
         held_out = plan_holdout(len(set(groups.values())), rate, explicit, options.holdout)
         bank, calibration = split_holdout(images, groups, held_out, options.seed)
     field_of_view = _field_of_view(everything[0], spec, options)
     patch_count = len(bank) * field_of_view.pop("patches")
+    adapting = options.adapt or (options.adapt is None and len(bank) >= MIN_IMAGES)
+    config = config_of(spec, options.blur_sigma, field_of_view["tiling"])
     return FitPlan(
         bank_images=tuple(bank),
         calibration_images=tuple(calibration),
@@ -157,6 +159,7 @@ def plan_fit(directory: Path, spec: GraphSpec, options: FitOptions, progress: Pr
         copies=copies,
         layout=layout,
         folds=folds,
+        adapting_images=min(len(bank), most_images(config)) if adapting else 0,
         **field_of_view,
     )
 
@@ -223,14 +226,27 @@ def fit(
         )
     if on_plan is not None:
         on_plan(plan)
-    if options.adapt:
-        engine = EngineOptions.of(options.engine).resolve(options.threads)
-        adapted = adapt(graph, spec, plan.bank_images, options.seed, engine, progress)
-        graph, plan = adapted.graph, replace(plan, adaptation=adapted.record)
     images = (*plan.bank_images, *plan.calibration_images)
     names = {path: relative_path(path, _folder(folder)) for path in images}
     product = options.name or options.category or product_name(folder)
-    return FitJob(graph, spec, plan, options, names, product, progress).run()
+    adapter = adapter_of(plan, graph, spec, options, progress)
+    return FitJob(graph, spec, plan, options, names, product, progress, adapter=adapter).run()
+
+
+def adapter_of(
+    plan: FitPlan, graph: bytes, spec: GraphSpec, options: FitOptions, progress: Progress = no_progress
+) -> Adapter | None:
+    """Of the bank's images, where fit adapts; None, too, where that was not asked for and there is nothing to learn."""
+    if plan.adapting_images == 0:
+        return None
+    engine = EngineOptions.of(options.engine).resolve(options.threads)
+    config = config_of(spec, options.blur_sigma, plan.tiling)
+    try:
+        return study(plan.bank_images, graph, config, engine, options.seed, plan.roi, progress)
+    except NothingToAdapt:
+        if options.adapt:
+            raise
+        return None
 
 
 def _input_side(options: FitOptions) -> int | None:
@@ -259,7 +275,8 @@ def with_memory(
     if options.thumbnails is not None:
         pictures = min(plan.bank_rows, len(plan.bank_images)) * int(THUMBNAIL_PIXEL_BYTES * options.thumbnails**2)
     counts = (len(plan.bank_images), len(plan.calibration_images))
-    size = FitSize(*counts, plan.bank_rows, len(graph) + pictures, greedy, plan.patch_count // len(plan.bank_images))
+    patches = plan.patch_count // len(plan.bank_images)
+    size = FitSize(*counts, plan.bank_rows, len(graph) + pictures, greedy, patches, plan.adapting_images)
     found = replace(found, image_s=found.image_s * plan.tiling.count)  # of one tile
     return replace(plan, memory=plan_memory(spec, size, limit, found))
 

@@ -18,12 +18,11 @@ from onceover.runtime import thumbnails
 from onceover.runtime.assemble import PackageParts, assemble, config_of, parity_item, uncalibrated
 from onceover.runtime.reasons import owners
 from onceover.runtime.session import EngineOptions
+from onceover.training.adapting import Adaptation, Adapter, NothingToAdapt
 from onceover.training.calibrate import calibrate
 from onceover.training.calibration_patches import CalibrationPatches
 from onceover.training.cross_conformal import cross_scores, fold_of_images
-from onceover.training.dataset import (
-    file_hash,
-)
+from onceover.training.dataset import file_hash
 from onceover.training.gate import fit_gate, gate_threshold
 from onceover.training.image_patches import ImagePatches
 from onceover.training.references import choose_references
@@ -32,6 +31,7 @@ from onceover.types import ONE_TILE, GraphSpec, Image
 if TYPE_CHECKING:
     from onceover.training.fit import FitOptions, FitPlan
 
+Rows = NDArray[np.float32]  # (n·P, D)
 # Image scores and largest map values, float32 (n,) each, and distances to the gate, 0 without one.
 Scored = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float64]]
 
@@ -39,7 +39,8 @@ Scored = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float64]]
 class FitJob:
     """One fit: what its steps share. names: what the manifest calls the images.
 
-    chosen: patches of an earlier fit that make the bank again; None: the detector chooses.
+    chosen: patches of an earlier fit that make the bank again; None: the detector chooses. adapter: where embeddings
+    are to be adapted to the product.
     """
 
     def __init__(
@@ -52,8 +53,11 @@ class FitJob:
         product: str,
         progress: Progress,
         chosen: NDArray[np.int64] | None = None,
+        adapter: Adapter | None = None,
     ) -> None:
         self.chosen = chosen
+        self.adapter = adapter if plan.folds else None  # which learn without a fold
+        self.adaptation: Adaptation | None = None if adapter is None else adapter.of_all
         self.graph, self.spec, self.plan = graph, spec, plan
         self.options, self.names, self.product = options, names, product
         self.progress = progress
@@ -69,7 +73,7 @@ class FitJob:
         embeddings, hashes = self._learn()
         crossed = self._cross_scores(embeddings) if embeddings is not None else None
         del embeddings
-        parts = replace(self._uncalibrated_parts(self.detector), bank_source=self._bank_source())
+        parts = replace(self._uncalibrated_parts(self.detector, self._matrix), bank_source=self._bank_source())
         images = self.plan.calibration_images
         # A gate needs parts that it was not fitted on; across folds there are none.
         gate = fit_gate(self.pooled) if len(self.pooled) > 1 and images and crossed is None else None
@@ -92,10 +96,11 @@ class FitJob:
         parts = replace(parts, parity=parity, thumbnails=self._thumbnails(parts.bank_source))
         return replace(parts, manifest=self._manifest(parts, hashes))
 
-    def _new_detector(self, rows: int) -> Detector:
-        return create_detector(self.options.detector, BankSize(rows=rows), self.options.coreset, self.options.seed)
+    @property
+    def _matrix(self) -> NDArray[np.float32] | None:
+        return None if self.adaptation is None else self.adaptation.matrix
 
-    def _uncalibrated_parts(self, detector: Detector) -> PackageParts:
+    def _uncalibrated_parts(self, detector: Detector, matrix: NDArray[np.float32] | None) -> PackageParts:
         return PackageParts(
             graph=self.graph,
             spec=self.spec,
@@ -106,19 +111,34 @@ class FitJob:
             manifest={},
             tiling=self.plan.tiling,
             roi=self.plan.roi,
+            adaptation=matrix,
         )
 
     def _cross_scores(self, embeddings: NDArray[np.float32]) -> Scored:
-        """Of all images, each by the session of a bank without its fold (training/cross_conformal.py)."""
-        plan = self.plan
+        """Of all images, each by the session of a bank without its fold (training/cross_conformal.py).
 
-        def score(detector: Detector, images: list[int]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-            session = self._session(self._uncalibrated_parts(detector))
+        embeddings: (n·P, D), not adapted: what a fold is scored by is adapted without it.
+        """
+        plan, options = self.plan, self.options
+
+        def score(rows: Rows, count: int, images: list[int]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+            matrix = self._matrix_without(images)
+            detector = create_detector(options.detector, BankSize(rows=count), options.coreset, options.seed)
+            detector.fit(rows if matrix is None else _core.adapt(rows, matrix))
+            session = self._session(self._uncalibrated_parts(detector, matrix))
             return self._score(session, [plan.bank_images[i] for i in images], gated=False)[:2]
 
-        fold_of = fold_of_images(plan.calibration_groups, plan.folds, self.options.seed)
-        scores, maxima = cross_scores(embeddings, fold_of, plan.bank_rows, self._new_detector, score, self.progress)
+        fold_of = fold_of_images(plan.calibration_groups, plan.folds, options.seed)
+        scores, maxima = cross_scores(embeddings, fold_of, plan.bank_rows, score, self.progress)
         return scores, maxima, np.zeros(len(scores))
+
+    def _matrix_without(self, images: list[int]) -> NDArray[np.float32] | None:
+        if self.adapter is None:
+            return None
+        try:
+            return self.adapter.without(images).matrix
+        except NothingToAdapt:  # the images that differ are these
+            return None
 
     def _session(self, parts: PackageParts) -> _core.Session:
         package = _core.Package.view(assemble(parts).bytes(), "the package being fitted")
@@ -127,19 +147,23 @@ class FitJob:
     def _learn(self) -> tuple[NDArray[np.float32] | None, list[str]]:
         """The detector's fit on the bank images, in memory or as a stream.
 
-        Returns their embeddings (n·P, D) where folds will score each other, and the SHA-256 of each file.
+        Returns the network's embeddings (n·P, D) where folds will score each other, and the SHA-256 of each file.
         """
-        images = ImagePatches(self.plan.bank_images, self.graph, self.config, self.engine, self.patches)
+        crossing = self.plan.folds > 0
+        matrix = None if crossing else self._matrix
+        images = ImagePatches(self.plan.bank_images, self.graph, self.config, self.engine, self.patches, matrix)
         self.pooled = images.pooled  # filled as they are embedded
         if self.plan.memory is not None and self.plan.memory.streaming:
             self.detector.stream(images, self.plan.memory.sample_images, self.chosen, self.progress)
             return None, images.hashes
-        embeddings = images.all(self.progress)
+        network = embeddings = images.all(self.progress)
+        if crossing and self._matrix is not None:
+            embeddings = _core.adapt(network, self._matrix)
         if self.chosen is None:
             self.detector.fit(embeddings, self.progress)
         else:
             self.detector.refit(embeddings, self.chosen, self.progress)
-        return embeddings if self.plan.folds else None, images.hashes
+        return network if crossing else None, images.hashes
 
     def _bank_source(self) -> NDArray[np.uint32] | None:
         """(M, 2): image and patch of every bank row, for detectors that keep patches."""
@@ -215,7 +239,7 @@ class FitJob:
             **({} if parts.thumbnails is None else {"thumbnails": thumbnails.describe(parts.thumbnails)}),
             **({} if plan.tiling == ONE_TILE else {"tiling": asdict(plan.tiling)}),
             **({} if plan.roi is None else {"roi": {"raster": list(plan.roi.shape), "inspected": plan.inspected}}),
-            **({} if plan.adaptation is None else {"adaptation": dict(plan.adaptation)}),
+            **({} if self.adaptation is None else {"adaptation": self.adaptation.record}),
         }
 
 

@@ -18,8 +18,9 @@ from onceover.training.dataset import file_hash
 class ImagePatches:
     """A source of patches for detectors.
 
-    chosen: (n,), the patches of an image that are learned from, tile after tile. hashes: SHA-256 of each file, empty
-    until it was embedded. pooled: float32 (N, D), the mean embedding of each image, likewise.
+    chosen: (n,), the patches of an image that are learned from, tile after tile. adaptation: (D, D), by which their
+    embeddings are multiplied (`training.adapting`). hashes: SHA-256 of each file, empty
+    until it was embedded. pooled: float32 (N, D), the mean embedding of each image, likewise, not adapted.
     """
 
     def __init__(
@@ -29,8 +30,9 @@ class ImagePatches:
         config: _core.Config,
         engine: _core.EngineOptions,
         chosen: NDArray[np.int64],
+        adaptation: NDArray[np.float32] | None = None,
     ) -> None:
-        self._images, self._chosen = images, chosen
+        self._images, self._chosen, self._adaptation = images, chosen, adaptation
         self._whole = len(chosen) == config.feature_count
         self._embedder = _core.Embedder(config, graph, engine)
         self.patches = len(chosen)
@@ -51,7 +53,7 @@ class ImagePatches:
             raise InputError(f"{path}: its embedding is not finite (NaN or infinity); look at that image")
         self.hashes[image] = file_hash(path)
         self.pooled[image] = embeddings.mean(axis=0, dtype=np.float64)
-        return embeddings
+        return embeddings if self._adaptation is None else _core.adapt(embeddings, self._adaptation)
 
     def all(self, progress: Progress) -> NDArray[np.float32]:
         """(N·P, D), image after image."""

@@ -18,6 +18,7 @@ from onceover.detectors.streaming import SAMPLE_PATCHES, least_sample
 from onceover.errors import MemoryLimitError
 from onceover.images import read_image
 from onceover.runtime.assemble import config_of
+from onceover.training.adapting import MAX_TOUCHED, NEIGHBORS, VIEWS
 from onceover.training.machine_memory import resident_bytes
 from onceover.types import GraphSpec
 
@@ -36,6 +37,7 @@ _GREEDY_S = (2.1e-8, 1.7e-7)  # times N·√k, k·√N
 _STREAM_S = (3e-6, 7e-8)  # per patch: always, times √k
 _SEARCH_S = 5e-10  # times patches · rows
 _INDEX_S = 2e-5  # per row
+_ADAPTING_S, _DRAWING_S = 0.6, 0.008  # learning the matrix; drawing one image of damage
 _FINISH_S = 1.0  # parity, package, verification
 
 THUMBNAIL_PIXEL_BYTES = 0.5  # of a grainy picture as a JPEG of quality 90; most take less
@@ -64,6 +66,7 @@ class FitSize:
     stored_bytes: int
     greedy: bool = True
     image_patches: int | None = None  # that are learned from, of an image; None: those of the network
+    adapting_images: int = 0  # that tell how to adapt to the product
 
 
 @dataclass(frozen=True)
@@ -112,15 +115,19 @@ def plan_memory(spec: GraphSpec, size: FitSize, limit: tuple[int | None, str], f
     projected = 4 * min(DEFAULT_PROJECTION_DIM, dim) if greedy and dim > DEFAULT_PROJECTION_DIM else 0
     selecting = (projected + _GREEDY_BYTES) if greedy else 8
     bank = rows * 4 * dim
+    adapting = 0  # over before patches are held
+    if size.adapting_images:
+        compared = 2 * NEIGHBORS + size.adapting_images * VIEWS * min(MAX_TOUCHED, patches // 4)
+        adapting = base + 4 * dim * compared + int(dim * (_INDEX_PER_DIM + _INDEX_PER_ROW_BYTE * 4 * NEIGHBORS))
 
     def peak(held: int) -> int:
         """With so many patches in memory at once."""
-        return base + max(held * 4 * dim + max(held * selecting, bank + index), package)
+        return max(adapting, base + max(held * 4 * dim + max(held * selecting, bank + index), package))
 
     kept = _HELD_PER_ROW * rows * (4 * dim + 2 * projected + _HELD_BYTES) if greedy else bank
 
     def streaming_peak(sample: int) -> int:
-        return max(peak(sample) if greedy else 0, base + kept + max(bank + index, package))
+        return max(adapting, peak(sample) if greedy else 0, base + kept + max(bank + index, package))
 
     limit_bytes, source = limit
     plain = needed = peak(total)
@@ -143,6 +150,10 @@ def plan_memory(spec: GraphSpec, size: FitSize, limit: tuple[int | None, str], f
         select_s += (total - sample) * (_STREAM_S[0] + _STREAM_S[1] * rows**0.5)
     search_s = size.calibration_images * patches * rows * _SEARCH_S
     seconds = images * found.image_s + found.factor * (select_s + search_s + _INDEX_S * rows * dim / 128) + _FINISH_S
+    if size.adapting_images:
+        views = size.adapting_images * VIEWS
+        seconds += (size.adapting_images + views) * found.image_s
+        seconds += found.factor * (views * _DRAWING_S + _ADAPTING_S * dim / 128)
     return MemoryPlan(
         peak_bytes=needed,
         plain_bytes=plain,

@@ -26,8 +26,9 @@ from onceover.runtime.assemble import PackageParts, config_of
 from onceover.runtime.graph import read_graph_spec
 from onceover.runtime.package import PackageFile, require_one_product
 from onceover.runtime.session import EngineOptions
+from onceover.training.adapting import most_images
 from onceover.training.dataset import file_hash, listed
-from onceover.training.fit import FitOptions, FitPlan, with_memory
+from onceover.training.fit import FitOptions, FitPlan, adapter_of, with_memory
 from onceover.training.fit_job import FitJob
 from onceover.training.machine_memory import memory_limit
 from onceover.types import GraphSpec, Tiling
@@ -58,6 +59,7 @@ def refit(
     rows = int(detector["bank_rows"])
     config, tiling, roi = _field_of_view(package, spec)
     patches = config.feature_count if roi is None else len(config.features_inside(roi))
+    members = {member.name for member in package.members}
     plan = FitPlan(
         bank_images=tuple(bank),
         calibration_images=tuple(calibration),
@@ -71,6 +73,7 @@ def refit(
         tiling=tiling,
         roi=roi,
         inspected=patches / config.feature_count,
+        adapting_images=min(len(bank), most_images(config)) if "adaptation" in members else 0,
     )
     options = FitOptions(
         detector=str(detector["name"]),
@@ -85,11 +88,12 @@ def refit(
     plan = with_memory(plan, graph, spec, options, memory_limit(None), greedy=chosen is None)
     # Of two copies of an image that are one file here, one name is used; the package keeps what it said.
     names = dict(zip((*bank, *calibration), (*data["bank_images"], *data["calibration_images"]), strict=True))
-    parts = FitJob(graph, spec, plan, options, names, str(package.manifest["name"]), progress, chosen).run()
-    has_pictures = any(member.name == thumbnails.MEMBER for member in package.members)
+    adapter = adapter_of(plan, graph, spec, options, progress)
+    parts = FitJob(graph, spec, plan, options, names, str(package.manifest["name"]), progress, chosen, adapter).run()
+    has_pictures = thumbnails.MEMBER in members
     kept = {
         key: package.manifest[key]
-        for key in ("choice", "adaptation", *(["thumbnails"] if has_pictures else []))
+        for key in ("choice", *(["thumbnails"] if has_pictures else []))
         if key in package.manifest
     }
     if chosen is not None:  # how the patches came to be chosen

@@ -2,8 +2,9 @@
 
     python benchmarks/bench_accuracy.py --weights ../shared/weights/mobilenetv2_imagenet.safetensors
 
-reproduction: every train/good image, no calibration split, random 10 % bank, pixel metrics at 256 with nearest-neighbor
-masks, mean over seeds. default: `onceover fit` as it comes (greedy coreset, held-out calibration), at mask resolution.
+reproduction: every train/good image, no calibration split, nothing adapted, random 10 % bank, pixel metrics at 256 with
+nearest-neighbor masks, mean over seeds. default: `onceover fit` as it comes (adapted, greedy coreset, held-out
+calibration), at mask resolution.
 Nothing is trained on these images; benchmarks/README.md tells what was decided by them.
 """
 
@@ -23,26 +24,28 @@ from onceover import export
 from onceover.detectors import BankSize
 from onceover.runtime.graph import DEFAULT_BACKBONE
 from onceover.runtime.inspector import Inspector
-from onceover.training.evaluate import EvaluationReport, evaluate
+from onceover.training.evaluate import EvaluationReport, Observer, evaluate
 from onceover.training.fit import FitOptions, fit
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 METRICS = ("image_auroc", "pixel_auroc", "aupro")
 
 
-def run(dataset: Path, options: FitOptions, resolution: str | int) -> EvaluationReport:
+def run(dataset: Path, options: FitOptions, resolution: str | int, observe: Observer | None = None) -> EvaluationReport:
     """Fit on train/good of an MVTec-style folder, evaluate on its test images."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "bench.onceover"
         export.package(fit(dataset / "train" / "good", options), path)
-        return evaluate(Inspector.open(path), dataset, resolution)
+        return evaluate(Inspector.open(path), dataset, resolution, observe=observe)
 
 
 def reproduction(dataset: Path, backbone: str | Path, seeds: range) -> list[EvaluationReport]:
     return [
         run(
             dataset,
-            FitOptions(backbone, coreset="random", bank=BankSize(ratio=0.1), holdout=0, seed=seed, size=256),
+            FitOptions(
+                backbone, coreset="random", bank=BankSize(ratio=0.1), holdout=0, seed=seed, size=256, adapt=False
+            ),
             256,
         )
         for seed in seeds

@@ -1,8 +1,10 @@
-"""What `fit --adapt` is worth: at drawn defects on training images, by which it was designed, and on the test sets.
+"""What adapting to a product is worth: at drawn defects on training images, by which it was designed, and on test sets.
 
     python benchmarks/bench_adapt.py drawn      drawn defects; no test image is read (the protocol of feature_study.py)
     python benchmarks/bench_adapt.py test       the reproduction run of bench_accuracy.py
-    python benchmarks/bench_adapt.py default    `onceover fit` as it comes, without and with --adapt
+    python benchmarks/bench_adapt.py default    `onceover fit --no-adapt`, and `fit` as it comes
+    python benchmarks/bench_adapt.py tiles      the same with 2 x 2 tiles
+    python benchmarks/bench_adapt.py region     the same with a region of interest, the left half, where alone is judged
 
 Image AUROC / pixel AUROC / AUPRO(0.3), means over seeds; "gain" is the mean of the three, adapted minus plain, with the
 smallest and the largest of the seeds. fabric and flange are the demo's products, on which nothing was trained.
@@ -13,7 +15,9 @@ from __future__ import annotations
 import argparse
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from bench_accuracy import METRICS, run
@@ -22,15 +26,18 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from onceover import _core
+from onceover import _core, metrics
 from onceover.detectors import BankSize
 from onceover.images import write_image
 from onceover.runtime.assemble import config_of
 from onceover.runtime.graph import DEFAULT_BACKBONE, load_graph, resize
 from onceover.runtime.session import EngineOptions
-from onceover.training.adapting import adapt
+from onceover.training.adapting import study
+from onceover.training.dataset import Sample
 from onceover.training.demo_products import Counts, draw_products
+from onceover.training.field import TilingOptions
 from onceover.training.fit import FitOptions
+from onceover.types import Verdict
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 REAL, DRAWN = ("magnetic_tile", "pcb"), ("fabric", "flange")
@@ -38,8 +45,9 @@ REAL, DRAWN = ("magnetic_tile", "pcb"), ("fabric", "flange")
 Pair = tuple[list[float], list[float]]  # plain and adapted: the three metrics
 
 
-def on_drawn_defects(product: Path, backbone: str, side: int, seed: int) -> Pair:
+def on_drawn_defects(product: Path, backbone: str, side: int | None, seed: int) -> Pair:
     """Half of train/good makes the bank and adapts, the other half is judged with drawn defects."""
+    assert side is not None
     images = judged(str(product), side, seed)
     graph, spec = resize(*load_graph(backbone), side, side)
     engine = EngineOptions("onnxruntime").resolve()
@@ -47,41 +55,86 @@ def on_drawn_defects(product: Path, backbone: str, side: int, seed: int) -> Pair
         paths = [Path(folder, f"{i:03}.png") for i in range(len(images.bank))]
         for path, image in zip(paths, images.bank, strict=True):
             write_image(path, image)
-        adapted = adapt(graph, spec, paths, seed, engine).graph
-    results = []
-    for each in (graph, adapted):
-        embedder = _core.Embedder(config_of(spec, 0.0), each, engine)
-        rows = [
-            np.stack([embedder.embed(image) for image in part]) for part in (images.bank, images.good, images.drawn)
-        ]
-        results.append(score(*rows, (spec.grid_height, spec.grid_width), images.masks, seed))
-    return results[0], results[1]
+        matrix = study(paths, graph, config_of(spec, 0.0), engine, seed).of_all.matrix
+    embedder = _core.Embedder(config_of(spec, 0.0), graph, engine)
+    plain = [[embedder.embed(image) for image in part] for part in (images.bank, images.good, images.drawn)]
+    adapted = [[_core.adapt(rows, matrix) for rows in part] for part in plain]
+    grid = (spec.grid_height, spec.grid_width)
+    before, after = (score(*map(np.stack, each), grid, images.masks, seed) for each in (plain, adapted))
+    return before, after
 
 
 def on_test_images(product: Path, backbone: str, side: int | None, seed: int) -> Pair:
     """side None: fit as it comes; else the reproduction run."""
-    groups = product / "groups.csv"
     if side is None:
-        options = FitOptions(backbone, seed=seed, groups=groups if groups.exists() else None)
+        options = FitOptions(backbone, seed=seed, groups=groups_of(product))
     else:
         bank = BankSize(ratio=0.1)
         options = FitOptions(backbone, coreset="random", bank=bank, holdout=0, seed=seed, size=side)
     resolution: str | int = "mask" if side is None else side
-    reports = [run(product, FitOptions(**{**vars(options), "adapt": on}), resolution) for on in (False, True)]
+    reports = [run(product, replace(options, adapt=on), resolution) for on in (False, True)]
     plain, adapted = ([float(getattr(report, metric)) for metric in METRICS] for report in reports)
     return plain, adapted
 
 
+def with_tiles(product: Path, backbone: str, _side: int | None, seed: int) -> Pair:
+    options = FitOptions(backbone, seed=seed, groups=groups_of(product), tiling=TilingOptions(tiles=(2, 2)))
+    reports = [run(product, replace(options, adapt=on), "mask") for on in (False, True)]
+    plain, adapted = ([float(getattr(report, metric)) for metric in METRICS] for report in reports)
+    return plain, adapted
+
+
+def in_a_region(product: Path, backbone: str, _side: int | None, seed: int) -> Pair:
+    left = np.zeros((64, 64), np.uint8)
+    left[:, :32] = 1
+    options = FitOptions(backbone, seed=seed, groups=groups_of(product), roi=left)
+    plain, adapted = (of_the_left_half(product, replace(options, adapt=on)) for on in (False, True))
+    return plain, adapted
+
+
+def of_the_left_half(product: Path, options: FitOptions) -> list[float]:
+    """The three metrics; what lies in the other half counts neither as a defect nor as a part."""
+    scores: list[float] = []
+    labels: list[bool] = []
+    pixels = metrics.SegmentationMetrics()
+
+    def observe(sample: Sample, _image: Any, mask: Any, verdict: Verdict) -> None:
+        half = verdict.anomaly_map.shape[1] // 2
+        inside = None if mask is None else mask[:, :half]
+        if sample.label and (inside is None or not inside.any()):
+            return
+        scores.append(verdict.score)
+        labels.append(bool(sample.label))
+        pixels.update(np.ascontiguousarray(verdict.anomaly_map[:, :half]), inside)
+
+    run(product, options, "mask", observe)
+    found = pixels.compute((0.3,))
+    return [metrics.image_auroc(scores, labels), found.pixel_auroc, found.aupro[0.3]]
+
+
+def groups_of(product: Path) -> Path | None:
+    return product / "groups.csv" if (product / "groups.csv").exists() else None
+
+
+JUDGES: dict[str, Callable[[Path, str, int | None, int], Pair]] = {
+    "drawn": on_drawn_defects,
+    "test": on_test_images,
+    "default": on_test_images,
+    "tiles": with_tiles,
+    "region": in_a_region,
+}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("drawn", "test", "default"))
+    parser.add_argument("what", choices=tuple(JUDGES))
     parser.add_argument("--backbone", default=DEFAULT_BACKBONE, help="embedded")
     parser.add_argument("--products", nargs="+", default=[*REAL, *DRAWN])
     parser.add_argument("--size", type=int, default=256)
     parser.add_argument("--seeds", type=int, default=3)
     options = parser.parse_args()
-    side = None if options.what == "default" else options.size
-    judge: Callable[..., Pair] = on_drawn_defects if options.what == "drawn" else on_test_images
+    side = options.size if options.what in ("drawn", "test") else None
+    judge = JUDGES[options.what]
     size = "the size that fit chooses" if side is None else str(side)
     table = Table(title=f"{options.backbone} at {size}, {options.what}, {options.seeds} seeds")
     for column in ("product", "plain", "adapted", "gain"):

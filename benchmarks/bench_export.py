@@ -104,7 +104,8 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, default=SHARED / "weights" / "mobilenetv2_imagenet.safetensors")
     parser.add_argument("--data", type=Path, default=SHARED / "data")
     parser.add_argument("--datasets", nargs="+", default=["magnetic_tile", "pcb"])
-    parser.add_argument("--backbones", nargs="+", default=["mobilenetv2", *RANDOM])
+    parser.add_argument("--backbones", nargs="+", default=["mobilenetv2", *RANDOM], help="or embedded ones")
+    parser.add_argument("--adapt", action=argparse.BooleanOptionalAction, help="as onceover fit")
     parser.add_argument("--precisions", nargs="+", default=PRECISIONS)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
@@ -121,7 +122,12 @@ def main() -> None:
             image = read_image(test.test[0].path)
             for backbone in options.backbones:
                 source, output = folder / "source.onceover", folder / "output.onceover"
-                settings = FitOptions(backbone=backbones[backbone], bank=BankSize(rows=1000), holdout=0.3)
+                settings = FitOptions(
+                    backbone=backbones.get(backbone, backbone),
+                    adapt=options.adapt,
+                    bank=BankSize(rows=1000),
+                    holdout=0.3,
+                )
                 export.package(fit(root, settings), source)
                 for engine in ENGINES:
                     for precision in options.precisions:

@@ -34,7 +34,9 @@ def build(folder: Path, data: Path, weights: Path, dim: int, bank_rows: int) -> 
         (folder / "good" / path.name).symlink_to(path.resolve())
     model = patch_embedding(weights, dim)
     (folder / "backbone.onnx").write_bytes(to_onnx(model, SIDE, SIDE, read_card(weights), "mobilenetv2"))
-    options = FitOptions(backbone=folder / "backbone.onnx", bank=BankSize(rows=bank_rows), coreset="random", holdout=20)
+    options = FitOptions(
+        backbone=folder / "backbone.onnx", bank=BankSize(rows=bank_rows), coreset="random", holdout=20, adapt=False
+    )
     export.package(fit(folder / "good", options), folder / "part.onceover")
     write_plain_onnx(folder / "part.onceover", folder / "plain.onnx")
     core = open_package(folder / "part.onceover").core

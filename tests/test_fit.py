@@ -93,8 +93,9 @@ def test_the_bank_holds_the_sessions_own_features_bit_for_bit(folder: Path, part
     assert parts.bank_source is not None
     bank = parts.state["memory_bank"]
     assert len(bank) == len(parts.bank_source) > 0
+    assert parts.adaptation is not None
     for row, (image, patch) in zip(bank, parts.bank_source, strict=True):
-        assert np.array_equal(row, embeddings[image][patch])
+        assert np.array_equal(row, _core.adapt(embeddings[image], parts.adaptation)[patch])
 
 
 def test_a_held_out_image_never_enters_the_bank(folder: Path, parts: PackageParts) -> None:
@@ -177,7 +178,9 @@ def test_groups_make_the_default_rate_harder_to_support(folder: Path, tmp_path: 
 def test_progress_moves_forward_and_ends_full_in_every_stage(folder: Path) -> None:
     seen: dict[str, list[tuple[int, int]]] = {}
     fit(folder, tiny_options(), lambda stage, done, total: seen.setdefault(stage, []).append((done, total)))
-    assert [stage for stage in seen if stage != "looking for copies"] == ["patch embeddings", "coreset", "calibration"]
+    assert [stage for stage in seen if stage != "looking for copies"] == [
+        "adapting", "patch embeddings", "coreset", "calibration",
+    ]  # fmt: skip
     for reports in seen.values():
         done = [report[0] for report in reports]
         assert done == sorted(done)

@@ -51,7 +51,7 @@ def inspector(model: PatchEmbedding, tmp_path_factory: pytest.TempPathFactory) -
     for image in sorted((TILES / "train/good").iterdir())[:: 252 // TRAIN_IMAGES][:TRAIN_IMAGES]:
         (folder / "good" / image.name).symlink_to(image)
     graph = to_onnx(model, SIDE, SIDE, read_card(WEIGHTS), "mobilenetv2")
-    options = FitOptions(backbone=graph, coreset="random", bank=BankSize(rows=BANK_ROWS))
+    options = FitOptions(backbone=graph, coreset="random", bank=BankSize(rows=BANK_ROWS), adapt=False)
     export.package(fit(folder / "good", options), folder / "tile.onceover")
     return Inspector.open(folder / "tile.onceover")
 

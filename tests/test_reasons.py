@@ -59,6 +59,7 @@ def test_the_reason_names_the_patch_that_a_brute_force_over_the_bank_images_find
 ) -> None:
     inspector = Inspector.open("part.onceover")
     embedder = _core.Embedder(_core.read_config(inspector.package.core), parts.graph, EngineOptions().resolve())
+    assert parts.adaptation is not None
     for seed in range(940, 950):
         image = tiny_image(seed) if seed % 2 else defective(tiny_image(seed))[0]
         verdict = inspector.inspect(image)
@@ -71,10 +72,11 @@ def test_the_reason_names_the_patch_that_a_brute_force_over_the_bank_images_find
         assert reason.image == inspector.manifest["data"]["bank_images"][reason.image_index or 0]
         # The named patch of the named file is as far away as the verdict says, and nothing in the bank is nearer.
         assert reason.image_patch is not None
-        there = embedder.embed(read_image(folder / str(reason.image)))[
-            reason.image_patch[0] * 6 + reason.image_patch[1]
-        ]
-        here = embedder.embed(image)[reason.patch[0] * 6 + reason.patch[1]]
+        pictures = ((read_image(folder / str(reason.image)), reason.image_patch), (image, reason.patch))
+        there, here = (
+            _core.adapt(embedder.embed(picture), parts.adaptation)[patch[0] * 6 + patch[1]]
+            for picture, patch in pictures
+        )
         assert np.linalg.norm(here.astype(float) - there) == pytest.approx(reason.distance, rel=1e-5)
         nearest = np.linalg.norm(parts.state["memory_bank"].astype(float) - here, axis=1).min()
         assert nearest == pytest.approx(reason.distance, rel=1e-5)

@@ -177,7 +177,8 @@ def test_a_refitted_bank_holds_what_the_int8_graph_answers(engine: str, case: Ga
     names = open_package(case.package).manifest["data"]["bank_images"]
     embeddings = [embedder.embed(read_image(case.train / name)) for name in names]
     source, bank = core.array("bank_source"), core.array("memory_bank")
-    np.testing.assert_array_equal(bank, [embeddings[image][patch] for image, patch in source])
+    rows = np.stack([embeddings[image][patch] for image, patch in source])
+    np.testing.assert_array_equal(bank, _core.adapt(rows, core.array("adaptation")))
     inspector = Inspector.open(tmp_path / "out.onceover", engine)
     held_out = open_package(case.package).manifest["data"]["calibration_images"]
     scores = [inspector.inspect(case.train / name).score for name in held_out]

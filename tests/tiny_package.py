@@ -131,13 +131,16 @@ def write_members(path: Path, members: dict[str, Any]) -> Path:
 
 
 def read_members(path: Path) -> dict[str, Any]:
-    """The members of a package, for rewriting it: bytes, and the memory bank as an array of its own."""
+    """The members of a package, for rewriting it: bytes, and float32 arrays of their own."""
     from onceover import _core
 
     package = _core.Package.open(str(path))
-    members: dict[str, Any] = {member["name"]: package.read(member["name"]) for member in package.members}
-    members["memory_bank"] = np.array(package.array("memory_bank"))
-    return members
+    return {
+        member["name"]: np.array(package.array(member["name"]))
+        if member["type"] == "float32"
+        else package.read(member["name"])
+        for member in package.members
+    }
 
 
 def tiny_package(path: Path, options: TinyOptions = TinyOptions()) -> Path:

@@ -22,7 +22,7 @@ from onceover.runtime import thumbnails
 from onceover.runtime.assemble import PackageParts, config_of
 from onceover.runtime.graph import DEFAULT_BACKBONE, load_graph
 from onceover.runtime.session import EngineOptions
-from onceover.training.adapting import MIN_IMAGES, Adapter, NothingToAdapt, most_images, study
+from onceover.training.adapting import MIN_IMAGES, most_images
 from onceover.training.calibrate import DEFAULT_FALSE_ALARM_RATE, check_validation, plan_holdout
 from onceover.training.choosing import AUTO, Choice, choose_network
 from onceover.training.cross_conformal import planned_folds
@@ -229,24 +229,7 @@ def fit(
     images = (*plan.bank_images, *plan.calibration_images)
     names = {path: relative_path(path, _folder(folder)) for path in images}
     product = options.name or options.category or product_name(folder)
-    adapter = adapter_of(plan, graph, spec, options, progress)
-    return FitJob(graph, spec, plan, options, names, product, progress, adapter=adapter).run()
-
-
-def adapter_of(
-    plan: FitPlan, graph: bytes, spec: GraphSpec, options: FitOptions, progress: Progress = no_progress
-) -> Adapter | None:
-    """Of the bank's images, where fit adapts; None, too, where that was not asked for and there is nothing to learn."""
-    if plan.adapting_images == 0:
-        return None
-    engine = EngineOptions.of(options.engine).resolve(options.threads)
-    config = config_of(spec, options.blur_sigma, plan.tiling)
-    try:
-        return study(plan.bank_images, graph, config, engine, options.seed, plan.roi, progress)
-    except NothingToAdapt:
-        if options.adapt:
-            raise
-        return None
+    return FitJob(graph, spec, plan, options, names, product, progress).run()
 
 
 def _input_side(options: FitOptions) -> int | None:

@@ -18,7 +18,7 @@ from onceover.runtime import thumbnails
 from onceover.runtime.assemble import PackageParts, assemble, config_of, parity_item, uncalibrated
 from onceover.runtime.reasons import owners
 from onceover.runtime.session import EngineOptions
-from onceover.training.adapting import Adaptation, Adapter, NothingToAdapt
+from onceover.training.adapting import Adaptation, Adapter, NothingToAdapt, study
 from onceover.training.calibrate import calibrate
 from onceover.training.calibration_patches import CalibrationPatches
 from onceover.training.cross_conformal import cross_scores, fold_of_images
@@ -39,8 +39,7 @@ Scored = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float64]]
 class FitJob:
     """One fit: what its steps share. names: what the manifest calls the images.
 
-    chosen: patches of an earlier fit that make the bank again; None: the detector chooses. adapter: where embeddings
-    are to be adapted to the product.
+    chosen: patches of an earlier fit that make the bank again; None: the detector chooses.
     """
 
     def __init__(
@@ -53,11 +52,10 @@ class FitJob:
         product: str,
         progress: Progress,
         chosen: NDArray[np.int64] | None = None,
-        adapter: Adapter | None = None,
     ) -> None:
         self.chosen = chosen
-        self.adapter = adapter if plan.folds else None  # which learn without a fold
-        self.adaptation: Adaptation | None = None if adapter is None else adapter.of_all
+        self.adapter: Adapter | None = None  # from which folds learn their own maps
+        self.adaptation: Adaptation | None = None
         self.graph, self.spec, self.plan = graph, spec, plan
         self.options, self.names, self.product = options, names, product
         self.progress = progress
@@ -70,6 +68,8 @@ class FitJob:
         self.detector = create_detector(options.detector, options.bank, options.coreset, options.seed)
 
     def run(self) -> PackageParts:
+        if self.plan.adapting_images:
+            self._adapt()
         embeddings, hashes = self._learn()
         crossed = self._cross_scores(embeddings) if embeddings is not None else None
         del embeddings
@@ -95,6 +95,18 @@ class FitJob:
         parity = tuple(parity_item(session, image) for image in self._reference_images(scores))
         parts = replace(parts, parity=parity, thumbnails=self._thumbnails(parts.bank_source))
         return replace(parts, manifest=self._manifest(parts, hashes))
+
+    def _adapt(self) -> None:
+        """To the product, by the bank's images; nothing where there is nothing to learn and nobody asked for it."""
+        plan, seed = self.plan, self.options.seed
+        try:
+            adapter = study(plan.bank_images, self.graph, self.config, self.engine, seed, plan.roi, self.progress)
+        except NothingToAdapt:
+            if self.options.adapt:
+                raise
+            return
+        self.adaptation = adapter.of_all
+        self.adapter = adapter if plan.folds else None
 
     @property
     def _matrix(self) -> NDArray[np.float32] | None:

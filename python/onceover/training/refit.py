@@ -28,7 +28,7 @@ from onceover.runtime.package import PackageFile, require_one_product
 from onceover.runtime.session import EngineOptions
 from onceover.training.adapting import most_images
 from onceover.training.dataset import file_hash, listed
-from onceover.training.fit import FitOptions, FitPlan, adapter_of, with_memory
+from onceover.training.fit import FitOptions, FitPlan, with_memory
 from onceover.training.fit_job import FitJob
 from onceover.training.machine_memory import memory_limit
 from onceover.types import GraphSpec, Tiling
@@ -88,8 +88,7 @@ def refit(
     plan = with_memory(plan, graph, spec, options, memory_limit(None), greedy=chosen is None)
     # Of two copies of an image that are one file here, one name is used; the package keeps what it said.
     names = dict(zip((*bank, *calibration), (*data["bank_images"], *data["calibration_images"]), strict=True))
-    adapter = adapter_of(plan, graph, spec, options, progress)
-    parts = FitJob(graph, spec, plan, options, names, str(package.manifest["name"]), progress, chosen, adapter).run()
+    parts = FitJob(graph, spec, plan, options, names, str(package.manifest["name"]), progress, chosen).run()
     has_pictures = thumbnails.MEMBER in members
     kept = {
         key: package.manifest[key]

@@ -24,6 +24,7 @@ from onceover.types import Verdict
 
 MAP_SIDE = 128  # maps are compared on a grid of at most so many rows and columns
 TOP_SHARE = 0.01  # of a map's pixels: where an operator looks
+AT_THRESHOLD = 1e-4  # relative to it: scores that rounding may put on either side; the parity replay allows as much
 MIN_ORDERED = 3  # images; two are in order or not, by chance
 
 
@@ -53,6 +54,7 @@ class Judged:
     maps: tuple[NDArray[np.float32], ...]
     labels: tuple[int, ...]  # 0 normal, 1 anomalous, -1 unknown
     report: EvaluationReport
+    threshold: float = math.nan  # of the scores; NaN: none
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,8 @@ class Comparison:
     score_difference: the largest |a - b| / b of image scores. spearman: of image scores; NaN below three images.
     score_shift: mean |a - b| over the standard deviation of the original's scores of normal images. map_correlation:
     mean over images of Pearson's coefficient of the anomaly maps; top_overlap: mean intersection over union of their
-    top 1 %. flips: images with another verdict, None where one of the packages is uncalibrated. image_auroc, aupro: the
+    top 1 %. flips: images with another verdict, but for those whose scores both lie at the threshold; None where one of
+    the packages is uncalibrated. image_auroc, aupro: the
     candidate's, *_change: minus the original's; NaN without labels. false_alarm_rate: of the candidate, and its change.
     """
 
@@ -106,15 +109,24 @@ def judge(
         maps.append(verdict.anomaly_map[::step, ::step].copy())
 
     with Inspector.open(package, engine, threads, corrections=None) as inspector:
+        threshold = inspector.calibration.threshold
         report = evaluate(inspector, dataset, progress=progress, observe=keep)
-    return Judged(np.array(scores, np.float32), tuple(decisions), tuple(maps), tuple(labels), report)
+    return Judged(
+        np.array(scores, np.float32),
+        tuple(decisions),
+        tuple(maps),
+        tuple(labels),
+        report,
+        math.nan if threshold is None else threshold,
+    )
 
 
 def compare(original: Judged, candidate: Judged) -> Comparison:
     """Both judged the same images in the same order."""
     a, b = candidate.scores.astype(np.float64), original.scores.astype(np.float64)
     calibrated = "uncalibrated" not in (*original.decisions, *candidate.decisions)
-    flips = sum(x != y for x, y in zip(original.decisions, candidate.decisions, strict=True)) if calibrated else None
+    other = np.array([x != y for x, y in zip(original.decisions, candidate.decisions, strict=True)], np.bool_)
+    flips = int((other & ~(_at_threshold(original) & _at_threshold(candidate))).sum()) if calibrated else None
     good = np.array(original.labels) == 0
     spread = float(b[good].std()) if good.sum() > 1 else float(b.std())
     ours, theirs = candidate.report, original.report
@@ -134,6 +146,11 @@ def compare(original: Judged, candidate: Judged) -> Comparison:
         false_alarm_rate=rates[0],
         false_alarm_rate_change=None if rates[0] is None or rates[1] is None else rates[0] - rates[1],
     )
+
+
+def _at_threshold(judged: Judged) -> NDArray[np.bool_]:
+    """(n,): a held-out image whose score became the threshold lies at it exactly."""
+    return np.asarray(np.abs(judged.scores - judged.threshold) <= AT_THRESHOLD * judged.threshold)
 
 
 def problems(found: Comparison, limits: Limits) -> list[str]:

@@ -133,6 +133,14 @@ def test_the_figures_of_four_images_are_what_they_are_by_hand() -> None:
     assert (result.image_auroc, result.aupro, result.false_alarm_rate) == (0.9, 0.5, 0.5)
 
 
+def test_a_score_at_the_threshold_of_both_may_fall_on_either_side() -> None:
+    above = ("normal", "anomalous", "anomalous", "anomalous")
+    near = judged((1.0, 2.00001, 4.0, 3.0), decisions=above, threshold=2.0)
+    assert compare(judged(threshold=2.0), near).flips == 0
+    assert compare(judged(threshold=2.0), replace(near, scores=near.scores + np.float32(0.001))).flips == 1
+    assert compare(judged(), replace(near, threshold=math.nan)).flips == 1
+
+
 def test_verdicts_are_not_compared_where_one_side_is_uncalibrated() -> None:
     nothing = judged(decisions=("uncalibrated",) * 4, report={"false_alarm_rate": None})
     for pair in ((judged(), nothing), (nothing, judged())):

@@ -54,6 +54,7 @@ MIDDLE = {"kernels", *CORE}
 MONITOR = {"package", *MIDDLE}
 CORRECTIONS = {"package", "scoring", "image", *MIDDLE}
 SESSION = {"corrections", "engines", "metrics", *CORRECTIONS}
+COMPACTION = {"session", *SESSION}
 CXX_ROOMS: dict[str, set[str]] = {
     "include": set(),
     "base": {"include"},
@@ -67,8 +68,9 @@ CXX_ROOMS: dict[str, set[str]] = {
     "corrections": CORRECTIONS,
     "monitor": MONITOR,
     "session": SESSION,
-    "c_api": {"session", "monitor", *SESSION},
-    "bindings": {"session", "measuring", "monitor", *SESSION},
+    "compaction": COMPACTION,
+    "c_api": {"compaction", "monitor", *COMPACTION},
+    "bindings": {"compaction", "measuring", "monitor", *COMPACTION},
     "tools": {"include", "measuring"},  # programs over the public headers
 }
 

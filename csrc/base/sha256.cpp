@@ -92,4 +92,14 @@ Digest sha256(const void* data, size_t size) noexcept {
   return hash.finish();
 }
 
+std::string hex(const Digest& digest) {
+  static constexpr char kDigits[] = "0123456789abcdef";
+  std::string text;
+  for (const uint8_t byte : digest) {
+    text += kDigits[byte >> 4];
+    text += kDigits[byte & 15];
+  }
+  return text;
+}
+
 }  // namespace onceover

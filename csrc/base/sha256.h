@@ -4,6 +4,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <string>
 
 namespace onceover {
 
@@ -23,5 +24,6 @@ class Sha256 {
 };
 
 Digest sha256(const void* data, size_t size) noexcept;
+std::string hex(const Digest& digest);  // 64 digits, lower case
 
 }  // namespace onceover

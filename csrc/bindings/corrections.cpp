@@ -1,26 +1,23 @@
 // Python door of csrc/corrections: the journal of a package. Files are read and written without the GIL.
 #include "bindings/corrections.h"
 
+#include <pybind11/functional.h>
 #include <pybind11/stl.h>
+
+#include <optional>
 
 #include "base/turn.h"
 #include "bindings/arrays.h"
 #include "bindings/bind.h"
 #include "bindings/file_path.h"
+#include "compaction/compact.h"
+#include "compaction/provenance.h"
+#include "kernels/dispatch.h"
 
 namespace py = pybind11;
 
 namespace onceover {
 namespace {
-
-std::string hex(const Digest& digest) {
-  std::string text;
-  for (const uint8_t byte : digest) {
-    text += "0123456789abcdef"[byte >> 4];
-    text += "0123456789abcdef"[byte & 15];
-  }
-  return text;
-}
 
 // Texts come from anywhere; what is no UTF-8 is shown with replacements.
 py::str shown(const std::string& text) {
@@ -114,6 +111,27 @@ py::dict changes(BoundCorrections& self) {
   return result;
 }
 
+using Progress = std::function<void(const std::string&, size_t, size_t)>;
+
+std::string compacted(BoundCorrections& self, const py::object& output, const EngineOptions& engine,
+                      const std::optional<Progress>& progress) {
+  const std::string path = file_path(output, "output");
+  CompactOptions options;
+  options.open_session = [&](std::shared_ptr<const Package> package) {
+    SessionOptions session;
+    session.engine = engine;
+    return std::make_unique<Session>(std::move(package), session);
+  };
+  if (progress) {
+    options.progress = [&](const char* what, size_t done, size_t total) {
+      const py::gil_scoped_acquire hold;
+      (*progress)(what, done, total);
+    };
+  }
+  kernels();  // reads the environment, for which the GIL is needed
+  return hex(locked(self, [&](const Corrections& own) { return compact(own, path, options); }));
+}
+
 template <typename What>
 auto read(What what) {
   return [what](BoundCorrections& self) {
@@ -160,6 +178,7 @@ void bind_corrections(py::module_& module) {
             return locked(self, [&](Corrections& own) { return own.undo(text, time); });
           },
           py::arg("text"), py::arg("time"))
+      .def("compact", &compacted, py::arg("output"), py::arg("engine"), py::arg("progress") = py::none())
       .def_property_readonly("operations", &operations)
       .def_property_readonly("proposals", &proposals)
       .def_property_readonly("changes", &changes)

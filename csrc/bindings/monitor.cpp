@@ -23,16 +23,6 @@ namespace {
 constexpr const char* kChartNames[kCharts] = {"score_ewma", "score_cusum", "p_values",
                                               "brightness", "sharpness",   "rejected"};
 
-std::string hex_of(const std::array<uint8_t, 32>& id) {
-  std::string text;
-  char digits[3];
-  for (const uint8_t byte : id) {
-    std::snprintf(digits, sizeof digits, "%02x", static_cast<unsigned>(byte));
-    text += digits;
-  }
-  return text;
-}
-
 std::array<uint8_t, 32> id_of(const std::string& hex) {
   std::array<uint8_t, 32> id = {};
   if (hex.empty()) return id;
@@ -125,7 +115,7 @@ void bind_monitor(py::module_& module) {
           py::arg("data"))
       .def_property_readonly("alarms", [](const Monitor& monitor) { return names_of(monitor.alarms()); })
       .def_property_readonly("parts", &Monitor::parts)
-      .def_property_readonly("package_id", [](const Monitor& monitor) { return hex_of(monitor.package().id); })
+      .def_property_readonly("package_id", [](const Monitor& monitor) { return hex(monitor.package().id); })
       .def_property_readonly("run_length", [](const Monitor& monitor) { return monitor.options().run_length; });
 }
 

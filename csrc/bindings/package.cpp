@@ -23,16 +23,6 @@ namespace {
 namespace py = pybind11;
 using Triple = std::tuple<float, float, float>;
 
-std::string hex(const Digest& digest) {
-  static constexpr char kDigits[] = "0123456789abcdef";
-  std::string text;
-  for (const uint8_t byte : digest) {
-    text += kDigits[byte >> 4];
-    text += kDigits[byte & 15];
-  }
-  return text;
-}
-
 // A pointer and size into the bytes object, which must outlive them.
 std::string_view contents(const py::bytes& data) { return static_cast<std::string_view>(data); }
 

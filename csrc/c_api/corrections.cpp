@@ -2,8 +2,10 @@
 #include "corrections/corrections.h"
 
 #include <cstddef>
+#include <optional>
 
 #include "c_api/session.h"
+#include "compaction/compact.h"
 #include "onceover_corrections.h"
 
 struct onceover_corrections final {
@@ -26,6 +28,10 @@ template <>
 inline constexpr size_t kFirstSize<onceover_operation> = offsetof(onceover_operation, threshold) + sizeof(float);
 template <>
 inline constexpr size_t kFirstSize<onceover_candidate> = offsetof(onceover_candidate, image_sha256) + sizeof(Digest);
+
+template <>
+inline constexpr size_t kFirstSize<onceover_compact_options> =
+    offsetof(onceover_compact_options, progress_context) + sizeof(void*);
 
 static_assert(ONCEOVER_PROPOSE == static_cast<int>(RecordType::kPropose) &&
               ONCEOVER_UNDO == static_cast<int>(RecordType::kUndo));
@@ -188,5 +194,26 @@ onceover_status onceover_corrections_query_memory(onceover_corrections* correcti
   return with_corrections(__func__, corrections, [&](const Corrections& own) {
     required(bytes, "bytes");
     *bytes = corrected_memory_bytes(own.package(), own.max_added_rows(), threads == 0 ? 1 : threads);
+  });
+}
+
+onceover_status onceover_corrections_compact(onceover_corrections* corrections, const char* output,
+                                             const onceover_compact_options* options, uint8_t package_id[32]) {
+  return with_corrections(__func__, corrections, [&](const Corrections& own) {
+    const onceover_compact_options given = read_struct(options, "options");
+    const onceover_session_options session = read_session_options(given.session);
+    std::optional<Arena> arena;  // the second session begins anew in the memory of the first
+    CompactOptions made;
+    made.open_session = [&](std::shared_ptr<const Package> package) {
+      arena.emplace(session.arena, session.arena_bytes);
+      return std::make_unique<Session>(std::move(package), session_options(session, *arena));
+    };
+    if (given.progress != nullptr) {
+      made.progress = [&](const char* what, size_t done, size_t total) {
+        given.progress(given.progress_context, what, done, total);
+      };
+    }
+    const Digest id = compact(own, required(output, "output"), made);
+    if (package_id != nullptr) std::copy(id.begin(), id.end(), package_id);
   });
 }

@@ -20,14 +20,7 @@ uint32_t default_bound(const std::vector<BankShape>& shapes) {
   return static_cast<uint32_t>(std::max<uint64_t>(kLeastAddedRows, rows / 10));
 }
 
-std::string short_hex(const Digest& digest) {
-  std::string text;
-  for (size_t i = 0; i < 8; ++i) {
-    text += "0123456789abcdef"[digest[i] >> 4];
-    text += "0123456789abcdef"[digest[i] & 15];
-  }
-  return text;
-}
+std::string short_hex(const Digest& digest) { return hex(digest).substr(0, 16); }
 
 }  // namespace
 

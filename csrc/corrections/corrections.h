@@ -45,6 +45,7 @@ class Corrections {
   uint32_t fitted_rows(uint32_t product) const { return shapes_.at(product).fitted_rows; }
   uint32_t dims(uint32_t product) const { return shapes_.at(product).dims; }
   const Package& package() const { return *package_; }
+  const std::shared_ptr<const Package>& shared_package() const { return package_; }
   const std::string& path() const { return path_; }
 
  private:

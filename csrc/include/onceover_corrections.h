@@ -128,6 +128,38 @@ ONCEOVER_API onceover_status onceover_session_apply_corrections(onceover_session
 ONCEOVER_API onceover_status onceover_corrections_query_memory(onceover_corrections* corrections, uint32_t threads,
                                                                size_t* bytes);
 
+/* `done` of `total` steps of `what` ("reference images", "search index", "neighbors", "verifying"), on the caller's
+ * thread: time to feed a watchdog or to draw a bar. */
+typedef void (*onceover_progress)(void* context, const char* what, size_t done, size_t total);
+
+typedef struct onceover_compact_options {
+  uint32_t struct_size;
+  const onceover_session_options* session; /* of the two sessions that prove the new package, one after the other, each
+                                              in the whole arena; NULL: as for onceover_session_create */
+  onceover_progress progress;              /* NULL: none */
+  void* progress_context;
+} onceover_compact_options;
+
+/* A new package with the corrections inside, at `output`, another file; sign it again. Go on with it and a journal of
+ * its own, which is empty:
+ *
+ *   onceover_session_options engine = {.struct_size = sizeof engine, .engine = "onnxruntime"};
+ *   onceover_compact_options options = {.struct_size = sizeof options, .session = &engine};
+ *   status = onceover_corrections_compact(corrections, "part_2.onceover", &options, NULL);
+ *   status = onceover_package_open("part_2.onceover", NULL, &package);
+ *   status = onceover_corrections_open(package, "part_2.onceover.journal", NULL, &corrections);
+ *
+ * It decides as a session with these corrections does, with the same bits, and can be corrected and compacted again.
+ * The manifest tells where it came from. The reference images are run by a session with the corrections, and again by
+ * one of the new package as it was read back, before the file gets its name: what fails, or is killed, leaves what was
+ * there. `package_id` (onceover_package_info) may be NULL. Beside the sessions it takes on the heap the rows twice,
+ * their search index and what calibrates again. USAGE: nothing is confirmed or removed; `output` is the package or the
+ * journal, or `output`.journal exists; and as for onceover_session_apply_corrections. OUTPUT, VERIFICATION, ENGINE,
+ * MEMORY; PACKAGE, INPUT: the package is damaged, or its graph not complete in itself. */
+ONCEOVER_API onceover_status onceover_corrections_compact(onceover_corrections* corrections, const char* output,
+                                                          const onceover_compact_options* options,
+                                                          uint8_t package_id[32]);
+
 #ifdef __cplusplus
 }
 #endif

@@ -109,15 +109,20 @@ class TemporaryFile {
     }
   }
 
-  void commit() {
+  void sync() {
     if (retry_interrupted([&] { return ::fsync(file_); }) != 0) {
       fail_output(target_path_, "bring the file to the disk", errno);
     }
+  }
+
+  void commit() {
     if (retry_interrupted([&] { return ::rename(path_.c_str(), target_path_.c_str()); }) != 0) {
       fail_output(target_path_, "put the file in place", errno);
     }
     committed_ = true;
   }
+
+  const std::string& path() const { return path_; }
 
  private:
   // Leaves file_ negative when the name is taken, or was taken away: try the next one.
@@ -187,7 +192,8 @@ void sync_folder(const std::string& folder) {
   ::close(file);
 }
 
-void save_pieces(const std::string& path, const std::vector<Piece>& pieces) {
+void save_pieces(const std::string& path, const std::vector<Piece>& pieces,
+                 const std::function<void(const std::string&)>& check = {}) {
   const Target target(path);
   if (target.name.empty()) {
     fail(Status::kOutput, "'%s': names a folder or nothing; give the name of a file", path.c_str());
@@ -197,6 +203,8 @@ void save_pieces(const std::string& path, const std::vector<Piece>& pieces) {
   TemporaryFile file(path, target);
   if (old_mode) file.set_mode(*old_mode);
   for (const Piece& piece : pieces) file.write(piece);
+  file.sync();
+  if (check) check(file.path());
   file.commit();
   sync_folder(target.folder);
 }
@@ -300,7 +308,7 @@ std::vector<uint8_t> PackageWriter::bytes() const {
   return out;
 }
 
-void PackageWriter::save(const std::string& path) const {
+void PackageWriter::save(const std::string& path, const std::function<void(const std::string&)>& check) const {
   static constexpr uint8_t kZeros[kMemberAlignment] = {};
   const std::vector<uint8_t> front = directory();
   std::vector<Piece> pieces = {{front.data(), front.size()}};
@@ -310,7 +318,7 @@ void PackageWriter::save(const std::string& path) const {
     pieces.push_back({member.data, member.size_bytes});
     end = align_up(end) + member.size_bytes;
   }
-  save_pieces(path, pieces);
+  save_pieces(path, pieces, check);
 }
 
 void save_atomically(const std::string& path, const uint8_t* data, size_t size) { save_pieces(path, {{data, size}}); }

@@ -1,6 +1,7 @@
 // The only package writer: members in, one flat file out, complete or not at all.
 #pragma once
 
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -23,8 +24,9 @@ class PackageWriter {
   // On failure throws Error(kOutput) naming path and reason, and leaves no temporary file and the old `path`
   // untouched. A process killed on the way leaves the old `path` untouched, too, and perhaps the temporary file; the
   // next save to `path` removes it. A symbolic link at `path` is replaced, not followed.
-  // The new file keeps the mode of the one it replaces.
-  void save(const std::string& path) const;
+  // The new file keeps the mode of the one it replaces. `check`, where there is one, gets the name of the temporary
+  // file when it is on the disk; what it throws is a failure.
+  void save(const std::string& path, const std::function<void(const std::string&)>& check = {}) const;
 
  private:
   struct Member {

@@ -371,6 +371,9 @@ class Corrections:
     def reject(self, ids: Sequence[int], text: str, time: int) -> int: ...
     def remove(self, rows: Sequence[int], text: str, time: int) -> int: ...
     def undo(self, text: str, time: int) -> int: ...  # → the operation that was undone
+    def compact(
+        self, output: str, engine: EngineOptions, progress: Callable[[str, int, int], None] | None = None
+    ) -> str: ...  # → the new package's id
     @property
     def operations(self) -> list[dict[str, Any]]: ...  # sequence, type, time, text, named, undone_by (0: in force)
     @property

@@ -241,11 +241,16 @@ def run_list(options: argparse.Namespace, output: Output) -> int:
 
 def run_compact(options: argparse.Namespace, output: Output) -> int:
     from onceover.export.compact import compact
+    from onceover.runtime.package import open_package
 
     corrections = _open(options)
-    package_id = compact(corrections, options.output, _engine(options))
+    with output.progress() as progress:
+        package_id = compact(corrections, options.output, _engine(options), options.threads, progress)
+    calibration = open_package(options.output).manifest["compacted"]["calibration"]
+    if calibration == "stale":
+        output.warn(f"{options.output} is uncalibrated: fitted rows were removed, and nothing tells what that did")
     output.say(f"[bold]{escape(str(options.output))}[/]: verified, id {package_id[:16]}; sign it again if you sign")
-    _report(corrections, output, {"output": str(options.output), "id": package_id})
+    _report(corrections, output, {"output": str(options.output), "id": package_id, "calibration": calibration})
     return 0
 
 

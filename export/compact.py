@@ -25,7 +25,7 @@ def compact(
     name, so that there is the old one or a whole new one. csrc/compaction does it, for C as well.
 
     Raises UsageError for a journal without effect, for an output that is the package or the journal, and for one beside
-    which another journal lies; VerificationError, OutputError, and InputError for a graph that is not complete in itself.
+    which another journal lies; VerificationError, OutputError, and InputError for a graph that is not complete.
     """
     core = corrections.package.core
     check_self_contained(core.read("graph.onnx"), corrections.package.path)

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import math
+import struct
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
 from tiny_data import HELD_OUT, defective, good_folder, tiny_options
 from tiny_package import tiny_image
 
-from onceover import export
+from onceover import Corrections, _core, export
 from onceover.detectors import BankSize
-from onceover.images import write_image
+from onceover.images import read_image, write_image
+from onceover.runtime.package import PackageFile, open_package
+from onceover.runtime.session import EngineOptions
+from onceover.training.calibration_patches import HeldOutPatches
 from onceover.training.fit import fit
 
 
@@ -40,3 +47,41 @@ def copied(fitted: Line, folder: Path) -> Line:
     package = folder / "part.onceover"
     package.write_bytes(fitted.package.read_bytes())
     return replace(fitted, package=package)
+
+
+def corrected_rows(corrections: Corrections) -> NDArray[np.float32]:
+    """The rows that the bank should have, built by hand."""
+    removed, _, added = corrections.changes()
+    bank = np.array(corrections.package.core.array("memory_bank"))
+    return np.concatenate([np.delete(bank, removed, axis=0), added])
+
+
+def scores_by_hand(line: Line, rows: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Scores and map maxima of the held-out images by a package with these rows, as a new calibration finds them."""
+    package = open_package(line.package)
+    core = package.core
+    writer = _core.PackageWriter()
+    for member in package.members:
+        if member.name in ("config", "graph.onnx", "calibration", "parity"):
+            writer.add(member.name, core.read(member.name))
+    writer.add("memory_bank", np.ascontiguousarray(rows))
+    session = _core.Session(_core.Package.view(writer.bytes(), "by hand"), EngineOptions().resolve())
+    held_out = package.manifest["data"]["calibration_images"]
+    results = [session.run(read_image(line.images / name)) for name in held_out]
+    return (
+        np.sort(np.array([result.score for result in results], np.float32)),
+        np.sort(np.array([result.map_maximum for result in results], np.float32)),
+    )
+
+
+def remembered(package: PackageFile) -> tuple[HeldOutPatches, bool]:
+    """What a package keeps of its held-out parts, and whether scores that are not tracked may be too high."""
+    data = package.core.array("calibration_patches").tobytes()
+    size, count, tracked, patches, dims, bounds = struct.unpack_from("<6I", data)
+    arrays: list[NDArray[np.uint32]] = []
+    for shape in ((count,), (count, patches), (count, patches), (count, tracked), (count, tracked, dims)):
+        arrays.append(np.frombuffer(data, np.uint32, math.prod(shape), size).reshape(shape))
+        size += arrays[-1].nbytes
+    assert size == len(data)
+    parts, scores, nearest, chosen, embeddings = arrays
+    return HeldOutPatches(parts, scores.view(np.float32), nearest, chosen, embeddings.view(np.float32)), bool(bounds)

@@ -7,27 +7,22 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from bank_line import Line, copied, fit_line
+from bank_line import Line, copied, corrected_rows, fit_line, remembered, scores_by_hand
 from command_line import Capture, answer, refusal
-from numpy.typing import NDArray
 from tiny_data import defective
 from tiny_package import read_members, tiny_image, tiny_package, write_members
 
 from onceover import Corrections, Inspector, MemoryBank, _core
 from onceover.cli import main
 from onceover.errors import InputError, PackageError, UsageError
-from onceover.export.compact import compact
 from onceover.runtime.corrections import journal_path
 from onceover.runtime.package import open_package
-from onceover.runtime.session import EngineOptions
 from onceover.training.calibrate import conformal_threshold
-from onceover.training.calibration_patches import TRACKED, HeldOutPatches
-from onceover.training.refit import refit
+from onceover.training.calibration_patches import TRACKED
 from onceover.types import Calibration
 
 
@@ -39,35 +34,6 @@ def fitted(tmp_path_factory: pytest.TempPathFactory) -> Line:
 @pytest.fixture
 def line(fitted: Line, tmp_path: Path) -> Line:
     return copied(fitted, tmp_path)
-
-
-def corrected_rows(corrections: Corrections) -> NDArray[np.float32]:
-    """The rows that the bank should have, built by hand."""
-    removed, _, added = corrections.changes()
-    bank = np.array(corrections.package.core.array("memory_bank"))
-    return np.concatenate([np.delete(bank, removed, axis=0), added])
-
-
-def scores_by_hand(line: Line, rows: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Scores and map maxima of the held-out images by a package with these rows, as a new calibration finds them."""
-    package = open_package(line.package)
-    core = package.core
-    writer = _core.PackageWriter()
-    for member in package.members:
-        if member.name in ("config", "graph.onnx", "calibration", "parity"):
-            writer.add(member.name, core.read(member.name))
-        if member.name == "adaptation":
-            writer.add(member.name, core.array(member.name))
-    writer.add("memory_bank", np.ascontiguousarray(rows))
-    session = _core.Session(_core.Package.view(writer.bytes(), "by hand"), EngineOptions().resolve())
-    held_out = package.manifest["data"]["calibration_images"]
-    from onceover.images import read_image
-
-    results = [session.run(read_image(line.images / name)) for name in held_out]
-    return (
-        np.sort(np.array([result.score for result in results], np.float32)),
-        np.sort(np.array([result.map_maximum for result in results], np.float32)),
-    )
 
 
 def test_a_confirmed_false_alarm_is_none_any_more(line: Line) -> None:
@@ -155,7 +121,7 @@ def test_added_rows_give_the_thresholds_of_a_new_calibration_or_higher_ones(line
 def test_a_calibration_whose_worst_patches_fall_is_followed(line: Line) -> None:
     """The worst held-out patch itself joins the bank: p-values follow, the threshold does not fall."""
     package = open_package(line.package)
-    held_out = HeldOutPatches.of_array(package.core.array("calibration_patches"))
+    held_out = remembered(package)[0]
     worst = int(np.argmax(held_out.scores.max(axis=1)))
     corrections = Corrections.open(package)
     candidate = {
@@ -253,44 +219,6 @@ def test_the_path_of_a_package_brings_its_journal_an_opened_package_does_not(lin
     assert Inspector.open(line.package, corrections=None).inspect(line.alarms[0]).corrections is None
 
 
-def test_a_compacted_package_decides_as_the_corrected_one_and_can_be_corrected_again(
-    line: Line, tmp_path: Path
-) -> None:
-    corrections = Corrections.open(line.package)
-    with Inspector.open(line.package, corrections=corrections) as inspector:
-        corrections.confirm([corrections.propose(inspector, path)[0] for path in line.alarms[:2]])
-        corrections.remove([5])
-        inspector.apply_corrections()
-        made = tmp_path / "compacted.onceover"
-        compact(corrections, made)
-        compacted = Inspector.open(made)
-        for path in (*line.alarms, *sorted(line.images.iterdir())[:5]):
-            before, after = inspector.inspect(path), compacted.inspect(path)
-            assert (after.score, after.decision, after.p_value) == (before.score, before.decision, before.p_value)
-            assert after.threshold == before.threshold
-            assert after.map_threshold == before.map_threshold
-        assert np.array_equal(compacted.calibration.scores, inspector.calibration.scores)
-    told = compacted.manifest["compacted"]
-    assert told["from"] == corrections.package.id
-    assert told["journal"] == corrections.id
-    source = compacted.package.core.array("bank_source")
-    data = compacted.manifest["data"]
-    assert len(source) == compacted.session.bank_rows
-    assert data["bank_images"][source[-1, 0]] == "window_1.png"
-    again = Corrections.open(made)
-    with Inspector.open(made, corrections=again) as inspector:
-        again.remove([9])
-        applied = inspector.apply_corrections()
-        scores, _ = scores_by_hand(replace(line, package=made), corrected_rows(again))
-        assert applied.calibration in ("exact", "bounded")
-        assert (inspector.calibration.scores >= scores).all()
-    assert compacted.package.core.read("gate") == corrections.package.core.read("gate")
-    with pytest.raises(UsageError, match="is the package itself"):
-        compact(corrections, line.package)
-    with pytest.raises(UsageError, match="has corrections inside"):
-        refit(open_package(made), line.images, compacted.package.core.read("graph.onnx"))
-
-
 def test_a_new_package_of_a_corrected_one_says_that_it_leaves_the_corrections_out(
     line: Line, tmp_path: Path, capsys: Capture
 ) -> None:
@@ -309,10 +237,10 @@ def test_a_new_package_of_a_corrected_one_says_that_it_leaves_the_corrections_ou
 
 def test_a_fitted_package_remembers_its_held_out_patches(line: Line) -> None:
     package = open_package(line.package)
-    held_out = HeldOutPatches.of_array(package.core.array("calibration_patches"))
+    held_out = remembered(package)[0]
     calibration = Calibration.of_record(_core.read_calibration(package.core))
     assert held_out.embeddings.shape == (calibration.image_count, TRACKED, 4)
-    assert not held_out.bounds
+    assert not remembered(package)[1]
     assert np.array_equal(np.sort(held_out.scores.max(axis=1)), calibration.scores)
     worst = np.take_along_axis(held_out.scores, held_out.patches.astype(np.int64), axis=1)
     assert (np.diff(worst, axis=1) <= 0).all()

@@ -183,10 +183,103 @@ static void what_makes_no_sense_is_refused_and_changes_nothing(void) {
   unlink(journal);
 }
 
+typedef struct watched {
+  size_t calls;
+  char last[32];
+} watched;
+
+static void feed(void* context, const char* what, size_t done, size_t total) {
+  watched* dog = context;
+  ++dog->calls;
+  CHECK(done <= total);
+  snprintf(dog->last, sizeof dog->last, "%s", what);
+}
+
+static void a_compacted_package_decides_as_the_corrected_session_and_begins_a_journal_of_its_own(void) {
+  new_journal();
+  char output[80], next[96];
+  snprintf(output, sizeof output, "%s.onceover", journal);
+  snprintf(next, sizeof next, "%s.journal", output);
+  onceover_package* package = opened();
+  onceover_corrections* corrections = journal_of(package, 0);
+  onceover_session_options engine = host_options();
+  size_t bytes = 0, more = 0;
+  CHECK(onceover_session_query_memory(package, &engine, &bytes) == ONCEOVER_OK);
+  CHECK(onceover_corrections_query_memory(corrections, 1, &more) == ONCEOVER_OK);
+  engine.arena_bytes = bytes + more; /* of the larger session; the other one begins anew in it */
+  engine.arena = malloc(engine.arena_bytes);
+  watched dog = {0, ""};
+  onceover_compact_options options = {
+      .struct_size = sizeof options, .session = &engine, .progress = feed, .progress_context = &dog};
+  CHECK(onceover_corrections_compact(corrections, output, &options, NULL) == ONCEOVER_USAGE);
+  CHECK(strstr(onceover_last_error(), "nothing to compact") != NULL);
+
+  onceover_session* session = host_session();
+  frame alarm;
+  fill_frame(&alarm, 100, 1);
+  CHECK(run_of(session, &alarm.image).verdict == ONCEOVER_ANOMALOUS);
+  const onceover_candidate said = {.struct_size = sizeof said, .name = "part \"100\""};
+  uint64_t candidate = 0;
+  CHECK(onceover_corrections_propose(corrections, session, &said, &candidate) == ONCEOVER_OK);
+  CHECK(onceover_corrections_confirm(corrections, &candidate, 1, "R.", 8) == ONCEOVER_OK);
+  applied(session, corrections);
+  CHECK(onceover_corrections_compact(corrections, NULL, &options, NULL) == ONCEOVER_USAGE);
+  CHECK(onceover_corrections_compact(NULL, output, &options, NULL) == ONCEOVER_USAGE);
+  CHECK(onceover_corrections_compact(corrections, package_path, &options, NULL) == ONCEOVER_USAGE);
+  CHECK(onceover_corrections_compact(corrections, journal, &options, NULL) == ONCEOVER_USAGE);
+  CHECK(onceover_corrections_compact(corrections, output, NULL, NULL) == ONCEOVER_USAGE); /* no network to run */
+  onceover_compact_options bad = options;
+  bad.struct_size = 4;
+  CHECK(onceover_corrections_compact(corrections, output, &bad, NULL) == ONCEOVER_USAGE);
+  engine.arena_bytes = bytes + more / 2;
+  CHECK(onceover_corrections_compact(corrections, output, &options, NULL) == ONCEOVER_MEMORY);
+  CHECK(access(output, F_OK) != 0);
+  engine.arena_bytes = bytes + more;
+  uint8_t id[32] = {0};
+  CHECK(onceover_corrections_compact(corrections, output, &options, id) == ONCEOVER_OK);
+  CHECK(dog.calls > 4 && strcmp(dog.last, "verifying") == 0);
+
+  onceover_package* made = NULL;
+  onceover_package_info info = {.struct_size = sizeof info};
+  CHECK(onceover_package_open(output, NULL, &made) == ONCEOVER_OK);
+  CHECK(onceover_package_describe(made, &info) == ONCEOVER_OK && memcmp(info.id, id, 32) == 0);
+  CHECK(info.bank_rows == 960 + described(corrections).added_rows && info.manifest_bytes > 0);
+  const onceover_session_options plain = host_options();
+  onceover_session* fresh = created(made, &plain);
+  for (uint32_t seed = 90; seed < 110; ++seed) {
+    frame part;
+    fill_frame(&part, seed, seed % 2 == 0);
+    const onceover_result expected = run_of(session, &part.image), got = run_of(fresh, &part.image);
+    CHECK(got.score == expected.score && got.verdict == expected.verdict && got.p_value == expected.p_value);
+    CHECK(got.threshold == expected.threshold && got.map_maximum == expected.map_maximum);
+  }
+  onceover_corrections* empty = NULL;
+  CHECK(onceover_corrections_open(made, journal, NULL, &empty) == ONCEOVER_INPUT); /* it is of the old package */
+  CHECK(onceover_corrections_open(made, next, NULL, &empty) == ONCEOVER_OK && described(empty).operations == 0);
+  fill_frame(&alarm, 103, 1);
+  if (run_of(fresh, &alarm.image).verdict == ONCEOVER_ANOMALOUS) {
+    CHECK(onceover_corrections_propose(empty, fresh, NULL, &candidate) == ONCEOVER_OK && candidate == 1);
+  }
+  const uint64_t row = 3;
+  CHECK(onceover_corrections_remove(empty, &row, 1, NULL, 0) == ONCEOVER_OK);
+  CHECK(onceover_corrections_compact(corrections, output, &options, NULL) == ONCEOVER_USAGE); /* would orphan it */
+  onceover_corrections_free(empty);
+  onceover_corrections_free(corrections);
+  onceover_session_free(fresh);
+  onceover_session_free(session);
+  onceover_package_free(made);
+  onceover_package_free(package);
+  free(engine.arena);
+  unlink(journal);
+  unlink(output);
+  unlink(next);
+}
+
 int main(int argc, char** argv) {
   take_package_path(argc, argv);
   a_confirmed_false_alarm_is_none_any_more();
   an_arena_of_the_size_asked_for_is_enough_and_runs_allocate_nothing();
   what_makes_no_sense_is_refused_and_changes_nothing();
+  a_compacted_package_decides_as_the_corrected_session_and_begins_a_journal_of_its_own();
   return summary("c_api_corrections");
 }

@@ -230,20 +230,22 @@ std::optional<size_t> JsonText::count(Path path) const {
   return count;
 }
 
-// Behind the last item, with the spaces that stand before the first one.
+// Behind the last item, with the spaces that stand before that one.
 void JsonText::insert(Span container, const std::vector<std::string>& items) {
-  size_t first = 0, last_end = container.begin + 1;
-  each_item(text_, container.begin, [&](size_t begin, size_t, size_t end) {
-    if (first == 0) first = begin;
-    last_end = end;
+  size_t last = 0, end = container.begin + 1;
+  each_item(text_, container.begin, [&](size_t item_begin, size_t, size_t item_end) {
+    last = item_begin;
+    end = item_end;
   });
-  const std::string spaces = first == 0 ? "" : text_.substr(container.begin + 1, first - container.begin - 1);
+  size_t spaces_begin = last;
+  while (spaces_begin > 0 && is_space(text_[spaces_begin - 1])) --spaces_begin;
+  const std::string spaces = text_.substr(spaces_begin, last - spaces_begin);
   std::string added;
   for (const std::string& item : items) {
-    if (first != 0 || !added.empty()) added += ',';
+    if (last != 0 || !added.empty()) added += ',';
     added += spaces + item;
   }
-  text_.insert(last_end, added);
+  text_.insert(end, added);
 }
 
 void JsonText::set(Path object, std::string_view key, std::string_view value) {

@@ -75,6 +75,9 @@ Provenance provenance_of(const Corrections& corrections, const CompactedBank& ba
                     package.label() + ": member 'manifest.json'");
   if (manifest.is_object({"detector"})) {
     manifest.set({"detector"}, "bank_rows", std::to_string(bank.rows().rows));
+    if (manifest.find({"detector", "search_index"})) {
+      manifest.set({"detector"}, "search_index", json_string(name_of(bank.bank().index().representation)));
+    }
   }
 
   Provenance result;

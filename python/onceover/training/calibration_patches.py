@@ -1,11 +1,10 @@
 """What a package remembers of its held-out parts, so that they can be scored again when the memory bank changes.
 
-The member "calibration_patches" (export/FORMAT.md); csrc/corrections/recalibrate reads it.
+The member "calibration_patches" (export/FORMAT.md); csrc/corrections reads it, csrc/compaction writes it anew.
 """
 
 from __future__ import annotations
 
-import math
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from onceover import _core
 
 TRACKED = 16  # patches of an image whose embeddings are kept: the image score stays exact while its worst is among them
 MAX_BYTES = 16_000_000  # about 970 held-out images of 1024 patches; beyond, corrections keep the thresholds as fitted
-_RECORD = "<6I40x"
+_RECORD = "<5I44x"
 
 
 class CalibrationPatches:
@@ -63,7 +62,7 @@ class CalibrationPatches:
 @dataclass(frozen=True)
 class HeldOutPatches:
     """The member's arrays. parts (n,) uint32; scores float32 and nearest uint32 (n, P); patches uint32 (n, T);
-    embeddings float32 (n, T, D). bounds: scores of patches that are not tracked may be too high.
+    embeddings float32 (n, T, D).
     """
 
     parts: NDArray[np.uint32]
@@ -71,28 +70,13 @@ class HeldOutPatches:
     nearest: NDArray[np.uint32]
     patches: NDArray[np.uint32]
     embeddings: NDArray[np.float32]
-    bounds: bool = False
 
     def to_array(self) -> NDArray[np.uint8]:
         """As a package holds it, uint8 (n,)."""
         count, tracked, dims = self.embeddings.shape
-        record = struct.pack(
-            _RECORD, struct.calcsize(_RECORD), count, tracked, self.scores.shape[1], dims, int(self.bounds)
-        )
+        record = struct.pack(_RECORD, struct.calcsize(_RECORD), count, tracked, self.scores.shape[1], dims)
         arrays = (self.parts, self.scores, self.nearest, self.patches, self.embeddings)
         return np.frombuffer(record + b"".join(array.tobytes() for array in arrays), np.uint8)
-
-    @classmethod
-    def of_array(cls, member: NDArray[np.uint8]) -> HeldOutPatches:
-        """Of a member that a session has read before, and so checked."""
-        data = member.tobytes()
-        size, count, tracked, patches, dims, bounds = struct.unpack_from(_RECORD, data)
-        arrays: list[NDArray[np.uint32]] = []
-        for shape in ((count,), (count, patches), (count, patches), (count, tracked), (count, tracked, dims)):
-            arrays.append(np.frombuffer(data, np.uint32, math.prod(shape), size).reshape(shape))
-            size += arrays[-1].nbytes
-        parts, scores, nearest, chosen, embeddings = arrays
-        return cls(parts, scores.view(np.float32), nearest, chosen, embeddings.view(np.float32), bool(bounds))
 
 
 __all__ = ["TRACKED", "CalibrationPatches", "HeldOutPatches"]

@@ -1,0 +1,115 @@
+// The package of host_package.h with all that corrections and compacting work on: what held-out parts score again by,
+// where the rows came from, their neighbors, a gate, pictures, and a member of a version to come.
+#pragma once
+
+#include <algorithm>
+#include <cstring>
+#include <numeric>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "product_package.h"
+#include "scoring/memory_bank.h"
+
+namespace host_package {
+
+using NewMembers = std::vector<std::pair<std::string, std::vector<uint8_t>>>;
+
+// A package without the members `dropped` and with others, of bytes; what is known as required stays so.
+inline std::vector<uint8_t> with_members(const std::vector<uint8_t>& bytes, const NewMembers& added,
+                                         const std::vector<std::string>& dropped) {
+  const auto package = Package::view(bytes.data(), bytes.size(), "to be changed");
+  PackageWriter writer;
+  for (const MemberView& member : package->members()) {
+    if (std::find(dropped.begin(), dropped.end(), member.name) != dropped.end()) continue;
+    const std::vector<uint64_t> dimensions(member.dimensions.begin(),
+                                           member.dimensions.begin() + member.dimension_count);
+    writer.add(std::string(member.name), member.data, member.size_bytes, member.type, dimensions, member.required);
+  }
+  for (const auto& [name, content] : added) {
+    writer.add(name, content.data(), content.size(), DataType::kBytes, {}, name == "graph.onnx" || name == "parity");
+  }
+  return writer.bytes();
+}
+
+// The member "calibration_patches" of the held-out parts that host_package.h calibrated with; 4 patches are tracked.
+inline std::vector<uint8_t> held_out_patches(const std::vector<uint8_t>& file) {
+  constexpr uint32_t kImages = 19, kTracked = 4;
+  Session session(Package::view(file.data(), file.size(), "host"), session_options());
+  std::vector<uint32_t> parts, nearest, chosen;
+  std::vector<float> scores, embeddings;
+  for (uint32_t i = 0; i < kImages; ++i) {
+    session.run(image(100 + i).view);
+    parts.push_back(i);
+    scores.insert(scores.end(), session.patch_scores(), session.patch_scores() + HOST_PATCHES);
+    nearest.insert(nearest.end(), session.nearest_rows(), session.nearest_rows() + HOST_PATCHES);
+    std::vector<uint32_t> order(HOST_PATCHES);
+    std::iota(order.begin(), order.end(), 0u);
+    const float* own = session.patch_scores();
+    std::stable_sort(order.begin(), order.end(), [own](uint32_t a, uint32_t b) { return own[a] > own[b]; });
+    for (uint32_t t = 0; t < kTracked; ++t) {
+      chosen.push_back(order[t]);
+      const float* row = session.embeddings().row(order[t]);
+      embeddings.insert(embeddings.end(), row, row + HOST_DIM);
+    }
+  }
+  CalibrationPatchesRecord record{};
+  record.record_bytes = sizeof record;
+  record.image_count = kImages;
+  record.tracked = kTracked;
+  record.patch_count = HOST_PATCHES;
+  record.dims = HOST_DIM;
+  std::vector<uint8_t> out(sizeof record);
+  std::memcpy(out.data(), &record, sizeof record);
+  const auto add = [&out](const void* from, size_t count) {
+    const auto* bytes = static_cast<const uint8_t*>(from);
+    out.insert(out.end(), bytes, bytes + 4 * count);
+  };
+  add(parts.data(), parts.size());
+  add(scores.data(), scores.size());
+  add(nearest.data(), nearest.size());
+  add(chosen.data(), chosen.size());
+  add(embeddings.data(), embeddings.size());
+  return out;
+}
+
+inline std::vector<uint8_t> correctable_bytes(Kind kind = {}) {
+  std::vector<uint8_t> file = bytes(kind);
+  std::string names, digests;
+  for (int image = 0; image < 40; ++image) {
+    names += (image == 0 ? "\"" : ", \"") + std::to_string(image) + ".png\"";
+    digests += (image == 0 ? "\"" : ", \"") + std::string(64, 'a') + "\"";
+  }
+  const std::string manifest = "{\"data\": {\"bank_images\": [" + names + "], \"bank_sha256\": [" + digests +
+                               "]}, \"detector\": {\"bank_rows\": 960}, \"name\": \"host\"}";
+  const std::string future = "of_the_future";
+  file = with_members(file,
+                      {{"manifest.json", {manifest.begin(), manifest.end()}},
+                       {"gate", gate_around(image(3).view, 100)},
+                       {"calibration_patches", held_out_patches(file)},
+                       {"thumbnails", {'j', 'p', 'e', 'g'}},
+                       {future, {1}}},
+                      {"manifest.json"});
+  const auto package = Package::view(file.data(), file.size(), "host");
+  const MemberView& bank = package->require("memory_bank");
+  const auto rows = static_cast<size_t>(bank.dimensions[0]);
+  std::vector<uint32_t> source, neighbors(rows * 3);
+  for (uint32_t row = 0; row < rows; ++row) source.insert(source.end(), {row / HOST_PATCHES, row % HOST_PATCHES});
+  const MatrixView<const float> view(bank.as<float>(2), rows, HOST_DIM);
+  const MemoryBank searched(view, {}, kernels());
+  std::vector<float> distances(rows * 3);
+  SearchStats stats;
+  searched.search(view, 3, distances.data(), neighbors.data(), 1, stats);
+  PackageWriter writer;
+  for (const MemberView& member : package->members()) {
+    const std::vector<uint64_t> dimensions(member.dimensions.begin(),
+                                           member.dimensions.begin() + member.dimension_count);
+    writer.add(std::string(member.name), member.data, member.size_bytes, member.type, dimensions, member.required);
+  }
+  writer.add("bank_source", source.data(), source.size() * 4, DataType::kUint32, {rows, 2}, false);
+  writer.add("bank_neighbors", neighbors.data(), neighbors.size() * 4, DataType::kUint32, {rows, 3}, false);
+  return writer.bytes();
+}
+
+}  // namespace host_package

@@ -1,0 +1,104 @@
+// What the tests of compaction share: packages, journals of them, sessions, and a folder for this run.
+#pragma once
+
+#include <dirent.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <fstream>
+#include <iterator>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "check.h"
+#include "compaction/compact.h"
+#include "correctable_package.h"
+
+namespace compaction_check {
+
+using namespace onceover;
+
+inline std::string folder;  // of this run
+
+inline const std::vector<uint8_t>& package_bytes() {
+  static const std::vector<uint8_t> bytes = host_package::correctable_bytes();
+  return bytes;
+}
+
+inline std::string path_of(const std::string& name) { return folder + "/" + name; }
+
+inline std::vector<uint8_t> read_file(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  return {std::istreambuf_iterator<char>(file), {}};
+}
+
+inline std::vector<std::string> files() {
+  std::vector<std::string> names;
+  DIR* open = ::opendir(folder.c_str());
+  while (const dirent* entry = ::readdir(open)) {
+    if (entry->d_name[0] != '.' || std::string(entry->d_name).size() > 2) names.emplace_back(entry->d_name);
+  }
+  ::closedir(open);
+  std::sort(names.begin(), names.end());
+  return names;
+}
+
+inline std::unique_ptr<Session> opened(std::shared_ptr<const Package> package) {
+  return std::make_unique<Session>(std::move(package), host_package::session_options());
+}
+
+inline CompactOptions options() {
+  CompactOptions made;
+  made.open_session = opened;
+  return made;
+}
+
+// A new journal of the package at a path of this name.
+inline Corrections journal_of(std::shared_ptr<const Package> package, const char* name) {
+  const std::string path = path_of(name);
+  ::unlink(path.c_str());
+  return {std::move(package), path};
+}
+
+inline std::shared_ptr<const Package> fitted() {
+  return Package::view(package_bytes().data(), package_bytes().size(), "fitted");
+}
+
+// Confirms a part with a bright square as a false alarm.
+inline uint64_t confirm_alarm(Corrections& corrections, uint32_t seed, const std::string& name) {
+  const auto session = opened(corrections.shared_package());
+  session->apply(corrections.changes(0), corrections.max_added_rows());
+  session->run(host_package::image(seed, true).view);
+  std::vector<float> rows;
+  Candidate candidate = session->candidate(rows);
+  candidate.name = name;
+  const uint64_t id = corrections.propose(0, candidate, {rows.data(), candidate.patches.size(), HOST_DIM}, 0);
+  corrections.confirm({id}, "", 0);
+  return id;
+}
+
+// Rows added, rows removed, a candidate whose name is hard to write, one that waits and one that was taken back.
+inline Corrections corrected(std::shared_ptr<const Package> package, const char* name) {
+  Corrections corrections = journal_of(std::move(package), name);
+  confirm_alarm(corrections, 300, "shots/line \"3\"\\\n\xff.png");
+  confirm_alarm(corrections, 301, "");
+  corrections.reject({confirm_alarm(corrections, 307, "rejected.png")}, "", 0);
+  corrections.remove(0, {5, 17, corrections.changes(0).numbers[1]}, "", 0);
+  return corrections;
+}
+
+// Runs the tests in a new folder, and removes it.
+template <typename Tests>
+int run(const char* name, const Tests& tests) {
+  char pattern[] = "/tmp/onceover_compaction_XXXXXX";
+  const char* made = ::mkdtemp(pattern);
+  if (made == nullptr) return EXIT_FAILURE;
+  folder = made;
+  tests();
+  const std::string clean = "rm -rf '" + folder + "'";
+  if (std::system(clean.c_str()) != 0) return EXIT_FAILURE;
+  return check::summary(name);
+}
+
+}  // namespace compaction_check

@@ -30,7 +30,7 @@ from onceover.training.dataset import file_hash, listed
 from onceover.training.fit_job import numbered
 from onceover.training.leaks import LeakWatch, known_by_bytes, known_by_part, rank_sum_p_value
 from onceover.training.normal_parts import NormalParts, find_normal_parts
-from onceover.types import ONE_TILE, Calibration, Tiling
+from onceover.types import Calibration
 
 UNLIKELY = 0.001  # of the comparison with the earlier calibration: one false note in a thousand calibrations
 SHOWN_LEAKS = 5
@@ -188,15 +188,12 @@ def _score(
     """
     session = open_session(package.core, options.engine, options.threads)
     watch, patches = LeakWatch(package), CalibrationPatches()
-    config = _core.read_config(package.core)
-    correctable = Tiling(*config.tiling) == ONE_TILE and all(member.name != "roi" for member in package.members)
     scores, map_maxima = (np.zeros(len(normals.images), np.float32) for _ in range(2))
     for i, (path, part) in enumerate(zip(normals.images, normals.groups, strict=True)):
         result = session.run(read_image(path))
         scores[i], map_maxima[i] = result.score, result.map_maximum
         watch.add(part, session.patch_scores(), session.nearest_rows())
-        if correctable:
-            patches.add(session)
+        patches.add(session)
         progress("calibration", i + 1, len(normals.images))
     return scores, map_maxima, watch, patches
 

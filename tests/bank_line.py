@@ -30,11 +30,11 @@ class Line:
     alarms: tuple[Path, ...]
 
 
-def fit_line(root: Path) -> Line:
-    """Fitted in `root`; the alarms are parts with a white window, which no training part has."""
+def fit_line(root: Path, **options: object) -> Line:
+    """Fitted in `root` with these options; the alarms are parts with a white window, which no training part has."""
     images = good_folder(root / "good", 2 * HELD_OUT + 2)
     package = root / "part.onceover"
-    export.package(fit(images, tiny_options(bank=BankSize(rows=200))), package)
+    export.package(fit(images, tiny_options(bank=BankSize(rows=200), **options)), package)
     alarms = []
     for i in range(6):
         alarms.append(root / f"window_{i}.png")
@@ -64,6 +64,8 @@ def scores_by_hand(line: Line, rows: NDArray[np.float32]) -> tuple[NDArray[np.fl
     for member in package.members:
         if member.name in ("config", "graph.onnx", "calibration", "parity"):
             writer.add(member.name, core.read(member.name))
+        elif member.name == "roi":
+            writer.add(member.name, core.array(member.name))
     writer.add("memory_bank", np.ascontiguousarray(rows))
     session = _core.Session(_core.Package.view(writer.bytes(), "by hand"), EngineOptions().resolve())
     held_out = package.manifest["data"]["calibration_images"]

@@ -8,6 +8,7 @@
 #include <fstream>
 #include <iterator>
 #include <memory>
+#include <random>
 #include <string>
 #include <vector>
 
@@ -23,6 +24,16 @@ inline std::string folder;  // of this run
 
 inline const std::vector<uint8_t>& package_bytes() {
   static const std::vector<uint8_t> bytes = host_package::correctable_bytes();
+  return bytes;
+}
+
+// One of tiles, of which neighbors overlap, with a region of interest: the middle half of the rows.
+inline const std::vector<uint8_t>& tiled_bytes() {
+  static const std::vector<uint8_t> bytes = [] {
+    std::vector<uint8_t> roi(64, 0);
+    std::fill(roi.begin() + 16, roi.begin() + 48, uint8_t{1});
+    return host_package::correctable_bytes({true, true, {2, 2, 1, 1}, roi});
+  }();
   return bytes;
 }
 
@@ -61,15 +72,27 @@ inline Corrections journal_of(std::shared_ptr<const Package> package, const char
   return {std::move(package), path};
 }
 
-inline std::shared_ptr<const Package> fitted() {
-  return Package::view(package_bytes().data(), package_bytes().size(), "fitted");
+inline std::shared_ptr<const Package> fitted(const std::vector<uint8_t>& bytes = package_bytes()) {
+  return Package::view(bytes.data(), bytes.size(), "fitted");
 }
 
-// Confirms a part with a bright square as a false alarm.
+// A good part with a square in the middle that no other one has.
+inline host_package::Image false_alarm(uint32_t seed) {
+  host_package::Image image = host_package::image(seed);
+  std::mt19937 random(seed);
+  for (size_t y = 14; y < 26; ++y) {
+    for (size_t x = 22; x < 34; ++x) {
+      for (size_t c = 0; c < 3; ++c) image.pixels[(y * 56 + x) * 3 + c] = static_cast<uint8_t>(random() % 256);
+    }
+  }
+  return image;
+}
+
+// Confirms it as a false alarm.
 inline uint64_t confirm_alarm(Corrections& corrections, uint32_t seed, const std::string& name) {
   const auto session = opened(corrections.shared_package());
   session->apply(corrections.changes(0), corrections.max_added_rows());
-  session->run(host_package::image(seed, true).view);
+  session->run(false_alarm(seed).view);
   std::vector<float> rows;
   Candidate candidate = session->candidate(rows);
   candidate.name = name;

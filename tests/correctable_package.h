@@ -37,20 +37,22 @@ inline std::vector<uint8_t> with_members(const std::vector<uint8_t>& bytes, cons
 inline std::vector<uint8_t> held_out_patches(const std::vector<uint8_t>& file) {
   constexpr uint32_t kImages = 19, kTracked = 4;
   Session session(Package::view(file.data(), file.size(), "host"), session_options());
+  const size_t count = session.config().cell_count();
   std::vector<uint32_t> parts, nearest, chosen;
   std::vector<float> scores, embeddings;
   for (uint32_t i = 0; i < kImages; ++i) {
     session.run(image(100 + i).view);
     parts.push_back(i);
-    scores.insert(scores.end(), session.patch_scores(), session.patch_scores() + HOST_PATCHES);
-    nearest.insert(nearest.end(), session.nearest_rows(), session.nearest_rows() + HOST_PATCHES);
-    std::vector<uint32_t> order(HOST_PATCHES);
+    scores.insert(scores.end(), session.patch_scores(), session.patch_scores() + count);
+    nearest.insert(nearest.end(), session.nearest_rows(), session.nearest_rows() + count);
+    const std::vector<uint32_t> features = session.patch_features();
+    std::vector<uint32_t> order(count);
     std::iota(order.begin(), order.end(), 0u);
     const float* own = session.patch_scores();
     std::stable_sort(order.begin(), order.end(), [own](uint32_t a, uint32_t b) { return own[a] > own[b]; });
     for (uint32_t t = 0; t < kTracked; ++t) {
       chosen.push_back(order[t]);
-      const float* row = session.embeddings().row(order[t]);
+      const float* row = session.embeddings().row(features[order[t]]);
       embeddings.insert(embeddings.end(), row, row + HOST_DIM);
     }
   }
@@ -58,13 +60,13 @@ inline std::vector<uint8_t> held_out_patches(const std::vector<uint8_t>& file) {
   record.record_bytes = sizeof record;
   record.image_count = kImages;
   record.tracked = kTracked;
-  record.patch_count = HOST_PATCHES;
+  record.patch_count = static_cast<uint32_t>(count);
   record.dims = HOST_DIM;
   std::vector<uint8_t> out(sizeof record);
   std::memcpy(out.data(), &record, sizeof record);
-  const auto add = [&out](const void* from, size_t count) {
+  const auto add = [&out](const void* from, size_t words) {
     const auto* bytes = static_cast<const uint8_t*>(from);
-    out.insert(out.end(), bytes, bytes + 4 * count);
+    out.insert(out.end(), bytes, bytes + 4 * words);
   };
   add(parts.data(), parts.size());
   add(scores.data(), scores.size());
@@ -95,7 +97,8 @@ inline std::vector<uint8_t> correctable_bytes(Kind kind = {}) {
   const MemberView& bank = package->require("memory_bank");
   const auto rows = static_cast<size_t>(bank.dimensions[0]);
   std::vector<uint32_t> source, neighbors(rows * 3);
-  for (uint32_t row = 0; row < rows; ++row) source.insert(source.end(), {row / HOST_PATCHES, row % HOST_PATCHES});
+  const auto features = static_cast<uint32_t>(config(kind.tiling).feature_count());
+  for (uint32_t row = 0; row < rows; ++row) source.insert(source.end(), {row / features, row % features});
   const MatrixView<const float> view(bank.as<float>(2), rows, HOST_DIM);
   const MemoryBank searched(view, {}, kernels());
   std::vector<float> distances(rows * 3);

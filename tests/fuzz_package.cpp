@@ -95,7 +95,7 @@ void use_product(const Package& package, const Config& config, uint32_t number) 
 
 // One row joins the memory bank and one leaves it: the held-out parts are scored again.
 void use_corrections(const Package& package, const Config& config) {
-  check_correctable(package, config);
+  check_correctable(package);
   const MatrixView<const float> bank = memory_bank_of(package, config);
   const Calibration calibration = read_calibration(package);
   const size_t images = calibration.image_count, map_pixels = config.map_height() * config.map_width();

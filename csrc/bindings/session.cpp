@@ -66,6 +66,14 @@ struct BoundSession {
     return out;
   }
 
+  py::array_t<int64_t> patch_features() {
+    const Turn turn(busy, "session");
+    py::array_t<int64_t> out = new_grid<int64_t>();
+    const std::vector<uint32_t> features = session.patch_features();
+    std::copy(features.begin(), features.end(), out.mutable_data());
+    return out;
+  }
+
   py::array_t<float> anomaly_map(py::ssize_t height, py::ssize_t width) {
     const Turn turn(busy, "session");
     if (height == 0 && width == 0) {
@@ -316,6 +324,7 @@ void bind_session(py::module_& m) {
       .def("run", &BoundSession::run, py::arg("image"), py::arg("color") = "rgb")
       .def("patch_scores", &BoundSession::patch_scores)
       .def("nearest_rows", &BoundSession::nearest_rows)
+      .def("patch_features", &BoundSession::patch_features)
       .def("anomaly_map", &BoundSession::anomaly_map, py::arg("height") = 0, py::arg("width") = 0)
       .def(
           "map_p_value", [](const BoundSession& s, float peak) { return s.session.calibration().map_p_value(peak); },

@@ -55,7 +55,7 @@ std::vector<uint32_t> CompactedBank::neighbors(size_t k, size_t threads, const C
 
 std::vector<uint8_t> compacted_patches(const CalibrationPatches& old, const Config& config, const CompactedBank& bank,
                                        const BankChanges& changes, const Package& package) {
-  const size_t images = old.image_count, count = config.patch_count(), tracked = old.tracked;
+  const size_t images = old.image_count, count = config.cell_count(), tracked = old.tracked;
   const size_t dims = config.embedding_dim, removed = changes.removed.size();
   // From each row that is gone to the nearest one that is there.
   std::vector<float> distances(std::max(removed, tracked));
@@ -67,9 +67,14 @@ std::vector<uint8_t> compacted_patches(const CalibrationPatches& old, const Conf
   std::vector<float> on(distances.begin(), distances.begin() + static_cast<ptrdiff_t>(removed));
   for (float& distance : on) distance = rounded_up(distance);
 
-  std::vector<float> scores(old.scores, old.scores + images * count);
+  std::vector<uint8_t> inside(count, 1);
+  const Roi roi = read_roi(package);
+  if (!roi.whole()) roi.mark({inside.data(), config.tiles().height(), config.tiles().width()});
+  std::vector<float> scores(images * count);  // 0 and row 0 outside, as a session has them
   std::vector<uint32_t> nearest(images * count);
   for (size_t i = 0; i < nearest.size(); ++i) {
+    if (inside[i % count] == 0) continue;
+    scores[i] = old.scores[i];
     const uint32_t row = old.nearest[i];
     nearest[i] = bank.number_of(row);
     if (nearest[i] != kNoRow) continue;
@@ -88,9 +93,10 @@ std::vector<uint8_t> compacted_patches(const CalibrationPatches& old, const Conf
     const MatrixView<const float> kept(old.embeddings + image * tracked * dims, tracked, dims);
     bank.bank().search(kept, 1, distances.data(), rows.data(), 1, stats);
     for (size_t t = 0; t < tracked; ++t) {
-      const size_t patch = image * count + old.patches[image * tracked + t];
-      scores[patch] = distances[t];
-      nearest[patch] = rows[t];
+      const size_t cell = old.patches[image * tracked + t];
+      if (inside[cell] == 0) continue;
+      scores[image * count + cell] = distances[t];
+      nearest[image * count + cell] = rows[t];
     }
   }
 

@@ -23,7 +23,7 @@ struct Candidate {
   Digest image{};                 // SHA-256 of its file; zeros: unknown
   float score = 0;                // of the image, with the rows and corrections of that moment
   float threshold = 0;            // then in force
-  std::vector<uint32_t> patches;  // (n) in the patch grid, row-major, worst first
+  std::vector<uint32_t> patches;  // (n) tile after tile, row by row; worst first
 };
 
 struct Proposal : Candidate {

@@ -39,19 +39,31 @@ struct Rescored {
 
 class Rescorer {
  public:
-  Rescorer(const Config& config, const CalibrationPatches& patches, const CorrectedBank& bank,
+  Rescorer(const Config& config, const Roi& roi, const CalibrationPatches& patches, const CorrectedBank& bank,
            const BankChanges& changes, const KernelTable& table)
       : config_(config),
+        roi_(roi),
         patches_(patches),
         bank_(bank),
         changes_(changes),
         table_(table),
         scratch_(memory_, search_scratch_bytes(bank.index(), 1), "search scratch"),
-        map_(config.grid_height, config.grid_width, config.preprocessing.height, config.preprocessing.width,
-             config.blur_sigma, memory_, table) {}
+        map_(config.tiles().height(), config.tiles().width(), config.map_height(), config.map_width(),
+             config.blur_sigma, memory_, table),
+        views_(config.cell_count()) {
+    const TileGrid tiles = config.tiles();
+    for (size_t tile = 0; tile < tiles.tiles(); ++tile) {
+      for (size_t patch = 0; patch < tiles.tile_patches(); ++patch) ++views_[tiles.cell(tile, patch)];
+    }
+    if (roi.whole()) return;
+    std::vector<uint8_t> inside(config.cell_count());
+    const MatrixView<uint8_t> cells(inside.data(), tiles.height(), tiles.width());
+    roi.mark(cells);
+    continued_from_ = nearest_inside({inside.data(), tiles.height(), tiles.width()}, memory_);
+  }
 
   Rescored run(size_t image) {
-    const size_t count = config_.patch_count(), tracked = patches_.tracked;
+    const size_t count = config_.cell_count(), tracked = patches_.tracked;
     const float* old = patches_.scores + image * count;
     grid_.assign(old, old + count);
     is_exact_.assign(count, changes_.numbers.empty() && !patches_.bounds ? 1 : 0);  // a row that joined may be nearer
@@ -73,8 +85,9 @@ class Rescorer {
     for (size_t t = 0; t < tracked; ++t) {
       const uint32_t patch = patches_.patches[image * tracked + t];
       grid_[patch] = distances_[t];
-      is_exact_[patch] = 1;
+      is_exact_[patch] = views_[patch] == 1 ? 1 : 0;  // another tile may see something nearer now
     }
+    const float* drawn = masked();
     const size_t worst = static_cast<size_t>(std::max_element(grid_.begin(), grid_.end()) - grid_.begin());
     Rescored result;
     result.score = grid_[worst];
@@ -83,13 +96,27 @@ class Rescorer {
       if (is_exact_[p] && grid_[p] == grid_[worst]) is_exact_[worst] = 1;
     }
     result.exact = is_exact_[worst] != 0;
-    const MatrixView<const float> map = map_.draw(grid_.data());
-    result.map_maximum = *std::max_element(map.data, map.data + map.rows * map.columns);
+    const MatrixView<const float> map = map_.draw(drawn);
+    result.map_maximum = roi_.whole() ? map_.maximum() : roi_.largest_inside(map);
     return result;
   }
 
  private:
+  // As Product::mask: 0 outside the region, and what the map is drawn from.
+  const float* masked() {
+    if (roi_.whole()) return grid_.data();
+    continued_.resize(grid_.size());
+    for (size_t cell = 0; cell < grid_.size(); ++cell) continued_[cell] = grid_[continued_from_[cell]];
+    for (size_t cell = 0; cell < grid_.size(); ++cell) {
+      if (continued_from_[cell] == cell) continue;
+      grid_[cell] = 0;
+      is_exact_[cell] = 1;
+    }
+    return continued_.data();
+  }
+
   const Config& config_;
+  const Roi& roi_;
   const CalibrationPatches& patches_;
   const CorrectedBank& bank_;
   const BankChanges& changes_;
@@ -97,7 +124,9 @@ class Rescorer {
   Memory memory_;
   Buffer<uint8_t> scratch_;
   AnomalyMap map_;
-  std::vector<float> grid_, distances_;
+  std::vector<uint32_t> views_;  // (P) how many tiles see a cell
+  Buffer<uint32_t> continued_from_;
+  std::vector<float> grid_, continued_, distances_;
   std::vector<uint32_t> rows_;
   std::vector<uint8_t> is_exact_;
 };
@@ -123,7 +152,7 @@ std::optional<CalibrationPatches> read_calibration_patches(const Package& packag
   fields.record_size(record.record_bytes, sizeof record, UINT32_MAX);
   fields.within("bounds", record.bounds, 0u, 1u);
   fields.zeros(record.zeros, sizeof record.zeros);
-  const uint64_t n = record.image_count, tracked = record.tracked, patches = config.patch_count();
+  const uint64_t n = record.image_count, tracked = record.tracked, patches = config.cell_count();
   if (record.record_bytes % 4 != 0 || record.record_bytes > member->size_bytes) {
     refuse("its record has an impossible size");
   }
@@ -164,7 +193,7 @@ std::optional<CalibrationPatches> read_calibration_patches(const Package& packag
   return view;
 }
 
-Recalibrated recalibrate(const Package& package, const Config& config, const Calibration& calibration,
+Recalibrated recalibrate(const Package& package, const Config& config, const Roi& roi, const Calibration& calibration,
                          const CorrectedBank& bank, const BankChanges& changes, const KernelTable& table) {
   Recalibrated result;
   result.calibrated = calibration.calibrated;
@@ -189,7 +218,7 @@ Recalibrated recalibrate(const Package& package, const Config& config, const Cal
     return result;
   }
   std::vector<Rescored> parts(calibration.n, {-kInfinity, -kInfinity, true});
-  Rescorer rescorer(config, *patches, bank, changes, table);
+  Rescorer rescorer(config, roi, *patches, bank, changes, table);
   for (size_t image = 0; image < patches->image_count; ++image) {
     const Rescored found = rescorer.run(image);
     Rescored& part = parts[patches->parts[image]];

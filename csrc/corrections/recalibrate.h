@@ -10,7 +10,8 @@
 
 namespace onceover {
 
-// The member "calibration_patches", viewed in place; n images of the calibration, P patches each.
+// The member "calibration_patches", viewed in place; n images of the calibration, P patches each: the cells of the
+// patch grid of all tiles. Outside a region of interest scores and rows mean nothing.
 struct CalibrationPatches {
   uint32_t image_count = 0, tracked = 0;  // n, T
   bool bounds = false;                    // scores of patches that are not tracked may be too high
@@ -18,7 +19,7 @@ struct CalibrationPatches {
   const float* scores = nullptr;          // (n, P) patch scores with the fitted bank
   const uint32_t* nearest = nullptr;      // (n, P) the fitted row each is nearest to
   const uint32_t* patches = nullptr;      // (n, T) those with the highest scores
-  const float* embeddings = nullptr;      // (n, T, D) of these
+  const float* embeddings = nullptr;      // (n, T, D) of these; where tiles overlap, of the one whose score counts
 };
 
 // None where the package has no such member. Throws Error(kPackage) for one that does not fit the package.
@@ -45,7 +46,7 @@ struct Recalibrated {
 };
 
 // `bank` has `changes` applied.
-Recalibrated recalibrate(const Package& package, const Config& config, const Calibration& calibration,
+Recalibrated recalibrate(const Package& package, const Config& config, const Roi& roi, const Calibration& calibration,
                          const CorrectedBank& bank, const BankChanges& changes, const KernelTable& table);
 
 }  // namespace onceover

@@ -120,8 +120,7 @@ typedef enum onceover_calibration_state {
 /* Scores and decides with what the journal says in place of what was applied before, from the next run on; no run
  * allocates. Thresholds follow, unless the application set its own. The session's memory holds the corrected bank: the
  * first call takes it, later ones none. `state` (onceover_calibration_state) may be NULL. MEMORY: limit or arena have
- * less than is needed; USAGE: they are of different packages, or of one that has several products, tiles or a region
- * of interest. */
+ * less than is needed; USAGE: they are of different packages, or of one that has several products. */
 ONCEOVER_API onceover_status onceover_session_apply_corrections(onceover_session* session,
                                                                 onceover_corrections* corrections, uint32_t* state);
 /* Bytes of arena or limit that it takes. */

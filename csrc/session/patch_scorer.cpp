@@ -50,6 +50,18 @@ void PatchScorer::run(ThreadPool& pool, const Product& product, MatrixView<const
   drawn_ = product.roi().whole() ? scores_.data() : continued_.data();
 }
 
+std::vector<uint32_t> PatchScorer::features() const {
+  std::vector<uint32_t> found(scores_.size(), UINT32_MAX);
+  for (size_t tile = 0; tile < tiles_.tiles(); ++tile) {
+    for (size_t patch = 0; patch < tiles_.tile_patches(); ++patch) {
+      const auto feature = static_cast<uint32_t>(tile * tiles_.tile_patches() + patch);
+      uint32_t& best = found[tiles_.cell(tile, patch)];
+      if (best == UINT32_MAX || tile_scores_[feature] < tile_scores_[best]) best = feature;
+    }
+  }
+  return found;
+}
+
 // Scores and rows of all features; of those outside the region they are left as they are, to be masked.
 void PatchScorer::search_all(ThreadPool& pool, const Product& product, MatrixView<const float> features,
                              const KernelTable& kernels, float* scores, uint32_t* rows) {

@@ -25,7 +25,9 @@ class PatchScorer {
   const Buffer<float>& scores() const { return scores_; }  // 0 outside the region
   const Buffer<uint32_t>& rows() const { return rows_; }   // nearest rows; 0 outside the region
   const float* drawn() const { return drawn_; }            // what the map is drawn from: scores, continued outside
-  size_t worst() const { return worst_; }                  // the cell with the highest score, the first of equal ones
+  // (cell_count): of which feature a cell has its score. Allocates.
+  std::vector<uint32_t> features() const;
+  size_t worst() const { return worst_; }  // the cell with the highest score, the first of equal ones
 
  private:
   void search_all(ThreadPool& pool, const Product& product, MatrixView<const float> features,

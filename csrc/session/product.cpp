@@ -126,7 +126,7 @@ void Product::apply(const Package& package, const Config& config, const BankChan
   bank.apply(changes, table);
   Recalibrated found;
   try {
-    found = recalibrate(package, config, calibration_, bank, changes, table);
+    found = recalibrate(package, config, roi_, calibration_, bank, changes, table);
   } catch (...) {
     if (made == nullptr) bank.apply(changes_, table);
     throw;

@@ -224,7 +224,7 @@ void Session::score(MatrixView<const float> queries) {
 }
 
 void Session::apply(const BankChanges& changes, size_t max_added_rows) {
-  check_correctable(*package_, config_);
+  check_correctable(*package_);
   Product& product = *products_[0];
   scorer_.reserve_scratch(pool_.threads() * product.scratch_bytes(max_added_rows), memory_);
   product.apply(*package_, config_, changes, max_added_rows, kernels_, memory_);
@@ -233,7 +233,7 @@ void Session::apply(const BankChanges& changes, size_t max_added_rows) {
 
 Candidate Session::candidate(std::vector<float>& rows) const {
   require_run();
-  check_correctable(*package_, config_);
+  check_correctable(*package_);
   if (result_.decision != Decision::kAnomalous) {
     fail(Status::kUsage,
          "the last image is %s (score %.6g, threshold %.6g); only a false alarm, above a threshold, can be corrected",
@@ -242,10 +242,18 @@ Candidate Session::candidate(std::vector<float>& rows) const {
   Candidate found;
   found.score = result_.score;
   found.threshold = result_.threshold;
-  found.patches = cover(embeddings(), scorer_.scores().data(), result_.threshold);
+  // Of each cell the feature whose score counts: with it in the bank, the cell is as near as it.
+  const std::vector<uint32_t> features = scorer_.features();
+  const size_t dims = config_.embedding_dim;
+  std::vector<float> seen;
+  for (const uint32_t feature : features) {
+    seen.insert(seen.end(), embeddings().row(feature), embeddings().row(feature) + dims);
+  }
+  found.patches = cover({seen.data(), features.size(), dims}, scorer_.scores().data(), result_.threshold);
   rows.clear();
-  for (const uint32_t patch : found.patches) {
-    rows.insert(rows.end(), embeddings().row(patch), embeddings().row(patch) + config_.embedding_dim);
+  for (uint32_t& patch : found.patches) {
+    patch = features[patch];
+    rows.insert(rows.end(), embeddings().row(patch), embeddings().row(patch) + dims);
   }
   return found;
 }
@@ -315,21 +323,18 @@ void Session::replay(uint32_t number, SelfTest& report) {
   }
 }
 
-void check_correctable(const Package& package, const Config& config) {
-  const char* what = read_products(package).size() > 1 ? "several products"
-                     : config.tiles().tiles() > 1      ? "tiles"
-                     : !read_roi(package).whole()      ? "a region of interest"
-                                                       : nullptr;
-  if (what == nullptr) return;
+void check_correctable(const Package& package) {
+  const size_t products = read_products(package).size();
+  if (products == 1) return;
   fail(Status::kUsage,
-       "%s: has %s, and corrections know packages of one product and whole images only; fit it again with "
-       "the images that raise false alarms",
-       package.label().c_str(), what);
+       "%s: has %zu products, and corrections know packages of one; correct the packages that it was combined from, "
+       "compact them and combine them again",
+       package.label().c_str(), products);
 }
 
 size_t corrected_memory_bytes(const Package& package, size_t max_added_rows, size_t threads) {
   const Config config = read_config(package);
-  check_correctable(package, config);
+  check_correctable(package);
   Memory memory;
   Product product(package, config, kernels(), memory, 0, "");
   const size_t before = memory.used_bytes();

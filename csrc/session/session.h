@@ -77,8 +77,9 @@ class Session {
   Candidate candidate(std::vector<float>& rows) const;
 
   // Of the last run; each throws Error(kUsage) before the first one, after one that failed, and after a self test:
-  const float* patch_scores() const { return require_run(), scorer_.scores().data(); }   // (cell_count)
-  const uint32_t* nearest_rows() const { return require_run(), scorer_.rows().data(); }  // (cell_count)
+  const float* patch_scores() const { return require_run(), scorer_.scores().data(); }        // (cell_count)
+  const uint32_t* nearest_rows() const { return require_run(), scorer_.rows().data(); }       // (cell_count)
+  std::vector<uint32_t> patch_features() const { return require_run(), scorer_.features(); }  // PatchScorer::features
   // (feature_count, D): what was searched for; the network's answer, or the active product's adaptation of it
   MatrixView<const float> embeddings() const { return require_run(), features_; }
   MatrixView<const float> map() const { return require_run(), map_.map(); }  // (map_height, map_width), not masked
@@ -142,8 +143,8 @@ class Session {
   bool has_run_ = false;  // false while the buffers may hold parts of two runs
 };
 
-// Throws Error(kUsage) for what corrections do not know yet: several products, tiles, a region of interest.
-void check_correctable(const Package& package, const Config& config);
+// Throws Error(kUsage) for what corrections do not know: several products.
+void check_correctable(const Package& package);
 
 // What Session::apply takes the first time, of a session of this package with so many threads.
 size_t corrected_memory_bytes(const Package& package, size_t max_added_rows, size_t threads);

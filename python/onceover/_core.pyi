@@ -397,6 +397,7 @@ class Session:
     def run(self, image: NDArray[Any], color: str = "rgb") -> RunResult: ...
     def patch_scores(self) -> NDArray[np.float32]: ...  # (h, w) of the last run, a copy
     def nearest_rows(self) -> NDArray[np.int64]: ...  # (h, w)
+    def patch_features(self) -> NDArray[np.int64]: ...  # (h, w) of which feature, tile after tile, each score is
     def anomaly_map(self, height: int = 0, width: int = 0) -> NDArray[np.float32]: ...  # 0: config.map_size
     def inside(self, height: int, width: int) -> NDArray[np.bool_] | None: ...  # region of interest; None: all
     def prepare(self, image: NDArray[Any], color: str = "rgb") -> NDArray[np.float32]: ...  # (tiles, 3, H, W)

@@ -33,7 +33,7 @@ STANDINGS: tuple[Standing, ...] = get_args(Standing)
 class Candidate:
     """A false alarm as it was seen. Its rows are in the memory bank while it is confirmed.
 
-    score, threshold: of the image, at that moment. patches: row-major in the patch grid, worst first. rows: the numbers
+    score, threshold: of the image, at that moment. patches: tile after tile, row by row; worst first. rows: the numbers
     that its embeddings have in the memory bank. confirmed_by, evicted_by: operations, None where there was none.
     """
 

@@ -20,7 +20,7 @@ class BankImages:
     """The normal images that a package's memory bank rows were cut from, as far as the package says.
 
     names: of the images, as fit called them; empty when there is no manifest that tells. product: its number. joined:
-    rows of corrections, with the name of their image and their patch in it. Raises PackageError for a member
+    rows of corrections, with the name of their image and their patch in it, tile after tile. Raises PackageError for a member
     bank_source that does not fit the package.
     """
 
@@ -43,12 +43,11 @@ class BankImages:
         known: dict[str, Any] = {}
         if bank_row in self.joined:
             name, place = self.joined[bank_row]
-            where = divmod(place, self.grid[1])
+            where = self._cell(place)
             known = {"image": name or None, "image_patch": where, "image_box": patch_box(where, self.grid)}
         elif self._source is not None and self._source[bank_row, 0] != NO_IMAGE:
             image = int(self._source[bank_row, 0])
-            cell = self._config.cells_of(self._source[bank_row, 1:].astype(np.int64))
-            where = divmod(int(cell[0]), self.grid[1])
+            where = self._cell(int(self._source[bank_row, 1]))
             known = {
                 "image": self.names[image] if image < len(self.names) else None,
                 "image_index": image,
@@ -63,6 +62,11 @@ class BankImages:
             bank_row=bank_row,
             **known,
         )
+
+    def _cell(self, patch: int) -> tuple[int, int]:
+        """(row, column) in the patch grid of a patch that is counted tile after tile."""
+        cell = self._config.cells_of(np.array([patch], np.int64))
+        return divmod(int(cell[0]), self.grid[1])
 
 
 def owners(source: NDArray[np.uint32]) -> tuple[int, ...]:

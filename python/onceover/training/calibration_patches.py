@@ -33,12 +33,13 @@ class CalibrationPatches:
         """The image that the session ran last. Beyond MAX_BYTES all are let go: some would calibrate nothing."""
         if self._bytes > MAX_BYTES:
             return
-        scores = session.patch_scores().ravel()  # (P,)
+        scores = session.patch_scores().ravel()  # (P,), the cells of all tiles
         worst = np.argsort(-scores, kind="stable")[:TRACKED]
         self._scores.append(scores)
         self._nearest.append(session.nearest_rows().ravel().astype(np.uint32))
         self._patches.append(worst.astype(np.uint32))
-        self._embeddings.append(session.embeddings()[worst])  # (T, D)
+        # (T, D): where tiles overlap, of the one whose score counts
+        self._embeddings.append(session.embeddings()[session.patch_features().ravel()[worst]])
         lists = (self._scores, self._nearest, self._patches, self._embeddings)
         self._bytes += sum(each[-1].nbytes for each in lists)
         if self._bytes > MAX_BYTES:

@@ -78,15 +78,14 @@ class FitJob:
         # A gate needs parts that it was not fitted on; across folds there are none.
         gate = fit_gate(self.pooled) if len(self.pooled) > 1 and images and crossed is None else None
         session = self._session(replace(parts, gate=None if gate is None else gate.to_bytes()))
-        # Corrections know whole images of one tile only (csrc/session).
-        patches = CalibrationPatches() if self.plan.tiling == ONE_TILE and self.plan.roi is None else None
+        patches = CalibrationPatches()
         scores, map_maxima, distances = crossed or self._score(
             session, images, gate is not None, self.progress, patches
         )
         groups, rate = list(self.plan.calibration_groups), self.plan.false_alarm_rate
         calibration = replace(calibrate(scores, map_maxima, groups, rate), cross_conformal=crossed is not None)
         parts = replace(parts, calibration=calibration)
-        if crossed is None and patches is not None:
+        if crossed is None:
             parts = replace(parts, calibration_patches=patches.to_array(groups))
         if gate is not None:
             told = replace(gate, threshold=gate_threshold(distances), part_count=len(set(groups)))

@@ -23,6 +23,9 @@ class LastRun:
     def nearest_rows(self) -> Any:
         return np.zeros((8, 8), np.int64)
 
+    def patch_features(self) -> Any:
+        return np.arange(PATCHES).reshape(8, 8)
+
     def embeddings(self) -> Any:
         return np.ones((PATCHES, DIMS), np.float32)
 

@@ -141,9 +141,18 @@ def test_a_compacted_package_decides_alike(line: Line, tmp_path: Path) -> None:
     assert source[:, 1].max() < config.feature_count
 
 
-def test_several_products_are_still_refused_with_a_way_out(line: Line, tmp_path: Path) -> None:
-    both = tmp_path / "both.onceover"
+def test_several_products_are_refused_and_compacting_before_combining_is_the_way(line: Line, tmp_path: Path) -> None:
+    both, made = tmp_path / "both.onceover", tmp_path / "compacted.onceover"
     combine([line.package, line.package], both, ["one", "two"])
-    corrections = Corrections.open(both)
     with pytest.raises(UsageError, match=r"has 2 products, .* compact them and combine them again"):
-        Inspector.open(both, corrections=corrections, product="one")
+        Inspector.open(both, corrections=Corrections.open(both), product="one")
+    corrections = Corrections.open(line.package)
+    with Inspector.open(line.package, corrections=corrections) as inspector:
+        corrections.confirm([corrections.propose(inspector, line.alarms[0])[0]])
+    compact(corrections, made)
+    combine([made, copied(line, both.parent).package], both, ["corrected", "fitted"])
+    decisions = []
+    for product in ("corrected", "fitted"):
+        with Inspector.open(both, product=product) as inspector:
+            decisions.append(inspector.inspect(line.alarms[0]).decision)
+    assert decisions == ["normal", "anomalous"]

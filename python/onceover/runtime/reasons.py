@@ -20,8 +20,8 @@ class BankImages:
     """The normal images that a package's memory bank rows were cut from, as far as the package says.
 
     names: of the images, as fit called them; empty when there is no manifest that tells. product: its number. joined:
-    rows of corrections, with the name of their image and their patch in it, tile after tile. Raises PackageError for a member
-    bank_source that does not fit the package.
+    rows of corrections, with the name of their image and their patch in it, tile after tile. Raises PackageError for a
+    member bank_source that does not fit the package.
     """
 
     def __init__(self, package: PackageFile, product: int = 0) -> None:

@@ -45,7 +45,7 @@ SEEDS = {
     "scan": Seed(index="scan"),
     "rank": Seed(dims=60, rows=30, index="rank", ranks=(64, 64)),
     "full": Seed(dims=9, rows=40, index="full"),
-    "tiles_roi_gate": Seed(field=True),
+    "tiles_roi_gate": Seed(dims=2, field=True, patches=True),
     "products": Seed(field=True, products=2),
     "calibration_patches": Seed(patches=True),
 }
@@ -80,7 +80,9 @@ def calibration_of(seed: Seed) -> bytes:
 
 
 def patches_of(seed: Seed) -> NDArray[np.uint8]:
-    random, count, patches, tracked = np.random.default_rng(3), 19, GRID[0] * GRID[1], 2
+    random, count, tracked = np.random.default_rng(3), 19, 2
+    height, width = config_of(seed).cells
+    patches = height * width
     return HeldOutPatches(
         parts=np.arange(count, dtype=np.uint32), scores=random.random((count, patches), np.float32),
         nearest=random.integers(0, seed.rows, (count, patches), dtype=np.uint32),

@@ -66,6 +66,8 @@ def scores_by_hand(line: Line, rows: NDArray[np.float32]) -> tuple[NDArray[np.fl
             writer.add(member.name, core.read(member.name))
         elif member.name == "roi":
             writer.add(member.name, core.array(member.name))
+        if member.name == "adaptation":
+            writer.add(member.name, core.array(member.name))
     writer.add("memory_bank", np.ascontiguousarray(rows))
     session = _core.Session(_core.Package.view(writer.bytes(), "by hand"), EngineOptions().resolve())
     held_out = package.manifest["data"]["calibration_images"]

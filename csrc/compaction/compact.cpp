@@ -118,6 +118,7 @@ PackageWriter writer_of(const Package& package, const CompactedBank& bank, const
   add("calibration", members.calibration);
   add("parity", members.parity);
   copy_member(writer, package, "roi");
+  copy_member(writer, package, "adaptation");
   copy_member(writer, package, "gate");  // of images as a whole, which rows do not change
   if (!members.patches.empty()) {
     writer.add("calibration_patches", members.patches.data(), members.patches.size(), DataType::kUint8, {}, false);

@@ -64,9 +64,7 @@ def scores_by_hand(line: Line, rows: NDArray[np.float32]) -> tuple[NDArray[np.fl
     for member in package.members:
         if member.name in ("config", "graph.onnx", "calibration", "parity"):
             writer.add(member.name, core.read(member.name))
-        elif member.name == "roi":
-            writer.add(member.name, core.array(member.name))
-        if member.name == "adaptation":
+        elif member.name in ("roi", "adaptation"):
             writer.add(member.name, core.array(member.name))
     writer.add("memory_bank", np.ascontiguousarray(rows))
     session = _core.Session(_core.Package.view(writer.bytes(), "by hand"), EngineOptions().resolve())

@@ -215,20 +215,69 @@ void test_bilinear_is_half_pixel_and_clamps_at_the_border() {
   CHECK(one[0] == 0.5f);
 }
 
+// Every output is (1 − f)·a + f·b of its two inputs, across and then down, in float32: the same bits.
+void test_bilinear_of_any_size_is_the_formula() {
+  const std::vector<uint8_t> bytes = noise(50 * 90);
+  for (const auto& [rows, columns] : {std::pair<size_t, size_t>{1, 1}, {2, 7}, {5, 17}, {50, 90}}) {
+    std::vector<float> in(rows * columns);
+    for (size_t i = 0; i < in.size(); ++i) in[i] = 1.0f / (1 + static_cast<float>(bytes[i]));
+    for (const auto& [height, width] : {std::pair<size_t, size_t>{1, 1}, {9, 33}, {64, 100}, {71, 2100}, {3, 5000}}) {
+      std::vector<float> out(height * width);
+      resize_bilinear({in.data(), rows, columns}, {out.data(), height, width});
+      const auto at = [](size_t output, size_t inputs, size_t outputs) {
+        const double scale = static_cast<double>(inputs) / static_cast<double>(outputs);
+        return std::max(0.0, (static_cast<double>(output) + 0.5) * scale - 0.5);
+      };
+      const auto across = [&](size_t row, double x) {
+        const auto low = std::min(static_cast<size_t>(x), columns - 1), high = std::min(low + 1, columns - 1);
+        const auto fraction = static_cast<float>(x - static_cast<double>(low));
+        return (1 - fraction) * in[row * columns + low] + fraction * in[row * columns + high];
+      };
+      bool same = true;
+      for (size_t i = 0; i < out.size(); ++i) {
+        const double x = at(i % width, columns, width), y = at(i / width, rows, height);
+        const auto low = std::min(static_cast<size_t>(y), rows - 1), high = std::min(low + 1, rows - 1);
+        const auto fraction = static_cast<float>(y - static_cast<double>(low));
+        same = same && out[i] == (1 - fraction) * across(low, x) + fraction * across(high, x);
+      }
+      CHECK(same);
+    }
+  }
+}
+
 // exp(−k²/32) / Σ_{|j| ≤ 16} exp(−j²/32), given to six or seven digits: half a digit and a float32 rounding.
 void test_blur_taps_are_those_of_the_formula() {
   Memory memory;
-  const GaussianBlur blur(4.0f, 8, 8, memory);
-  CHECK(blur.radius() == 16 && blur.taps().size() == 17);
-  CHECK(near(blur.taps()[0], 0.0997391, 6e-8));
-  CHECK(near(blur.taps()[1], 0.0966705, 6e-8));
-  CHECK(near(blur.taps()[4], 0.0604948, 6e-8));
-  CHECK(near(blur.taps()[16], 3.3459e-5, 5e-10));
-  CHECK_THROWS(GaussianBlur(-1.0f, 8, 8, memory), Status::kUsage, "-1 pixels");
-  CHECK_THROWS(GaussianBlur(std::nanf(""), 8, 8, memory), Status::kUsage, "nan");
-  CHECK_THROWS(GaussianBlur(1e9f, 8, 8, memory), Status::kUsage, "1024");
-  CHECK_THROWS(GaussianBlur(1.0f, 0, 8, memory), Status::kUsage, "0 x 8");
+  const MapAxis axis(100, 100, 4.0f, 1, memory);  // as many outputs as inputs: the blur alone
+  CHECK(axis.blocks() == 100 && axis.first(50) == 34 && axis.count(50) == 33);
+  const float* center = axis.weights(50) + 16;
+  CHECK(near(center[0], 0.0997391, 6e-8));
+  CHECK(near(center[1], 0.0966705, 6e-8));
+  CHECK(near(center[4], 0.0604948, 6e-8));
+  CHECK(near(center[16], 3.3459e-5, 5e-10));
+  for (size_t k = 1; k <= 16; ++k) CHECK(center[k] == *(center - k));
+  CHECK_THROWS(AnomalyMap(4, 4, 8, 8, -1.0f, memory), Status::kUsage, "-1 pixels");
+  CHECK_THROWS(AnomalyMap(4, 4, 8, 8, std::nanf(""), memory), Status::kUsage, "nan");
+  CHECK_THROWS(AnomalyMap(4, 4, 8, 8, 1e9f, memory), Status::kUsage, "1024");
+  CHECK_THROWS(AnomalyMap(4, 4, 0, 8, 1.0f, memory), Status::kUsage, "0 x 8");
   CHECK_THROWS(AnomalyMap(0, 4, 8, 8, 1.0f, memory), Status::kUsage, "0 x 4");
+}
+
+// Two inputs, four outputs, bilinear weights of the second input 0, ¼, ¾, 1; taps of sigma ¼ (radius 1): 1 and e^−8,
+// over 1 + 2·e^−8. At the edges the repeated sample takes the tap that reaches over it.
+void test_an_axis_is_the_product_of_resize_and_blur() {
+  Memory memory;
+  const MapAxis each(2, 4, 0.25f, 1, memory), together(2, 4, 0.25f, 16, memory);
+  const double side = std::exp(-8.0) / (1 + 2 * std::exp(-8.0)), center = 1 - 2 * side;
+  const double second[4] = {0.25 * side, 0.25 * center + 0.75 * side, 0.75 * center + side * (0.25 + 1),
+                            center + side * (0.75 + 1)};
+  CHECK(together.blocks() == 1 && together.first(0) == 0 && together.count(0) == 2);
+  for (size_t y = 0; y < 4; ++y) {
+    CHECK(each.first(y) == 0 && each.count(y) == 2);
+    CHECK(near(each.weights(y)[0], 1 - second[y], 6e-8) && near(each.weights(y)[1], second[y], 6e-8));
+    CHECK(together.weights(0)[y] == each.weights(y)[0] && together.weights(0)[16 + y] == each.weights(y)[1]);
+  }
+  for (size_t lane = 4; lane < 16; ++lane) CHECK(together.weights(0)[lane] == 0 && together.weights(0)[16 + lane] == 0);
 }
 
 // Repeating the edge sample keeps the sum of a map, also where the taps reach over it several times.
@@ -236,16 +285,15 @@ void test_blur_keeps_the_sum_and_sigma_zero_changes_nothing() {
   for (const auto& [height, width] : {std::pair<size_t, size_t>{1, 1}, {3, 5}, {40, 7}, {70, 130}}) {
     for (const float sigma : {0.0f, 0.1f, 0.7f, 4.0f, 9.0f}) {
       Memory memory;
-      GaussianBlur blur(sigma, height, width, memory);
-      std::vector<float> map(height * width, 0.0f);
+      MapDrawing blur(height, width, height, width, sigma, memory);
+      std::vector<float> map(height * width, 0.0f), blurred(map.size());
       map[height * width / 3] = 1;
-      const std::vector<float> before = map;
-      blur.run({map.data(), height, width});
+      blur.run({map.data(), height, width}, {blurred.data(), height, width});
       double sum = 0;
-      for (const float value : map) sum += static_cast<double>(value);
+      for (const float value : blurred) sum += static_cast<double>(value);
       CHECK(near(sum, 1, 1e-5));
-      if (blur.radius() == 0) CHECK(map == before);
-      if (blur.radius() > 0 && map.size() > 1) CHECK(map != before);
+      if (sigma < 0.125f) CHECK(blurred == map);  // a radius of 0
+      if (sigma > 0.125f && map.size() > 1) CHECK(blurred != map);
     }
   }
 }
@@ -278,17 +326,21 @@ void test_every_table_draws_the_same_bits() {
   for (size_t i = 0; i < scores.size(); ++i) scores[i] = 1.0f / (1 + static_cast<float>(bytes[i]));
   for (const auto& [height, width] : {std::pair<size_t, size_t>{1, 1}, {5, 130}, {64, 67}, {700, 3}}) {
     for (const float sigma : {0.0f, 0.5f, 4.0f, 30.0f}) {
-      std::vector<float> expected, expected_large;
+      std::vector<float> expected, expected_resized;
       for (const KernelTable* table : tables_under_test()) {
         Memory memory;
         AnomalyMap map(37, 29, height, width, sigma, memory, *table);
         const MatrixView<const float> drawn = map.draw(scores.data());
         const std::vector<float> got(drawn.row(0), drawn.row(0) + height * width);
-        std::vector<float> large(33 * 1100);
-        map.resize_to({large.data(), 33, 1100});
-        if (expected.empty()) expected = got, expected_large = large;
+        std::vector<float> resized;  // more columns than a block, as many as inputs, fewer
+        for (const auto& [rows, columns] :
+             {std::pair<size_t, size_t>{33, 2100}, {height, width}, {29, 20}, {7, 70}, {3, 1}}) {
+          resized.resize(resized.size() + rows * columns);
+          map.resize_to({resized.data() + resized.size() - rows * columns, rows, columns});
+        }
+        if (expected.empty()) expected = got, expected_resized = resized;
         CHECK(std::memcmp(got.data(), expected.data(), got.size() * sizeof(float)) == 0);
-        CHECK(std::memcmp(large.data(), expected_large.data(), large.size() * sizeof(float)) == 0);
+        CHECK(std::memcmp(resized.data(), expected_resized.data(), resized.size() * sizeof(float)) == 0);
         CHECK(map.maximum() == *std::max_element(got.begin(), got.end()));
       }
     }
@@ -311,7 +363,9 @@ int main() {
   test_padded_and_bottom_up_rows_are_followed();
   test_one_preparer_takes_changing_sizes_and_run_allocates_nothing();
   test_bilinear_is_half_pixel_and_clamps_at_the_border();
+  test_bilinear_of_any_size_is_the_formula();
   test_blur_taps_are_those_of_the_formula();
+  test_an_axis_is_the_product_of_resize_and_blur();
   test_blur_keeps_the_sum_and_sigma_zero_changes_nothing();
   return check::summary("image");
 }

@@ -58,9 +58,11 @@ COSINE_DISTANCE = 10.1 * U32
 def anomaly_map_f32(sigma: float) -> float:
     """Error of an upsampled and blurred map in float32, relative to its largest value (all scores ≥ 0).
 
-    Each axis of the bilinear step rounds 4 times (a fraction, its complement, a product, a sum); each axis of the blur
-    radius + 4 times (a tap, a pair's sum, a product, and radius + 1 sums). Weights are ≥ 0 and sum to 1.
+    Each axis is one sum of products: a weight, rounded once from float64, a product, and a sum less than it has terms.
+    A blur of 2 · radius + 1 taps over bilinear cells has at most 2 · radius + 2 terms where the map is no smaller than
+    its grid, and 2 · (2 · radius + 1) where it is. Without a blur an axis is rounded no more often than the bilinear
+    resize of a map: a fraction, its complement, a product, a sum. Weights are ≥ 0 and sum to 1.
     """
     radius = int(4 * sigma + 0.5)
-    roundings = 2 * 4 + (2 * (radius + 4) if radius else 0)
+    roundings = 2 * max(4, 2 * (2 * radius + 1) + 1)
     return roundings * U32 / (1 - roundings * U32)

@@ -77,9 +77,7 @@ py::array_t<float> draw_anomaly_map(const py::array& patch_scores, int64_t heigh
   py::gil_scoped_release release;
   check_finite_rows(scores, "patch_scores");
   Memory memory;
-  GaussianBlur blur(sigma, drawn.rows, drawn.columns, memory);
-  resize_bilinear(scores, drawn);
-  blur.run(drawn);
+  MapDrawing(scores.rows, scores.columns, drawn.rows, drawn.columns, sigma, memory).run(scores, drawn);
   return out;
 }
 

@@ -13,21 +13,40 @@ void resize_bilinear(MatrixView<const float> in, MatrixView<float> out, const Ke
 
 inline constexpr float kMaxBlurSigma = 1024;  // pixels; bounds the taps
 
-// Separable Gaussian, truncated at 4 sigma, edge sample repeated (scipy's "reflect").
-class GaussianBlur {
+// One axis of the bilinear resize from `inputs` to `outputs` and of the blur that follows, as one matrix: both are
+// linear, and their product has few weights in a row, where blurring by itself takes 8 · sigma + 1. In blocks of
+// `lanes` outputs, each over the hull of the inputs that its outputs need.
+class MapAxis {
  public:
-  // Throws Error(kUsage) unless 0 ≤ sigma ≤ kMaxBlurSigma and the size is at least 1 × 1.
-  GaussianBlur(float sigma, size_t height, size_t width, Memory& memory, const KernelTable& table = kernels());
-  void run(MatrixView<float> map);  // in place, of the size given above; sigma 0 is the identity
-  size_t radius() const noexcept { return radius_; }
-  const Buffer<float>& taps() const noexcept { return taps_; }  // of one side: center first, radius + 1 of them
+  MapAxis(size_t inputs, size_t outputs, float sigma, size_t lanes, Memory& memory);
+
+  size_t blocks() const noexcept { return firsts_.size(); }
+  size_t first(size_t block) const noexcept { return firsts_[block]; }
+  size_t count(size_t block) const noexcept { return (starts_[block + 1] - starts_[block]) / lanes_; }
+  // (count, lanes); 0 for lanes beyond the last output. Each is rounded once from float64.
+  const float* weights(size_t block) const noexcept { return weights_.data() + starts_[block]; }
 
  private:
-  size_t radius_;  // int(4·sigma + 0.5), as scipy
-  Buffer<float> taps_;
-  Buffer<float> scratch_;       // (H, W), then one row padded by radius on both sides
-  Buffer<const float*> lines_;  // (2 · radius + 1) what a blur reads
+  size_t lanes_;
+  Buffer<uint32_t> firsts_;
+  Buffer<size_t> starts_;  // (blocks + 1) into weights_
+  Buffer<float> weights_;
+};
+
+// Patch scores (h, w) → (H, W): bilinear as above, then a separable Gaussian, truncated at 4 sigma, edge sample
+// repeated (scipy's "reflect"). Every output is at most two sums of count(block) products, each rounded on its own.
+class MapDrawing {
+ public:
+  // Throws Error(kUsage) unless 0 ≤ sigma ≤ kMaxBlurSigma and both sizes are at least 1 × 1.
+  MapDrawing(size_t grid_height, size_t grid_width, size_t height, size_t width, float sigma, Memory& memory,
+             const KernelTable& table = kernels());
+  void run(MatrixView<const float> patch_scores, MatrixView<float> out);  // of those sizes; never allocates
+
+ private:
   const KernelTable& table_;
+  size_t line_;  // W, rounded up to whole blocks
+  MapAxis across_, down_;
+  Buffer<float> lines_;  // (h, line_): the rows of patch scores, drawn across
 };
 
 class AnomalyMap {
@@ -45,7 +64,7 @@ class AnomalyMap {
   const KernelTable& table_;
   size_t grid_height_, grid_width_, height_, width_;
   Buffer<float> map_;
-  GaussianBlur blur_;
+  MapDrawing drawing_;
 };
 
 }  // namespace onceover

@@ -184,11 +184,22 @@ struct KernelTable {
   void (*nv12_row)(const uint8_t* luma, const uint8_t* chroma, size_t width, const YuvToRgb& by, uint8_t* red,
                    uint8_t* green, uint8_t* blue);
 
-  // out[x] = taps[0] · center[0][x] + Σ_k taps[k] · (center[−k][x] + center[k][x]), k ascending from 1 to radius.
-  void (*blur_lines_f32)(const float* const* center, const float* taps, size_t radius, size_t columns, float* out);
+  // out[x] = Σ_t weights[t] · lines[t · stride + x], x < columns, t ascending from 0 to count − 1 ≥ 0.
+  void (*blend_lines_f32)(const float* lines, size_t stride, const float* weights, size_t count, size_t columns,
+                          float* out);
 
-  // out[x] = (1 − fraction) · upper[x] + fraction · lower[x]
-  void (*mix_rows_f32)(const float* upper, const float* lower, float fraction, size_t columns, float* out);
+  // out[y · out_stride + lane] = Σ_t weights[16 · t + lane] · rows[y · stride + t], lane < 16, t ascending from 0 to
+  // count − 1 ≥ 0.
+  void (*filter_lanes_f32)(const float* rows, size_t stride, size_t row_count, const float* weights, size_t count,
+                           float* out, size_t out_stride);
+
+  // out[x] = (1 − fractions[x]) · row[lows[x]] + fractions[x] · row[min(lows[x] + 1, inputs − 1)]; lows ascend.
+  void (*mix_columns_f32)(const float* row, size_t inputs, const uint32_t* lows, const float* fractions, size_t columns,
+                          float* out);
+
+  // out[y · stride + x] = (1 − fractions[y]) · upper[x] + fractions[y] · lower[x], y < rows.
+  void (*mix_rows_f32)(const float* upper, const float* lower, const float* fractions, size_t rows, size_t columns,
+                       float* out, size_t stride);
 
   // Of at least one value; a NaN never wins, unless it comes first.
   float (*largest_f32)(const float* values, size_t count);

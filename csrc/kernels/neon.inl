@@ -16,6 +16,13 @@ inline __attribute__((always_inline)) void narrow_four(int8_t* to, int32x4_t val
   __builtin_memcpy(to, &four, sizeof four);
 }
 
+#define ONCEOVER_PICK_LANES(values, indices) ((Floats)pick_lanes((float32x4_t)(values), (uint32x4_t)(indices)))
+
+inline __attribute__((always_inline)) float32x4_t pick_lanes(float32x4_t values, uint32x4_t indices) {
+  const uint32x4_t bytes = vmlaq_u32(vdupq_n_u32(0x03020100), indices, vdupq_n_u32(0x04040404));
+  return vreinterpretq_f32_u8(vqtbl1q_u8(vreinterpretq_u8_f32(values), vreinterpretq_u8_u32(bytes)));
+}
+
 #define ONCEOVER_NONZERO_64(bytes) nonzero_four(bytes)
 
 inline __attribute__((always_inline)) uint64_t nonzero_four(const uint8_t* bytes) {

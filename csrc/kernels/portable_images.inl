@@ -108,33 +108,100 @@ void nv12_row(const uint8_t* __restrict luma, const uint8_t* __restrict chroma, 
   }
 }
 
-// kBlur registers of sums from column `x` on.
-template <typename Lanes, size_t kBlur>
-ONCEOVER_INLINE void blur_columns(const float* const* center, const float* taps, size_t radius, size_t x, float* out) {
+// kBlend registers of sums from column `x` on.
+template <typename Lanes, size_t kBlend>
+ONCEOVER_INLINE void blend_columns(const float* lines, size_t stride, const float* weights, size_t count, size_t x,
+                                   float* out) {
   constexpr size_t kLanes = sizeof(Lanes) / sizeof(float);
-  Lanes sums[kBlur];
-  for (size_t b = 0; b < kBlur; ++b) sums[b] = load_as<Lanes>(center[0] + x + b * kLanes) * taps[0];
-  for (size_t k = 1; k <= radius; ++k) {
-    const float *before = *(center - k) + x, *after = center[k] + x;
-    for (size_t b = 0; b < kBlur; ++b) {
-      sums[b] += (load_as<Lanes>(before + b * kLanes) + load_as<Lanes>(after + b * kLanes)) * taps[k];
-    }
+  Lanes sums[kBlend];
+  for (size_t b = 0; b < kBlend; ++b) sums[b] = load_as<Lanes>(lines + x + b * kLanes) * weights[0];
+  for (size_t t = 1; t < count; ++t) {
+    const float* line = lines + t * stride + x;
+    for (size_t b = 0; b < kBlend; ++b) sums[b] += load_as<Lanes>(line + b * kLanes) * weights[t];
   }
-  for (size_t b = 0; b < kBlur; ++b) store_to(out + x + b * kLanes, sums[b]);
+  for (size_t b = 0; b < kBlend; ++b) store_to(out + x + b * kLanes, sums[b]);
 }
 
-void blur_lines_f32(const float* const* center, const float* taps, size_t radius, size_t columns, float* out) {
+void blend_lines_f32(const float* lines, size_t stride, const float* weights, size_t count, size_t columns,
+                     float* out) {
   typedef float One __attribute__((vector_size(4)));
   size_t x = 0;
-  for (; x + 8 * kWidth <= columns; x += 8 * kWidth) blur_columns<Floats, 8>(center, taps, radius, x, out);
-  for (; x + kWidth <= columns; x += kWidth) blur_columns<Floats, 1>(center, taps, radius, x, out);
-  for (; x < columns; ++x) blur_columns<One, 1>(center, taps, radius, x, out);
+  for (; x + 8 * kWidth <= columns; x += 8 * kWidth) blend_columns<Floats, 8>(lines, stride, weights, count, x, out);
+  for (; x + kWidth <= columns; x += kWidth) blend_columns<Floats, 1>(lines, stride, weights, count, x, out);
+  for (; x < columns; ++x) blend_columns<One, 1>(lines, stride, weights, count, x, out);
 }
 
-void mix_rows_f32(const float* __restrict upper, const float* __restrict lower, float fraction, size_t columns,
-                  float* __restrict out) {
-  const float rest = 1 - fraction;
-  for (size_t x = 0; x < columns; ++x) out[x] = rest * upper[x] + fraction * lower[x];
+void filter_lanes_f32(const float* rows, size_t stride, size_t row_count, const float* weights, size_t count,
+                      float* out, size_t out_stride) {
+  for (size_t y = 0; y < row_count; ++y) {
+    const float* row = rows + y * stride;
+    Floats sums[kParts];
+    for (size_t p = 0; p < kParts; ++p) sums[p] = load_as<Floats>(weights + p * kWidth) * row[0];
+    for (size_t t = 1; t < count; ++t) {
+      for (size_t p = 0; p < kParts; ++p) {
+        sums[p] += load_as<Floats>(weights + t * kQueryLanes + p * kWidth) * row[t];
+      }
+    }
+    for (size_t p = 0; p < kParts; ++p) store_to(out + y * out_stride + p * kWidth, sums[p]);
+  }
+}
+
+void mix_columns_f32(const float* row, size_t inputs, const uint32_t* lows, const float* fractions, size_t columns,
+                     float* __restrict out) {
+  const size_t last = inputs - 1;
+  const auto mix = [&](size_t from, size_t to) {
+    for (size_t x = from; x < to; ++x) {
+      const size_t low = lows[x], high = low < last ? low + 1 : last;
+      out[x] = (1 - fractions[x]) * row[low] + fractions[x] * row[high];
+    }
+  };
+  size_t x = 0;
+#ifdef ONCEOVER_PICK_LANES  // a register of outputs from registers of inputs, unless those lie further apart
+  const size_t last_load = inputs < kWidth ? 0 : inputs - kWidth;
+  for (; inputs >= kWidth && x + kWidth <= columns; x += kWidth) {
+    const size_t first = lows[x];
+    if (lows[x + kWidth - 1] - first >= kWidth) {
+      mix(x, x + kWidth);
+      continue;
+    }
+    const size_t low_load = first < last_load ? first : last_load;
+    const size_t high_load = first + 1 < last_load ? first + 1 : last_load;
+    const Ints low = load_as<Ints>(lows + x), limit = splat(static_cast<int32_t>(last));
+    const Ints high = low < limit ? low + 1 : limit;
+    const Floats from = ONCEOVER_PICK_LANES(load_as<Floats>(row + low_load), low - static_cast<int32_t>(low_load));
+    const Floats to = ONCEOVER_PICK_LANES(load_as<Floats>(row + high_load), high - static_cast<int32_t>(high_load));
+    const Floats fraction = load_as<Floats>(fractions + x);
+    store_to(out + x, (1 - fraction) * from + fraction * to);
+  }
+#endif
+  mix(x, columns);
+}
+
+// Several rows of outputs from one reading of the inputs: the map of a large frame does not fit a cache, and so more
+// lines of it are on their way from memory at a time.
+template <size_t kRows>
+ONCEOVER_INLINE void mix_together(const float* upper, const float* lower, const float* fractions, size_t columns,
+                                  float* out, size_t stride) {
+  size_t x = 0;
+  for (; x + kWidth <= columns; x += kWidth) {
+    const Floats above = load_as<Floats>(upper + x), below = load_as<Floats>(lower + x);
+    for (size_t y = 0; y < kRows; ++y) {
+      store_to(out + y * stride + x, above * (1 - fractions[y]) + below * fractions[y]);
+    }
+  }
+  for (; x < columns; ++x) {
+    for (size_t y = 0; y < kRows; ++y) {
+      out[y * stride + x] = (1 - fractions[y]) * upper[x] + fractions[y] * lower[x];
+    }
+  }
+}
+
+void mix_rows_f32(const float* upper, const float* lower, const float* fractions, size_t rows, size_t columns,
+                  float* out, size_t stride) {
+  size_t y = 0;
+  for (; y + 4 <= rows; y += 4) mix_together<4>(upper, lower, fractions + y, columns, out + y * stride, stride);
+  for (; y + 2 <= rows; y += 2) mix_together<2>(upper, lower, fractions + y, columns, out + y * stride, stride);
+  for (; y < rows; ++y) mix_together<1>(upper, lower, fractions + y, columns, out + y * stride, stride);
 }
 
 float largest_f32(const float* values, size_t count) {

@@ -1,4 +1,4 @@
-// What portable.inl takes from 256-bit x86: bytes to and from 32-bit lanes, bytes to bits.
+// What portable.inl takes from 256-bit x86: bytes to and from 32-bit lanes, bytes to bits; lanes picked.
 #define ONCEOVER_WIDEN_BYTES(from) ((Ints)_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(from))))
 #define ONCEOVER_NARROW_TO_BYTES(to, value) narrow_256((to), (__m256i)(value))
 
@@ -9,6 +9,7 @@ inline __attribute__((always_inline)) void narrow_256(int8_t* to, __m256i value)
                    _mm_unpacklo_epi32(_mm256_castsi256_si128(packed), _mm256_extracti128_si256(packed, 1)));
 }
 
+#define ONCEOVER_PICK_LANES(values, indices) ((Floats)_mm256_permutevar8x32_ps((__m256)(values), (__m256i)(indices)))
 #define ONCEOVER_NONZERO_64(bytes) (nonzero_256(bytes) | static_cast<uint64_t>(nonzero_256((bytes) + 32)) << 32)
 
 inline __attribute__((always_inline)) uint32_t nonzero_256(const uint8_t* bytes) {

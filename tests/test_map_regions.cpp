@@ -9,6 +9,7 @@
 #include "check.h"
 #include "image/contour.h"
 #include "image/map_regions.h"
+#include "kernel_tables.h"
 
 using namespace onceover;
 
@@ -87,15 +88,19 @@ bool same(const std::vector<MapRegion>& expected, const MapRegion* got, size_t c
 
 void test_regions_are_those_of_a_flood_fill() {
   Memory memory;
-  MapRegions finder(40, memory);
   size_t largest = 0;
   for (uint32_t seed = 0; seed < 300; ++seed) {
-    const Map map = random_map(1 + seed % 23, 1 + (seed * 7) % 40, 0.05 + 0.9 * (seed % 11) / 10, seed);
-    const std::vector<MapRegion> expected = by_flood_fill(map, 1);
-    std::vector<MapRegion> got(expected.size() + 1);
-    CHECK(finder.find(map.view(), 1, got.data(), got.size()) == expected.size());
-    CHECK(same(expected, got.data(), expected.size()));
-    largest = std::max(largest, expected.size());
+    const size_t width = seed % 3 > 0 ? 1 + (seed * 7) % 40 : 64 * (1 + seed % 5) + seed % 4 - 1;  // words of bits
+    const Map map = random_map(1 + seed % 23, width, 0.05 + 0.95 * (seed % 11) / 10, seed);
+    for (const float threshold : {1.0f, -1.0f}) {  // the map as a whole is above the second
+      const std::vector<MapRegion> expected = by_flood_fill(map, threshold);
+      for (const KernelTable* table : tables_under_test()) {
+        std::vector<MapRegion> got(expected.size() + 1);
+        CHECK(MapRegions(width, memory, *table).find(map.view(), threshold, got.data(), got.size()) == expected.size());
+        CHECK(same(expected, got.data(), expected.size()));
+      }
+      largest = std::max(largest, expected.size());
+    }
   }
   CHECK(largest > 20);  // the maps were worth the test
 }

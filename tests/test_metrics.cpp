@@ -158,6 +158,18 @@ void test_map_kernels_follow_their_contract_on_every_table() {
         right = right && ((words[i / 64] >> i % 64) & 1) == (i < count && bytes[i] != 0 ? 1u : 0u);
       }
       CHECK(right);
+      for (const float threshold : {0.0f, -0.0f, 0.25f, -1e30f}) {
+        words.back() = 7;
+        table->above_bits_f32(scores.data(), count, threshold, words.data());
+        right = words.back() == 7;
+        for (size_t i = 0; i < 64 * (words.size() - 1); ++i) {
+          right = right && ((words[i / 64] >> i % 64) & 1) == (i < count && scores[i] > threshold ? 1u : 0u);
+        }
+        CHECK(right);
+      }
+      float largest = -std::numeric_limits<float>::infinity();  // what std::max makes of a NaN: nothing
+      for (size_t i = 0; i < count; ++i) largest = std::max(largest, scores[i]);
+      CHECK(table->largest_f32(scores.data(), count) == largest);
     }
     const std::vector<uint8_t> full(70000, 255);
     CHECK(table->sum_bytes(full.data(), full.size()) == 255u * 70000u);

@@ -7,6 +7,7 @@
 
 #include "check.h"
 #include "host_package.h"
+#include "kernel_tables.h"
 
 using namespace onceover;
 
@@ -32,8 +33,8 @@ void test_a_cell_is_inside_where_it_overlaps_the_region() {
     const Roi roi({raster.data(), rows, columns});
     for (const auto& [height, width] : {std::pair<size_t, size_t>{4, 6}, {64, 130}, {1, 200}, {7, 11}}) {
       std::vector<uint8_t> marked(height * width);
-      std::vector<float> map(height * width, 3);
-      map[0] = 9;
+      std::vector<float> map(height * width);
+      for (size_t i = 0; i < map.size(); ++i) map[i] = 1 + static_cast<float>(i * 7919 % 101);
       roi.mark({marked.data(), height, width});
       float largest = -1e30f;
       std::vector<uint8_t> expected(height * width);
@@ -50,9 +51,14 @@ void test_a_cell_is_inside_where_it_overlaps_the_region() {
         }
       }
       CHECK(marked == expected);
-      CHECK(roi.largest_inside({map.data(), height, width}) == largest);
-      roi.clear_outside({map.data(), height, width});
-      for (size_t i = 0; i < map.size(); ++i) CHECK(map[i] == (expected[i] == 1 ? (i == 0 ? 9.0f : 3.0f) : 0.0f));
+      for (const KernelTable* table : tables_under_test()) {
+        std::vector<float> cleared = map;
+        CHECK(roi.largest_inside({map.data(), height, width}, *table) == largest);
+        roi.clear_outside({cleared.data(), height, width}, *table);
+        bool right = true;
+        for (size_t i = 0; i < map.size(); ++i) right = right && cleared[i] == (expected[i] == 1 ? map[i] : 0.0f);
+        CHECK(right);
+      }
     }
   }
 }

@@ -6,6 +6,7 @@
 #include <tuple>
 
 #include "base/error.h"
+#include "image/bit_runs.h"
 #include "image/image_view.h"
 
 namespace onceover {
@@ -41,8 +42,9 @@ size_t checked_width(size_t max_width) {
 
 }  // namespace
 
-MapRegions::MapRegions(size_t max_width, Memory& memory)
-    : max_width_(checked_width(max_width)),
+MapRegions::MapRegions(size_t max_width, Memory& memory, const KernelTable& table)
+    : table_(table),
+      max_width_(checked_width(max_width)),
       above_(memory, most_runs(max_width), "regions"),
       runs_(memory, most_runs(max_width), "regions"),
       parents_(memory, 2 * most_runs(max_width), "regions"),
@@ -85,16 +87,25 @@ void MapRegions::tell(const MapRegion& region, Found& found) {
 }
 
 size_t MapRegions::find_runs(const float* row, size_t width, float threshold) {
+  uint64_t above[kMaxImageSide / 64];
+  table_.above_bits_f32(row, width, threshold, above);
   size_t count = 0;
-  bool inside = false;
-  for (size_t x = 0; x < width; ++x) {
-    const bool above = row[x] > threshold;
-    if (above && !inside) runs_[count++] = {static_cast<uint32_t>(x), 0, kNone};
-    if (!above && inside) runs_[count - 1].end = static_cast<uint32_t>(x);
-    inside = above;
-  }
-  if (inside) runs_[count - 1].end = static_cast<uint32_t>(width);
+  each_run_of_bits(above, width, [&](size_t first, size_t end) {
+    runs_[count++] = {static_cast<uint32_t>(first), static_cast<uint32_t>(end), kNone};
+  });
   return count;
+}
+
+// The first of the largest values in [first, end), which hold no NaN.
+size_t MapRegions::peak_of(const float* row, size_t first, size_t end) const {
+  constexpr size_t kPart = 128;  // only the part with the peak is gone through one by one
+  size_t part = first;
+  float largest = table_.largest_f32(row + first, std::min(kPart, end - first));
+  for (size_t start = first + kPart; start < end; start += kPart) {
+    const float next = table_.largest_f32(row + start, std::min(kPart, end - start));
+    if (next > largest) largest = next, part = start;
+  }
+  return static_cast<size_t>(std::find(row + part, row + end, largest) - row);
 }
 
 uint32_t MapRegions::root(uint32_t label) {
@@ -166,7 +177,7 @@ size_t MapRegions::find(MatrixView<const float> map, float threshold, MapRegion*
     label_runs(above, current);
     for (size_t i = 0; i < current; ++i) {
       const Run& run = runs_[i];
-      const auto peak = static_cast<uint32_t>(std::max_element(row + run.first, row + run.end) - row);
+      const auto peak = static_cast<uint32_t>(peak_of(row, run.first, run.end));
       const auto at = static_cast<uint32_t>(y);
       const uint64_t pixels = run.end - run.first, columns = uint64_t{run.first} + run.end - 1;  // twice their mean
       merge({{at, run.first, at + 1, run.end, run.end - run.first, at, peak, row[peak], 0, 0, run.first},

@@ -4,6 +4,7 @@
 
 #include "base/matrix_view.h"
 #include "base/memory.h"
+#include "kernels/dispatch.h"
 
 namespace onceover {
 
@@ -19,7 +20,7 @@ struct MapRegion {
 class MapRegions {
  public:
   // About 120 bytes per column. Throws Error(kUsage) unless 1 ≤ max_width ≤ kMaxImageSide.
-  MapRegions(size_t max_width, Memory& memory);
+  MapRegions(size_t max_width, Memory& memory, const KernelTable& table = kernels());
 
   // How many regions map (H, W) has above `threshold`. The first `capacity` of them are written, those with the
   // largest peaks, largest first; of equal peaks the one whose box comes first (top, left, bottom, right). Allocates
@@ -44,11 +45,13 @@ class MapRegions {
   static MapRegion closed(const Open& open);
   static void tell(const MapRegion& region, Found& found);
   size_t find_runs(const float* row, size_t width, float threshold);
+  size_t peak_of(const float* row, size_t first, size_t end) const;
   uint32_t root(uint32_t label);
   uint32_t unite(uint32_t a, uint32_t b);
   void label_runs(size_t above, size_t current);
   void close_row(size_t current, Found& found);
 
+  const KernelTable& table_;
   size_t max_width_;
   Buffer<Run> above_, runs_;  // of the row before and of this one
   // Labels of one row: those that the row before left open, then new ones.

@@ -4,6 +4,7 @@
 #include <limits>
 
 #include "base/error.h"
+#include "image/bit_runs.h"
 
 namespace onceover {
 namespace {
@@ -34,53 +35,71 @@ Roi::Roi(MatrixView<const uint8_t> raster) : raster_(raster) {
   if (!any) fail(Status::kUsage, "the region of interest is empty: nothing would be inspected");
 }
 
+// Which columns of the raster have something inside changes only from one row of the raster to the next. A run of them
+// overlaps a run of cells, as the overlap of raster and cells goes both ways.
 template <typename Use>
-void Roi::each_cell(size_t height, size_t width, Use&& use) const noexcept {
-  constexpr size_t kBlock = 64;
-  Range across[kBlock];
-  for (size_t start = 0; start < width; start += kBlock) {
-    const size_t n = std::min(kBlock, width - start);
-    for (size_t x = 0; x < n; ++x) across[x] = overlapped(start + x, width, raster_.columns);
-    for (size_t y = 0; y < height; ++y) {
-      const Range down = overlapped(y, height, raster_.rows);
-      for (size_t x = 0; x < n; ++x) {
-        bool inside = false;
-        for (size_t i = down.first; i < down.end && !inside; ++i) {
-          const uint8_t* row = raster_.row(i);
-          inside = std::find(row + across[x].first, row + across[x].end, 1) != row + across[x].end;
-        }
-        use(y, start + x, inside);
+void Roi::each_run(size_t height, size_t width, const KernelTable& table, Use&& use) const noexcept {
+  uint64_t inside[kMaxRoiSide / 64], more[kMaxRoiSide / 64];
+  const size_t words = (raster_.columns + 63) / 64;
+  Range seen = {0, 0};  // the rows of the raster that `inside` tells of; none yet
+  for (size_t y = 0; y < height; ++y) {
+    const Range down = overlapped(y, height, raster_.rows);
+    if (down.first != seen.first || down.end != seen.end) {
+      table.nonzero_bits(raster_.row(down.first), raster_.columns, inside);
+      for (size_t i = down.first + 1; i < down.end; ++i) {
+        table.nonzero_bits(raster_.row(i), raster_.columns, more);
+        for (size_t word = 0; word < words; ++word) inside[word] |= more[word];
       }
+      seen = down;
     }
+    Range open = {0, 0};  // inside, and may still grow: runs of the raster may share a cell
+    size_t told = 0;
+    const auto tell = [&] {
+      if (open.end == 0) return;
+      if (told < open.first) use(y, told, open.first, false);
+      use(y, open.first, open.end, true);
+      told = open.end;
+    };
+    each_run_of_bits(inside, raster_.columns, [&](size_t first, size_t end) {
+      const size_t from = overlapped(first, raster_.columns, width).first;
+      if (open.end == 0 || from > open.end) {
+        tell();
+        open.first = from;
+      }
+      open.end = overlapped(end - 1, raster_.columns, width).end;
+    });
+    tell();
+    if (told < width) use(y, told, width, false);
   }
 }
 
-void Roi::mark(MatrixView<uint8_t> cells) const noexcept {
+void Roi::mark(MatrixView<uint8_t> cells, const KernelTable& table) const noexcept {
   if (whole()) {
     for (size_t y = 0; y < cells.rows; ++y) std::fill_n(cells.row(y), cells.columns, uint8_t{1});
     return;
   }
-  each_cell(cells.rows, cells.columns, [&](size_t y, size_t x, bool inside) { cells.row(y)[x] = inside ? 1 : 0; });
+  each_run(cells.rows, cells.columns, table, [&](size_t y, size_t first, size_t end, bool inside) {
+    std::fill(cells.row(y) + first, cells.row(y) + end, static_cast<uint8_t>(inside ? 1 : 0));
+  });
 }
 
-void Roi::clear_outside(MatrixView<float> map) const noexcept {
+void Roi::clear_outside(MatrixView<float> map, const KernelTable& table) const noexcept {
   if (whole()) return;
-  each_cell(map.rows, map.columns, [&](size_t y, size_t x, bool inside) {
-    if (!inside) map.row(y)[x] = 0;
+  each_run(map.rows, map.columns, table, [&](size_t y, size_t first, size_t end, bool inside) {
+    if (!inside) std::fill(map.row(y) + first, map.row(y) + end, 0.0f);
   });
 }
 
-float Roi::largest_inside(MatrixView<const float> map) const noexcept {
+float Roi::largest_inside(MatrixView<const float> map, const KernelTable& table) const noexcept {
   float largest = -std::numeric_limits<float>::infinity();
-  if (whole()) {
-    for (size_t y = 0; y < map.rows; ++y) {
-      for (size_t x = 0; x < map.columns; ++x) largest = map.row(y)[x] > largest ? map.row(y)[x] : largest;
-    }
-    return largest;
+  const auto take = [&](size_t y, size_t first, size_t end, bool inside) {
+    if (inside) largest = std::max(largest, table.largest_f32(map.row(y) + first, end - first));
+  };
+  if (!whole()) {
+    each_run(map.rows, map.columns, table, take);
+  } else {
+    for (size_t y = 0; y < map.rows; ++y) take(y, 0, map.columns, true);
   }
-  each_cell(map.rows, map.columns, [&](size_t y, size_t x, bool inside) {
-    if (inside && map.row(y)[x] > largest) largest = map.row(y)[x];
-  });
   return largest;
 }
 

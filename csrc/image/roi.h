@@ -4,6 +4,7 @@
 
 #include "base/matrix_view.h"
 #include "base/memory.h"
+#include "kernels/dispatch.h"
 
 namespace onceover {
 
@@ -19,16 +20,17 @@ class Roi {
 
   bool whole() const noexcept { return raster_.data == nullptr; }
   // cells (h, w) ← 1 where that cell of the image, cut into h x w, is inside, else 0.
-  void mark(MatrixView<uint8_t> cells) const noexcept;
+  void mark(MatrixView<uint8_t> cells, const KernelTable& table = kernels()) const noexcept;
   // What lies outside becomes 0, in a map of the image at any size.
-  void clear_outside(MatrixView<float> map) const noexcept;
+  void clear_outside(MatrixView<float> map, const KernelTable& table = kernels()) const noexcept;
   // The largest value inside; in a map without NaN.
-  float largest_inside(MatrixView<const float> map) const noexcept;
+  float largest_inside(MatrixView<const float> map, const KernelTable& table = kernels()) const noexcept;
 
  private:
-  // Calls use(row, column, inside) for each cell of the image cut into height x width.
+  // Of the image cut into height x width cells, calls use(row, first, end, inside) for each run of columns [first, end)
+  // that are all inside or all outside, row by row and from left to right.
   template <typename Use>
-  void each_cell(size_t height, size_t width, Use&& use) const noexcept;
+  void each_run(size_t height, size_t width, const KernelTable& table, Use&& use) const noexcept;
   MatrixView<const uint8_t> raster_;
 };
 

@@ -165,6 +165,9 @@ struct KernelTable {
   // Bit i % 64 of words[i / 64] tells whether bytes[i] is not 0; the bits beyond `count` are 0.
   void (*nonzero_bits)(const uint8_t* bytes, size_t count, uint64_t* words);
 
+  // Bit i % 64 of words[i / 64] tells whether values[i] > threshold; the bits beyond `count` are 0.
+  void (*above_bits_f32)(const float* values, size_t count, float threshold, uint64_t* words);
+
   uint64_t (*sum_bytes)(const uint8_t* bytes, size_t count);
 
   // sum[i] = Σ_t weights[t] · row_t[i], i < samples, t ascending from 0 to count − 1 ≥ 0; row_t at first + t · stride.
@@ -201,7 +204,7 @@ struct KernelTable {
   void (*mix_rows_f32)(const float* upper, const float* lower, const float* fractions, size_t rows, size_t columns,
                        float* out, size_t stride);
 
-  // Of at least one value; a NaN never wins, unless it comes first.
+  // A NaN never wins; -infinity where there is nothing else.
   float (*largest_f32)(const float* values, size_t count);
 
   // out (rows, columns) = left (rows, inner) · right (inner, columns), each sum in order of `inner`. Rows of `right`

@@ -34,8 +34,8 @@ ONCEOVER_INLINE void store_to(T* to, const V& value) {
   __builtin_memcpy(to, &value, sizeof value);
 }
 // Bytes ↔ 32-bit lanes: compilers take them apart one by one, so an ISA file may bring its own. So with
-// ONCEOVER_NONZERO_64 (portable_maps.inl) and ONCEOVER_PICK_LANES(values, indices), lane i of which is
-// values[indices[i]], 0 ≤ indices[i] < kWidth (portable_images.inl).
+// ONCEOVER_NONZERO_64, ONCEOVER_ABOVE_64 (portable_maps.inl) and ONCEOVER_PICK_LANES(values, indices), lane i of which
+// is values[indices[i]], 0 ≤ indices[i] < kWidth (portable_images.inl).
 #ifndef ONCEOVER_WIDEN_BYTES
 ONCEOVER_INLINE Ints widen_bytes(const int8_t* from) {
   Ints value = {};
@@ -81,6 +81,6 @@ ONCEOVER_INLINE Ints nearest_integer(const Floats& value) { return bits_of(value
 #define ONCEOVER_PORTABLE_KERNELS                                                                                    \
   center_f32, along_axes_f32, quantize_f32, pack_tiles, transpose_lanes, combine_planes, encode_lanes, best_blocks,  \
       find_hits, refine_rows, squared_f32, squared_f64, pack_panel_f32, lower_to_center_f32, multiply_f64, keys_f32, \
-      count_nan_f32, nonzero_bits, sum_bytes, blend_rows_u8, blend_rows_u16, add_row_u8, filter_pixels_f32,          \
-      filter_samples_f32, nv12_row, blend_lines_f32, filter_lanes_f32, mix_columns_f32, mix_rows_f32, largest_f32,   \
-      multiply_f32
+      count_nan_f32, nonzero_bits, above_bits_f32, sum_bytes, blend_rows_u8, blend_rows_u16, add_row_u8,             \
+      filter_pixels_f32, filter_samples_f32, nv12_row, blend_lines_f32, filter_lanes_f32, mix_columns_f32,           \
+      mix_rows_f32, largest_f32, multiply_f32

@@ -205,11 +205,12 @@ void mix_rows_f32(const float* upper, const float* lower, const float* fractions
 }
 
 float largest_f32(const float* values, size_t count) {
-  float largest = values[0];
+  constexpr float kNone = -__builtin_inff();
+  float largest = kNone;
   size_t i = 0;
   if (count >= kWidth) {
-    Floats lanes = load_as<Floats>(values);
-    for (i = kWidth; i + kWidth <= count; i += kWidth) {
+    Floats lanes = splat(kNone);
+    for (; i + kWidth <= count; i += kWidth) {
       const Floats more = load_as<Floats>(values + i);
       lanes = more > lanes ? more : lanes;
     }

@@ -63,6 +63,34 @@ void nonzero_bits(const uint8_t* bytes, size_t count, uint64_t* words) {
   *words = ONCEOVER_NONZERO_64(tail);
 }
 
+// Bit i tells whether values[i] > threshold, for 64 values.
+#ifndef ONCEOVER_ABOVE_64
+ONCEOVER_INLINE uint64_t above_64(const float* values, float threshold) {
+  typedef int32_t FourInts __attribute__((vector_size(16)));
+  uint64_t found = 0;
+  for (size_t half = 0; half < 2; ++half) {
+    FourInts bits = {}, places = {1, 2, 4, 8};
+    for (size_t v = 0; v < 8; ++v, places <<= 4) {
+      bits |= (FourInts)(load_as<Four>(values + 32 * half + 4 * v) > threshold) & places;
+    }
+    const auto all = static_cast<uint32_t>(bits[0] | bits[1] | bits[2] | bits[3]);
+    found |= static_cast<uint64_t>(all) << (32 * half);
+  }
+  return found;
+}
+#define ONCEOVER_ABOVE_64(values, threshold) above_64(values, threshold)
+#endif
+
+void above_bits_f32(const float* values, size_t count, float threshold, uint64_t* words) {
+  size_t i = 0;
+  for (; i + 64 <= count; i += 64) *words++ = ONCEOVER_ABOVE_64(values + i, threshold);
+  if (i == count) return;
+  float tail[64];
+  for (float& value : tail) value = threshold;
+  __builtin_memcpy(tail, values + i, (count - i) * sizeof(float));
+  *words = ONCEOVER_ABOVE_64(tail, threshold);
+}
+
 uint64_t sum_bytes(const uint8_t* bytes, size_t count) {
   typedef uint16_t Pairs __attribute__((vector_size(ONCEOVER_VECTOR_BYTES)));
   constexpr size_t kAtOnce = 128;  // vectors: 128 · 2 · 255 < 2^16

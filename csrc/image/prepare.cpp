@@ -232,9 +232,7 @@ void Preparer::run_u8(const ImageView& image, const PixelLayout& layout, float* 
   const size_t color_stride = layout.colors == 1 ? 0 : width;  // gray: one row feeds all planes
   resize(image, layout, [&](size_t y, const float* row) {
     for (size_t c = 0; c < 3; ++c) {
-      const float* table = &normalized_[c * 256];
-      float* to = out + c * plane + y * width;
-      for (size_t x = 0; x < width; ++x) to[x] = table[round_u8(row[c * color_stride + x])];
+      table_.look_up_levels_f32(row + c * color_stride, &normalized_[c * 256], width, out + c * plane + y * width);
     }
   });
 }

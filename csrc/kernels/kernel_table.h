@@ -183,6 +183,9 @@ struct KernelTable {
   void (*filter_pixels_f32)(const float* pixels, size_t channels, const ResizeTaps& taps, float* const* planes);
   void (*filter_samples_f32)(const float* samples, const ResizeTaps& taps, float* out);
 
+  // out[i] = table[values[i] rounded half up, kept within 0 to 255]
+  void (*look_up_levels_f32)(const float* values, const float* table, size_t count, float* out);
+
   // A row of luma and the row of U, V pairs that it shares → three rows of `width` bytes, rounded half up.
   void (*nv12_row)(const uint8_t* luma, const uint8_t* chroma, size_t width, const YuvToRgb& by, uint8_t* red,
                    uint8_t* green, uint8_t* blue);

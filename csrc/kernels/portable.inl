@@ -82,5 +82,5 @@ ONCEOVER_INLINE Ints nearest_integer(const Floats& value) { return bits_of(value
   center_f32, along_axes_f32, quantize_f32, pack_tiles, transpose_lanes, combine_planes, encode_lanes, best_blocks,  \
       find_hits, refine_rows, squared_f32, squared_f64, pack_panel_f32, lower_to_center_f32, multiply_f64, keys_f32, \
       count_nan_f32, nonzero_bits, above_bits_f32, sum_bytes, blend_rows_u8, blend_rows_u16, add_row_u8,             \
-      filter_pixels_f32, filter_samples_f32, nv12_row, blend_lines_f32, filter_lanes_f32, mix_columns_f32,           \
-      mix_rows_f32, largest_f32, multiply_f32
+      filter_pixels_f32, filter_samples_f32, look_up_levels_f32, nv12_row, blend_lines_f32, filter_lanes_f32,        \
+      mix_columns_f32, mix_rows_f32, largest_f32, multiply_f32

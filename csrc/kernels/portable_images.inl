@@ -57,11 +57,21 @@ void add_row_u8(const uint8_t* __restrict row, float weight, size_t samples, flo
 }
 
 void filter_pixels_f32(const float* pixels, size_t channels, const ResizeTaps& taps, float* const* planes) {
-  for (size_t x = 0; x < taps.outputs; ++x) {
+  const auto pixel = [&](size_t x) {
     const float* weights = taps.weights + taps.offsets[x];
     const float* in = pixels + taps.firsts[x] * channels;
     Four sum = {};
     for (size_t t = 0; t < taps.counts[x]; ++t) sum += load_as<Four>(in + t * channels) * weights[t];
+    return sum;
+  };
+  size_t x = 0;
+  for (; x + 4 <= taps.outputs; x += 4) {
+    Four sums[4] = {pixel(x), pixel(x + 1), pixel(x + 2), pixel(x + 3)};
+    transpose_4x4(sums);
+    for (size_t c = 0; c < 4; ++c) store_to(planes[c] + x, sums[c]);
+  }
+  for (; x < taps.outputs; ++x) {
+    const Four sum = pixel(x);
     for (size_t c = 0; c < 4; ++c) planes[c][x] = sum[c];
   }
 }
@@ -73,6 +83,21 @@ void filter_samples_f32(const float* samples, const ResizeTaps& taps, float* out
     float sum = 0;
     for (size_t t = 0; t < taps.counts[x]; ++t) sum += weights[t] * in[t];
     out[x] = sum;
+  }
+}
+
+// Levels a block at a time, so that only the looking up goes one by one.
+void look_up_levels_f32(const float* values, const float* table, size_t count, float* out) {
+  constexpr size_t kBlock = 64;
+  uint8_t levels[kBlock];
+  for (size_t start = 0; start < count; start += kBlock) {
+    const size_t n = count - start < kBlock ? count - start : kBlock;
+    for (size_t i = 0; i < n; ++i) {
+      const float half_up = values[start + i] + 0.5f;
+      const float from_zero = half_up < 0 ? 0 : half_up;
+      levels[i] = static_cast<uint8_t>(static_cast<int32_t>(from_zero > 255 ? 255 : from_zero));
+    }
+    for (size_t i = 0; i < n; ++i) out[start + i] = table[levels[i]];
   }
 }
 

@@ -1,6 +1,8 @@
-// Limits of one core: multiply-adds in float32 and int8 from registers alone, and reading from each level of memory.
-// Prints one JSON object: operations in 1e9/s (a multiply-add counts as two) by instruction set, as kernels.def names
-// them, and 1e9 bytes/s. Each is the best of several tries in thread CPU time, as other work only slows one down.
+// Limits of one core: multiply-adds in float32 and int8 from registers alone, reading from each level of memory, and
+// writing what a large map takes. Prints one JSON object: operations in 1e9/s (a multiply-add counts as two) by
+// instruction set, as kernels.def names them, and 1e9 bytes/s. Each is the best of several tries in thread CPU time, as
+// other work only slows one down.
+#include <sys/mman.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -189,6 +191,33 @@ double read_rate(const std::vector<Line>& memory, size_t bytes) {
   });
 }
 
+// Writes `bytes` again and again, about 256 MB in all.
+double write_rate(std::vector<Line>& memory, size_t bytes) {
+  const size_t lines = bytes / sizeof(Line), repeats = std::max<size_t>(1, (size_t{256} << 20) / bytes);
+  return best_rate(static_cast<double>(bytes * repeats), [&] {
+    for (size_t r = 0; r < repeats; ++r) {
+      Line* at = memory.data();
+      for (size_t i = 0; i < lines; ++i) at[i] = Line{static_cast<int64_t>(r)};
+      asm volatile("" : : "r"(at) : "memory");
+    }
+  });
+}
+
+// The same once, into pages that the system has to find and clear first; huge ones where it grants them, as numpy asks
+// for large arrays.
+double write_fresh_rate(size_t bytes) {
+  return best_rate(static_cast<double>(bytes), [&] {
+    constexpr size_t kHuge = size_t{2} << 20;
+    void* const found = mmap(nullptr, bytes + kHuge, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (found == MAP_FAILED) return;
+    madvise(found, bytes + kHuge, MADV_HUGEPAGE);
+    Line* const lines = static_cast<Line*>(found);
+    for (size_t i = 0; i < bytes / sizeof(Line); ++i) lines[i] = Line{1};
+    asm volatile("" : : "r"(lines) : "memory");
+    munmap(found, bytes + kHuge);
+  });
+}
+
 size_t cache_bytes(int name, size_t otherwise) {
   const long found = sysconf(name);
   return found > 0 ? static_cast<size_t>(found) : otherwise;
@@ -214,7 +243,9 @@ int main() {
   Pairs read = {{"L1", read_rate(memory, aligned(l1 / 2))}, {"L2", read_rate(memory, aligned(l2 / 2))}};
   if (l3 > 4 * l2) read.emplace_back("L3", read_rate(memory, aligned(std::min(l3 / 4, 4 * l2))));
   read.emplace_back("memory", read_rate(memory, memory.size() * sizeof(Line)));
-  std::printf("{\"float32\": %s, \"int8\": %s, \"read\": %s}\n", object(float32_rates()).c_str(),
-              object(int8_rates()).c_str(), object(read).c_str());
+  constexpr size_t kMap = size_t{1944} * 2592 * 4;  // the map of a 5-megapixel frame
+  const Pairs write = {{"again", write_rate(memory, kMap)}, {"fresh pages", write_fresh_rate(kMap)}};
+  std::printf("{\"float32\": %s, \"int8\": %s, \"read\": %s, \"write\": %s}\n", object(float32_rates()).c_str(),
+              object(int8_rates()).c_str(), object(read).c_str(), object(write).c_str());
   return 0;
 }

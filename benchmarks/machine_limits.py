@@ -2,7 +2,7 @@
 
     python benchmarks/machine_limits.py     # the limits: a few seconds, and a compiler with CMake the first time
 
-Operations are in 1e9/s (a multiply-add counts as two), reading in 1e9 bytes/s; see machine_limits.cpp.
+Operations are in 1e9/s (a multiply-add counts as two), reading and writing in 1e9 bytes/s; see machine_limits.cpp.
 """
 
 from __future__ import annotations
@@ -20,11 +20,15 @@ BLOCK_ROWS, TILE_DIMS, PLANES = 32, 64, 2  # of csrc/kernels/kernel_table.h: pad
 
 @dataclass(frozen=True)
 class Limits:
-    """float32, int8: by instruction set, best first. read: by level of memory, nearest first."""
+    """float32, int8: by instruction set, best first. read: by level of memory, nearest first.
+
+    write: 20 MB, into the same memory "again" and again, or into "fresh pages" of the system's.
+    """
 
     float32: dict[str, float]
     int8: dict[str, float]
     read: dict[str, float]
+    write: dict[str, float]
 
     @property
     def best_float32(self) -> float:
@@ -83,6 +87,7 @@ if __name__ == "__main__":
         ("float32", found.float32, "GF/s"),
         ("int8", found.int8, "GOP/s"),
         ("read", found.read, "GB/s"),
+        ("write", found.write, "GB/s"),
     ):
         print(f"{what:8}", ", ".join(f"{name} {rate:.0f}" for name, rate in rates.items()), unit)
 

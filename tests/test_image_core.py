@@ -200,3 +200,15 @@ def test_resize_map_is_torchs_bilinear(size: tuple[int, int]) -> None:
         torch.from_numpy(scores).double()[None, None], size=size, mode="bilinear", align_corners=False
     )[0, 0].numpy()
     assert np.abs(_core.resize_map(scores, *size) - exact).max() <= anomaly_map_f32(0.0)
+
+
+def test_a_map_is_resized_into_an_array_that_fits() -> None:
+    scores = np.random.default_rng(5).random((11, 7)).astype(np.float32)
+    out = np.zeros((40, 30), np.float32)
+    assert _core.resize_map(scores, 40, 30, out) is out
+    np.testing.assert_array_equal(out, _core.resize_map(scores, 40, 30))
+    frozen = np.zeros((40, 30), np.float32)
+    frozen.flags.writeable = False
+    for wrong in (np.zeros((30, 40), np.float32), np.zeros(1200, np.float32), frozen):
+        with pytest.raises(InputError, match=r"expected a writable float32 \(40, 30\)"):
+            _core.resize_map(scores, 40, 30, wrong)

@@ -2,6 +2,7 @@
 #include <pybind11/stl.h>
 
 #include <array>
+#include <optional>
 
 #include "base/finite.h"
 #include "bindings/arrays.h"
@@ -81,10 +82,16 @@ py::array_t<float> draw_anomaly_map(const py::array& patch_scores, int64_t heigh
   return out;
 }
 
-py::array_t<float> resize_map(const py::array& anomaly_map, int64_t height, int64_t width) {
+// into: drawn there and given back, so that no fresh pages are asked of the system.
+py::array_t<float> resize_map(const py::array& anomaly_map, int64_t height, int64_t width,
+                              const std::optional<py::array_t<float, py::array::c_style>>& into) {
   const MatrixView<const float> map = view_scores(anomaly_map, "anomaly_map");
-  const uint32_t rows = checked_side(height, "height");
-  auto out = new_array<float>({rows, checked_side(width, "width")});
+  const uint32_t rows = checked_side(height, "height"), columns = checked_side(width, "width");
+  if (into && (into->ndim() != 2 || into->shape(0) != rows || into->shape(1) != columns || !into->writeable())) {
+    fail(Status::kInput, "out is %s; expected a writable float32 (%u, %u)", describe_array(*into).c_str(), rows,
+         columns);
+  }
+  auto out = into ? py::reinterpret_borrow<py::array_t<float>>(*into) : new_array<float>({rows, columns});
   const MatrixView<float> resized = mutable_view(out);
   py::gil_scoped_release release;
   check_finite_rows(map, "anomaly_map");
@@ -149,7 +156,7 @@ void bind_image(py::module_& module) {
   module.def("draw_anomaly_map", &draw_anomaly_map, py::arg("patch_scores"), py::arg("height"), py::arg("width"),
              py::arg("sigma"), "(h, w) -> (height, width): bilinear, then Gaussian blur.");
   module.def("resize_map", &resize_map, py::arg("anomaly_map"), py::arg("height"), py::arg("width"),
-             "(h, w) -> (height, width), bilinear.");
+             py::arg("out").noconvert() = py::none(), "(h, w) -> (height, width), bilinear; into out, if given.");
   module.def("find_regions", &find_regions, py::arg("anomaly_map"), py::arg("threshold"),
              "8-connected regions above the threshold: (box, area, peak, peak_value, centroid, contour), largest "
              "peak first.");

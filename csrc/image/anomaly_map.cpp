@@ -50,7 +50,7 @@ size_t checked_line(size_t grid_height, size_t grid_width, size_t height, size_t
 
 void resize_bilinear(MatrixView<const float> in, MatrixView<float> out, const KernelTable& table) {
   constexpr size_t kRows = 4;
-  constexpr size_t kBlock = 2032;  // columns; 8 KB of stack
+  constexpr size_t kBlock = 2032;  // columns; 32 KB of stack, no multiple of a page so that lines do not share sets
   const double scale_y = ratio_of(in.rows, out.rows), scale_x = ratio_of(in.columns, out.columns);
   uint32_t lows[kBlock];
   float fractions[kBlock], lines[2][kBlock];  // two input rows, interpolated across

@@ -36,7 +36,11 @@ def prepare(
 def draw_anomaly_map(patch_scores: NDArray[np.float32], height: int, width: int, sigma: float) -> NDArray[np.float32]:
     """(h, w) → (height, width): bilinear, then Gaussian blur."""
 
-def resize_map(anomaly_map: NDArray[np.float32], height: int, width: int) -> NDArray[np.float32]: ...
+def resize_map(
+    anomaly_map: NDArray[np.float32], height: int, width: int, out: NDArray[np.float32] | None = None
+) -> NDArray[np.float32]:
+    """(h, w) → (height, width), bilinear; into out (C-contiguous, apart from anomaly_map), if given, which it returns."""
+
 def find_regions(
     anomaly_map: NDArray[np.float32], threshold: float
 ) -> list[tuple[tuple[int, int, int, int], int, tuple[int, int], float, tuple[float, float], NDArray[np.int32]]]:

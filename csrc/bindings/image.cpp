@@ -95,7 +95,8 @@ py::array_t<float> resize_map(const py::array& anomaly_map, int64_t height, int6
   const MatrixView<float> resized = mutable_view(out);
   py::gil_scoped_release release;
   check_finite_rows(map, "anomaly_map");
-  resize_bilinear(map, resized);
+  Memory memory;
+  MapResize(memory).run(map, resized);
   return out;
 }
 

@@ -48,22 +48,25 @@ size_t checked_line(size_t grid_height, size_t grid_width, size_t height, size_t
 
 }  // namespace
 
-void resize_bilinear(MatrixView<const float> in, MatrixView<float> out, const KernelTable& table) {
-  constexpr size_t kRows = 4;
-  constexpr size_t kBlock = 2032;  // columns; 32 KB of stack, no multiple of a page so that lines do not share sets
+MapResize::MapResize(Memory& memory, const KernelTable& table)
+    : table_(table),
+      lows_(memory, kColumns, "map columns"),
+      fractions_(memory, kColumns, "map columns"),
+      lines_(memory, 2 * kColumns, "map columns") {}
+
+void MapResize::run(MatrixView<const float> in, MatrixView<float> out) {
+  constexpr size_t kRows = 8;
   const double scale_y = ratio_of(in.rows, out.rows), scale_x = ratio_of(in.columns, out.columns);
-  uint32_t lows[kBlock];
-  float fractions[kBlock], lines[2][kBlock];  // two input rows, interpolated across
-  for (size_t start = 0; start < out.columns; start += kBlock) {
-    const size_t n = std::min(kBlock, out.columns - start);
+  for (size_t start = 0; start < out.columns; start += kColumns) {
+    const size_t n = std::min(kColumns, out.columns - start);
     for (size_t x = 0; x < n; ++x) {
       const Interpolation across = interpolate(start + x, scale_x, in.columns);
-      lows[x] = static_cast<uint32_t>(across.low), fractions[x] = static_cast<float>(across.fraction);
+      lows_[x] = static_cast<uint32_t>(across.low), fractions_[x] = static_cast<float>(across.fraction);
     }
     const auto fill = [&](size_t row, float* line) {
-      table.mix_columns_f32(in.row(row), in.columns, lows, fractions, n, line);
+      table_.mix_columns_f32(in.row(row), in.columns, lows_.data(), fractions_.data(), n, line);
     };
-    float *upper = lines[0], *lower = lines[1];
+    float *upper = lines_.data(), *lower = upper + kColumns;
     size_t filled_low = in.rows, filled_high = in.rows;  // the input rows they hold; none yet
     size_t rows = 0;
     for (size_t y = 0; y < out.rows; y += rows) {
@@ -83,7 +86,7 @@ void resize_bilinear(MatrixView<const float> in, MatrixView<float> out, const Ke
         if (next.low != down.low) break;
         between[rows] = static_cast<float>(next.fraction);
       }
-      table.mix_rows_f32(upper, lower, between, rows, n, out.row(y) + start, out.stride);
+      table_.mix_rows_f32(upper, lower, between, rows, n, out.row(y) + start, out.stride);
     }
   }
 }
@@ -159,7 +162,8 @@ AnomalyMap::AnomalyMap(size_t grid_height, size_t grid_width, size_t height, siz
       height_(height),
       width_(width),
       map_(memory, height * width, "anomaly map"),
-      drawing_(grid_height, grid_width, height, width, sigma, memory, table) {}
+      drawing_(grid_height, grid_width, height, width, sigma, memory, table),
+      resize_(memory, table) {}
 
 MatrixView<const float> AnomalyMap::draw(const float* patch_scores) {
   drawing_.run({patch_scores, grid_height_, grid_width_}, {map_.data(), height_, width_});
@@ -170,6 +174,6 @@ float AnomalyMap::maximum() const { return table_.largest_f32(map_.data(), map_.
 
 MatrixView<const float> AnomalyMap::map() const { return {map_.data(), height_, width_}; }
 
-void AnomalyMap::resize_to(MatrixView<float> out) const { resize_bilinear(map(), out, table_); }
+void AnomalyMap::resize_to(MatrixView<float> out) { resize_.run(map(), out); }
 
 }  // namespace onceover

@@ -7,9 +7,22 @@
 
 namespace onceover {
 
-// out (H, W) ← in (h, w), bilinear, half-pixel centers, edges clamped (torch's align_corners=False, no antialias);
-// both at least 1 × 1; never allocates.
-void resize_bilinear(MatrixView<const float> in, MatrixView<float> out, const KernelTable& table = kernels());
+// Maps to any size: out (H, W) ← in (h, w), bilinear, half-pixel centers, edges clamped (torch's align_corners=False,
+// no antialias); both at least 1 × 1.
+class MapResize {
+ public:
+  explicit MapResize(Memory& memory, const KernelTable& table = kernels());
+  void run(MatrixView<const float> in, MatrixView<float> out);  // never allocates
+
+ private:
+  // So many columns of `out` at a time: rows of a large frame's map as a whole. No multiple of a page, or the buffers
+  // would share the sets of the first cache.
+  static constexpr size_t kColumns = 4080;
+  const KernelTable& table_;
+  Buffer<uint32_t> lows_;  // (kColumns) inputs
+  Buffer<float> fractions_,
+      lines_;  // (kColumns) on the way to the next input; (2, kColumns) rows of `in`, spread across
+};
 
 inline constexpr float kMaxBlurSigma = 1024;  // pixels; bounds the taps
 
@@ -33,7 +46,7 @@ class MapAxis {
   Buffer<float> weights_;
 };
 
-// Patch scores (h, w) → (H, W): bilinear as above, then a separable Gaussian, truncated at 4 sigma, edge sample
+// Patch scores (h, w) → (H, W): bilinear as MapResize, then a separable Gaussian, truncated at 4 sigma, edge sample
 // repeated (scipy's "reflect"). Every output is at most two sums of count(block) products, each rounded on its own.
 class MapDrawing {
  public:
@@ -58,13 +71,14 @@ class AnomalyMap {
   MatrixView<const float> map() const;
   float maximum() const;  // of the kept map
   // The kept map at another size.
-  void resize_to(MatrixView<float> out) const;
+  void resize_to(MatrixView<float> out);
 
  private:
   const KernelTable& table_;
   size_t grid_height_, grid_width_, height_, width_;
   Buffer<float> map_;
   MapDrawing drawing_;
+  MapResize resize_;
 };
 
 }  // namespace onceover

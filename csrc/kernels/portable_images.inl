@@ -224,6 +224,7 @@ ONCEOVER_INLINE void mix_together(const float* upper, const float* lower, const 
 void mix_rows_f32(const float* upper, const float* lower, const float* fractions, size_t rows, size_t columns,
                   float* out, size_t stride) {
   size_t y = 0;
+  for (; y + 8 <= rows; y += 8) mix_together<8>(upper, lower, fractions + y, columns, out + y * stride, stride);
   for (; y + 4 <= rows; y += 4) mix_together<4>(upper, lower, fractions + y, columns, out + y * stride, stride);
   for (; y + 2 <= rows; y += 2) mix_together<2>(upper, lower, fractions + y, columns, out + y * stride, stride);
   for (; y < rows; ++y) mix_together<1>(upper, lower, fractions + y, columns, out + y * stride, stride);

@@ -182,7 +182,7 @@ size_t Session::find_regions(MatrixView<const float> map, MapRegion* regions, si
   return regions_.find(map, active().map_threshold(), regions, capacity);
 }
 
-void Session::draw_map(MatrixView<float> out) const {
+void Session::draw_map(MatrixView<float> out) {
   require_run();
   map_.resize_to(out);
   active().roi().clear_outside(out);

@@ -83,7 +83,7 @@ class Session {
   // (feature_count, D): what was searched for; the network's answer, or the active product's adaptation of it
   MatrixView<const float> embeddings() const { return require_run(), features_; }
   MatrixView<const float> map() const { return require_run(), map_.map(); }  // (map_height, map_width), not masked
-  void draw_map(MatrixView<float> out) const;  // at any size; 0 outside the region of interest
+  void draw_map(MatrixView<float> out);  // at any size; 0 outside the region of interest
   // Where a map that draw_map drew is above the map threshold (image/map_regions.h); none unless the last image was
   // anomalous, so that score and map never differ.
   size_t find_regions(MatrixView<const float> map, MapRegion* regions, size_t capacity);

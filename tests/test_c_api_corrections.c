@@ -243,7 +243,9 @@ static void a_compacted_package_decides_as_the_corrected_session_and_begins_a_jo
   onceover_package_info info = {.struct_size = sizeof info};
   CHECK(onceover_package_open(output, NULL, &made) == ONCEOVER_OK);
   CHECK(onceover_package_describe(made, &info) == ONCEOVER_OK && memcmp(info.id, id, 32) == 0);
-  CHECK(info.bank_rows == 960 + described(corrections).added_rows && info.manifest_bytes > 0);
+  onceover_package_info old = {.struct_size = sizeof old};
+  CHECK(onceover_package_describe(package, &old) == ONCEOVER_OK && info.has_roi == old.has_roi);
+  CHECK(info.bank_rows == old.bank_rows + described(corrections).added_rows && info.manifest_bytes > 0);
   const onceover_session_options plain = host_options();
   onceover_session* fresh = created(made, &plain);
   for (uint32_t seed = 90; seed < 110; ++seed) {
@@ -275,11 +277,29 @@ static void a_compacted_package_decides_as_the_corrected_session_and_begins_a_jo
   unlink(next);
 }
 
+static void several_products_are_refused(void) {
+  new_journal();
+  onceover_package* package = opened();
+  onceover_corrections* corrections = NULL;
+  CHECK(onceover_corrections_open(package, journal, NULL, &corrections) == ONCEOVER_USAGE && corrections == NULL);
+  CHECK(strstr(onceover_last_error(), "has 2 products") != NULL && access(journal, F_OK) != 0);
+  onceover_package_free(package);
+}
+
 int main(int argc, char** argv) {
   take_package_path(argc, argv);
   a_confirmed_false_alarm_is_none_any_more();
   an_arena_of_the_size_asked_for_is_enough_and_runs_allocate_nothing();
   what_makes_no_sense_is_refused_and_changes_nothing();
   a_compacted_package_decides_as_the_corrected_session_and_begins_a_journal_of_its_own();
+  char tiles[512]; /* and of tiles, with a region of interest */
+  snprintf(tiles, sizeof tiles, "%s.tiles", package_path);
+  package_path = tiles;
+  an_arena_of_the_size_asked_for_is_enough_and_runs_allocate_nothing();
+  a_compacted_package_decides_as_the_corrected_session_and_begins_a_journal_of_its_own();
+  char products[512];
+  snprintf(products, sizeof products, "%s.products", argv[1]);
+  package_path = products;
+  several_products_are_refused();
   return summary("c_api_corrections");
 }

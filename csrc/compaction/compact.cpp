@@ -158,7 +158,6 @@ Digest proven(const std::string& path, const std::string& output, const CompactO
 Digest compact(const Corrections& corrections, const std::string& output, const CompactOptions& options) {
   const Package& package = corrections.package();
   const Config config = read_config(package);
-  check_correctable(package);
   const BankChanges& changes = corrections.changes(0);
   if (changes.removed.empty() && changes.numbers.empty()) {
     fail(Status::kUsage, "%s: nothing is confirmed or removed, so there is nothing to compact",

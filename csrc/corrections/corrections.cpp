@@ -4,11 +4,13 @@
 
 #include "base/error.h"
 #include "base/finite.h"
+#include "package/products.h"
 
 namespace onceover {
 namespace {
 
 std::vector<BankShape> shapes_of(const Package& package) {
+  check_correctable(package);
   const MemberView& bank = package.require("memory_bank");
   bank.as<float>(2);  // refuses another type or rank
   return {{static_cast<uint32_t>(bank.dimensions[0]), static_cast<uint32_t>(bank.dimensions[1])}};
@@ -23,6 +25,15 @@ uint32_t default_bound(const std::vector<BankShape>& shapes) {
 std::string short_hex(const Digest& digest) { return hex(digest).substr(0, 16); }
 
 }  // namespace
+
+void check_correctable(const Package& package) {
+  const size_t products = read_products(package).size();
+  if (products == 1) return;
+  fail(Status::kUsage,
+       "%s: has %zu products, and corrections know packages of one; correct the packages that it was combined from, "
+       "compact them and combine them again",
+       package.label().c_str(), products);
+}
 
 Corrections::Corrections(std::shared_ptr<const Package> package, std::string path, uint32_t max_added_rows)
     : package_(std::move(package)),

@@ -21,10 +21,14 @@ struct BankChanges {
   std::vector<float> added;       // (n, D)
 };
 
+// Throws Error(kUsage) for what corrections do not know: several products.
+void check_correctable(const Package& package);
+
 class Corrections {
  public:
   // Reads the journal at `path`; one that is not there has no records and is made by the first change. `max_added_rows`
-  // is for a new journal; 0: the default. Throws Error(kInput) for a journal of another package, kPackage for damage.
+  // is for a new journal; 0: the default. Throws Error(kInput) for a journal of another package, kPackage for damage,
+  // kUsage as check_correctable.
   Corrections(std::shared_ptr<const Package> package, std::string path, uint32_t max_added_rows = 0);
 
   void refresh();  // what others wrote since

@@ -34,7 +34,8 @@ typedef struct onceover_corrections_options {
 } onceover_corrections_options;
 
 /* Reads the journal of a package; one that is not there has no records, and the first change makes it. `options` may
- * be NULL. The handle keeps what it needs of the package. INPUT: it is of another package. */
+ * be NULL. The handle keeps what it needs of the package. INPUT: it is of another package. USAGE: the package has
+ * several products. */
 ONCEOVER_API onceover_status onceover_corrections_open(const onceover_package* package, const char* path,
                                                        const onceover_corrections_options* options,
                                                        onceover_corrections** corrections);
@@ -90,8 +91,7 @@ typedef struct onceover_candidate {
 } onceover_candidate;
 
 /* Records the last image of a session of the same package as a false alarm, in quarantine until it is confirmed.
- * `candidate` may be NULL; `number` gets its number. USAGE: the image was not anomalous, or the package is one that
- * cannot be corrected (onceover_session_apply_corrections). */
+ * `candidate` may be NULL; `number` gets its number. USAGE: the image was not anomalous. */
 ONCEOVER_API onceover_status onceover_corrections_propose(onceover_corrections* corrections, onceover_session* session,
                                                           const onceover_candidate* candidate, uint64_t* number);
 /* Candidates join the memory bank, or leave it. USAGE, and nothing is written: one of them is unknown, named twice, or
@@ -120,7 +120,7 @@ typedef enum onceover_calibration_state {
 /* Scores and decides with what the journal says in place of what was applied before, from the next run on; no run
  * allocates. Thresholds follow, unless the application set its own. The session's memory holds the corrected bank: the
  * first call takes it, later ones none. `state` (onceover_calibration_state) may be NULL. MEMORY: limit or arena have
- * less than is needed; USAGE: they are of different packages, or of one that has several products. */
+ * less than is needed; USAGE: they are of different packages. */
 ONCEOVER_API onceover_status onceover_session_apply_corrections(onceover_session* session,
                                                                 onceover_corrections* corrections, uint32_t* state);
 /* Bytes of arena or limit that it takes. */
@@ -153,8 +153,8 @@ typedef struct onceover_compact_options {
  * one of the new package as it was read back, before the file gets its name: what fails, or is killed, leaves what was
  * there. `package_id` (onceover_package_info) may be NULL. Beside the sessions it takes on the heap the rows twice,
  * their search index and what calibrates again. USAGE: nothing is confirmed or removed; `output` is the package or the
- * journal, or `output`.journal exists; and as for onceover_session_apply_corrections. OUTPUT, VERIFICATION, ENGINE,
- * MEMORY; PACKAGE, INPUT: the package is damaged, or its graph not complete in itself. */
+ * journal, or `output`.journal exists. OUTPUT, VERIFICATION, ENGINE, MEMORY; PACKAGE, INPUT: the package is damaged, or
+ * its graph not complete in itself. */
 ONCEOVER_API onceover_status onceover_corrections_compact(onceover_corrections* corrections, const char* output,
                                                           const onceover_compact_options* options,
                                                           uint8_t package_id[32]);

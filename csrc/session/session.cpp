@@ -323,15 +323,6 @@ void Session::replay(uint32_t number, SelfTest& report) {
   }
 }
 
-void check_correctable(const Package& package) {
-  const size_t products = read_products(package).size();
-  if (products == 1) return;
-  fail(Status::kUsage,
-       "%s: has %zu products, and corrections know packages of one; correct the packages that it was combined from, "
-       "compact them and combine them again",
-       package.label().c_str(), products);
-}
-
 size_t corrected_memory_bytes(const Package& package, size_t max_added_rows, size_t threads) {
   const Config config = read_config(package);
   check_correctable(package);

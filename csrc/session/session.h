@@ -143,9 +143,6 @@ class Session {
   bool has_run_ = false;  // false while the buffers may hold parts of two runs
 };
 
-// Throws Error(kUsage) for what corrections do not know: several products.
-void check_correctable(const Package& package);
-
 // What Session::apply takes the first time, of a session of this package with so many threads.
 size_t corrected_memory_bytes(const Package& package, size_t max_added_rows, size_t threads);
 

@@ -27,12 +27,16 @@ inline const std::vector<uint8_t>& package_bytes() {
   return bytes;
 }
 
-// One of tiles, of which neighbors overlap, with a region of interest: the middle half of the rows.
+// One of tiles, of which neighbors overlap, with a region of interest, the middle half of the rows, and an adaptation.
 inline const std::vector<uint8_t>& tiled_bytes() {
   static const std::vector<uint8_t> bytes = [] {
     std::vector<uint8_t> roi(64, 0);
     std::fill(roi.begin() + 16, roi.begin() + 48, uint8_t{1});
-    return host_package::correctable_bytes({true, true, {2, 2, 1, 1}, roi});
+    std::vector<float> adaptation(HOST_DIM * HOST_DIM);
+    for (size_t i = 0; i < adaptation.size(); ++i) {
+      adaptation[i] = (i % (HOST_DIM + 1) == 0 ? 1.5f : 0.0f) + 0.01f * static_cast<float>(i % 7);
+    }
+    return host_package::correctable_bytes({true, true, {2, 2, 1, 1}, roi, adaptation});
   }();
   return bytes;
 }

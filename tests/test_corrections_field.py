@@ -71,7 +71,8 @@ def test_a_confirmed_false_alarm_passes_and_thresholds_are_not_too_low(line: Lin
             if states[-1] == "exact":
                 assert np.array_equal(calibration.scores, scores)
             assert calibration.threshold == max(before.threshold or 0, conformal_threshold(calibration.scores, 0.05))
-            assert [inspector.inspect(path).decision for path in line.alarms[:2]] == ["normal", "normal"]
+            if change == "confirm":  # later a row may be missed that another patch of it was near to
+                assert [inspector.inspect(path).decision for path in line.alarms[:2]] == ["normal", "normal"]
         assert set(states) <= {"exact", "bounded"}
 
 

@@ -86,15 +86,24 @@ struct Members {
   Provenance provenance;
 };
 
-void copy_member(PackageWriter& writer, const Package& package, const char* name) {
-  const MemberView* member = package.find(name);
-  if (member == nullptr) return;
-  const std::vector<uint64_t> dimensions(member->dimensions.begin(),
-                                         member->dimensions.begin() + member->dimension_count);
-  writer.add(name, member->data, static_cast<size_t>(member->size_bytes), member->type, dimensions, member->required);
+void copy_member(PackageWriter& writer, const MemberView& member) {
+  const std::vector<uint64_t> dimensions(member.dimensions.begin(), member.dimensions.begin() + member.dimension_count);
+  writer.add(std::string(member.name), member.data, static_cast<size_t>(member.size_bytes), member.type, dimensions,
+             member.required);
 }
 
-// In the order of runtime/assemble.py. Views the members, the bank and the package.
+// What a reader must know decides, so that none of it is left behind: region of interest, adaptation and what is to
+// come. Of the optional ones, those that do not depend on rows: gates are of images as a whole, thumbnails of the
+// bank's images.
+bool is_kept(const MemberView& member) {
+  for (const std::string_view made : {"config", "manifest.json", "memory_bank", "bank_index", "bank_neighbors",
+                                      "calibration", "parity", "calibration_patches", "bank_source"}) {
+    if (member.name == made) return false;
+  }
+  return member.required || member.name == "gate" || member.name == "thumbnails";
+}
+
+// Views the members, the bank and the package.
 PackageWriter writer_of(const Package& package, const CompactedBank& bank, const Members& members) {
   PackageWriter writer;
   const auto add = [&writer](const char* name, const std::vector<uint8_t>& bytes) {
@@ -110,21 +119,19 @@ PackageWriter writer_of(const Package& package, const CompactedBank& bank, const
   add("config", members.config);
   writer.add("manifest.json", manifest.data(), manifest.size(), DataType::kBytes, {},
              stored != nullptr && stored->required);
-  copy_member(writer, package, "graph.onnx");
   writer.add("memory_bank", rows.data, rows.rows * rows.columns * sizeof(float), DataType::kFloat32,
              {rows.rows, rows.columns}, true);
   writer.add("bank_index", bank.bank().index_data(), bank.bank().index_size(), DataType::kUint8, {}, false);
   add_optional("bank_neighbors", members.neighbors, members.neighbor_count);
   add("calibration", members.calibration);
   add("parity", members.parity);
-  copy_member(writer, package, "roi");
-  copy_member(writer, package, "adaptation");
-  copy_member(writer, package, "gate");  // of images as a whole, which rows do not change
   if (!members.patches.empty()) {
     writer.add("calibration_patches", members.patches.data(), members.patches.size(), DataType::kUint8, {}, false);
   }
   add_optional("bank_source", members.provenance.source, 2);
-  copy_member(writer, package, "thumbnails");  // of the bank's images
+  for (const MemberView& member : package.members()) {
+    if (is_kept(member)) copy_member(writer, member);
+  }
   return writer;
 }
 

@@ -39,7 +39,7 @@ def draw_anomaly_map(patch_scores: NDArray[np.float32], height: int, width: int,
 def resize_map(
     anomaly_map: NDArray[np.float32], height: int, width: int, out: NDArray[np.float32] | None = None
 ) -> NDArray[np.float32]:
-    """(h, w) → (height, width), bilinear; into out (C-contiguous, apart from anomaly_map), if given, which it returns."""
+    """(h, w) → (height, width), bilinear; into out (C-contiguous, no part of anomaly_map), if given, and returned."""
 
 def find_regions(
     anomaly_map: NDArray[np.float32], threshold: float

@@ -291,7 +291,7 @@ def test_defects_that_the_light_hides_are_found_once_adapted(tmp_path: Path) -> 
     assert adapted > 0.75
 
 
-def test_a_refit_adapts_again_to_the_same_images(folder: Path, parts: PackageParts, tmp_path: Path) -> None:
+def test_a_refit_keeps_the_adaptation(folder: Path, parts: PackageParts, tmp_path: Path) -> None:
     export.package(parts, tmp_path / "adapted.onceover")
     package = open_package(tmp_path / "adapted.onceover")
     assert dict(package.describe())["adapted"] == "by 19 images of the memory bank"

@@ -40,6 +40,7 @@ class FitJob:
     """One fit: what its steps share. names: what the manifest calls the images.
 
     chosen: patches of an earlier fit that make the bank again; None: the detector chooses.
+    adaptation: of an earlier fit, likewise.
     """
 
     def __init__(
@@ -52,10 +53,10 @@ class FitJob:
         product: str,
         progress: Progress,
         chosen: NDArray[np.int64] | None = None,
+        adaptation: Adaptation | None = None,
     ) -> None:
-        self.chosen = chosen
+        self.chosen, self.adaptation = chosen, adaptation
         self.adapter: Adapter | None = None  # from which folds learn their own maps
-        self.adaptation: Adaptation | None = None
         self.graph, self.spec, self.plan = graph, spec, plan
         self.options, self.names, self.product = options, names, product
         self.progress = progress
@@ -68,7 +69,7 @@ class FitJob:
         self.detector = create_detector(options.detector, options.bank, options.coreset, options.seed)
 
     def run(self) -> PackageParts:
-        if self.plan.adapting_images:
+        if self.plan.adapting_images and (self.adaptation is None or self.plan.folds):
             self._adapt()
         embeddings, hashes = self._learn()
         crossed = self._cross_scores(embeddings) if embeddings is not None else None
@@ -104,7 +105,7 @@ class FitJob:
             if self.options.adapt:
                 raise
             return
-        self.adaptation = adapter.of_all
+        self.adaptation = self.adaptation or adapter.of_all
         self.adapter = adapter if plan.folds else None
 
     @property

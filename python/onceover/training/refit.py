@@ -1,8 +1,9 @@
 """A fitted package and another graph → the same fit again: the same images and patches, with the new features.
 
 The recommended way to change precision: the memory bank then holds what the new graph answers, and the threshold is
-calibrated on it. The bank keeps the patches that it had: a coreset chosen anew is as good, but another one, which moves
-scores more than int8 does (magnetic tile: Spearman 0.98 instead of 0.99 and more).
+calibrated on it. The bank keeps the patches that it had, and embeddings are adapted as they were: a coreset or a matrix
+made anew is as good, but another one, which moves scores more than int8 does (magnetic tile: Spearman 0.98 instead of
+0.99 and more).
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from onceover.runtime.assemble import PackageParts, config_of
 from onceover.runtime.graph import read_graph_spec
 from onceover.runtime.package import PackageFile, require_one_product
 from onceover.runtime.session import EngineOptions
-from onceover.training.adapting import most_images
+from onceover.training.adapting import Adaptation, most_images
 from onceover.training.dataset import file_hash, listed
 from onceover.training.fit import FitOptions, FitPlan, with_memory
 from onceover.training.fit_job import FitJob
@@ -88,7 +89,8 @@ def refit(
     plan = with_memory(plan, graph, spec, options, memory_limit(None), greedy=chosen is None)
     # Of two copies of an image that are one file here, one name is used; the package keeps what it said.
     names = dict(zip((*bank, *calibration), (*data["bank_images"], *data["calibration_images"]), strict=True))
-    parts = FitJob(graph, spec, plan, options, names, str(package.manifest["name"]), progress, chosen).run()
+    name, adaptation = str(package.manifest["name"]), _adaptation(package)
+    parts = FitJob(graph, spec, plan, options, names, name, progress, chosen, adaptation).run()
     has_pictures = thumbnails.MEMBER in members
     kept = {
         key: package.manifest[key]
@@ -100,6 +102,12 @@ def refit(
         kept["detector"] = {**parts.manifest["detector"], **facts}
     pictures = package.core.read(thumbnails.MEMBER) if has_pictures else None  # of the same images
     return replace(parts, manifest={**parts.manifest, "data": data, **kept}, thumbnails=pictures)
+
+
+def _adaptation(package: PackageFile) -> Adaptation | None:
+    if all(member.name != "adaptation" for member in package.members):
+        return None
+    return Adaptation(package.core.array("adaptation"), dict(package.manifest.get("adaptation", {})))
 
 
 def _folds(package: PackageFile) -> int:

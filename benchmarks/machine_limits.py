@@ -61,9 +61,9 @@ def scan_limit_ms(queries: int, rows: int, dims: int, limits: Limits) -> float:
 def search_limit_ms(queries: int, rows: int, dims: int, representation: str, isa: str, limits: Limits) -> float | None:
     """Of `MemoryBank.search`, k = 1: the operations and bytes that its way of searching cannot do without.
 
-    "rank R+S": every query against the first R int8 coordinates of every row (rows padded to blocks), its projection to
-    R + S coordinates in two int8 planes, both at the int8 peak; the query and one row of D floats read from the shared
-    cache. "full": the screen takes all D coordinates, there is no projection. "scan": float32. None where the
+    "rank C/R+S" (or "rank R+S", C = R): every query against C int8 coordinates of every row (rows padded to blocks), its
+    projection to R + S coordinates in two int8 planes, both at the int8 peak; the query and one row of D floats read from
+    the shared cache. "full": the screen takes all D coordinates, there is no projection. "scan": float32. None where the
     instruction set's peak was not measured.
     """
     if representation == "scan":
@@ -75,8 +75,9 @@ def search_limit_ms(queries: int, rows: int, dims: int, representation: str, isa
     if representation == "full":
         screened, projected = -(-dims // TILE_DIMS) * TILE_DIMS, 0
     else:
-        screened, second = (int(number) for number in representation.removeprefix("rank ").split("+"))
-        projected = screened + second
+        first, _, second = representation.removeprefix("rank ").partition("+")
+        screened, *coded = (int(number) for number in first.split("/"))
+        projected = (coded[0] if coded else screened) + int(second)
     operations = 2 * queries * (blocks * screened + PLANES * dims * projected)
     return 1e-6 * (operations / peak + 2 * 4 * queries * dims / limits.shared_cache)
 

@@ -88,17 +88,22 @@ def assert_exact(bank: _core.MemoryBank, queries: Rows, expected: Results, k: in
     assert not wrong, f"{bank.stats['isa']}, {bank.representation} {ranks}: {len(wrong)} wrong, first: {wrong[0]}"
 
 
-REPRESENTATIONS = ("scan", "rank 64+0", "rank 64+64", "rank 64+32", "rank 128+0", "full", "chosen")
+REPRESENTATIONS = (
+    "scan", "rank 32/64+0", "rank 32/64+64", "rank 16/64+32", "rank 64+64", "rank 48/128+0", "rank 64/128+0", "full",
+    "chosen",
+)  # fmt: skip
 
 
 def fits(representation: str, dims: int) -> bool:
     """Whether `dims`, padded to 64, hold the coordinates that a forced rank asks for."""
-    return not representation.startswith("rank") or sum(_ranks(representation)) <= -(-dims // 64) * 64
+    return not representation.startswith("rank") or sum(_ranks(representation)[1:]) <= -(-dims // 64) * 64
 
 
-def _ranks(representation: str) -> tuple[int, int]:
+def _ranks(representation: str) -> tuple[int, int, int]:
+    """ "rank 32/64+0" → 32, 64, 0; "rank 64+0" → 64, 64, 0."""
     first, _, more = representation.removeprefix("rank ").partition("+")
-    return int(first), int(more)
+    screened, _, coded = first.rpartition("/")
+    return int(screened or coded), int(coded), int(more)
 
 
 def build(bank: Rows, representation: str = "chosen", isa: str | None = None) -> _core.MemoryBank:
@@ -106,8 +111,8 @@ def build(bank: Rows, representation: str = "chosen", isa: str | None = None) ->
         return _core.MemoryBank(bank, isa=isa)
     if not representation.startswith("rank"):
         return _core.MemoryBank(bank, representation=representation, isa=isa)
-    first, more = _ranks(representation)
-    return _core.MemoryBank(bank, representation="rank", rank1=first, rank2=first + more, isa=isa)
+    screened, first, more = _ranks(representation)
+    return _core.MemoryBank(bank, representation="rank", rank1=first, rank2=first + more, screened=screened, isa=isa)
 
 
 def queries_near(random: Random, bank: Wide, away: float) -> Wide:

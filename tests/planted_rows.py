@@ -52,8 +52,10 @@ def coding_of(index: NDArray[np.uint8], bound: str) -> Coding:
     aside = np.random.default_rng(7).standard_normal(dims)
     aside -= inverse_of(directions[coded]) @ (directions[coded] @ aside)
     steps, most = sections["weights"].astype(np.float64), np.where(np.arange(rank2) < rank1, 2500, 100)
-    if bound == "codes":
-        coded, steps, most = coded[coded < rank1], np.full(rank2, float(header["step"])), np.full(rank2, 20)
+    if bound != "refined":
+        first = rank1 - int(header["screened"]) if bound == "screened" else 0
+        coded = coded[(coded >= first) & (coded < rank1)]
+        steps, most = np.full(rank2, float(header["step"])), np.full(rank2, 20)
     return Coding(
         mean=sections["mean"][:dims].astype(np.float64),
         steps=steps[coded],
@@ -70,14 +72,14 @@ def inverse_of(directions: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def plant(core: _core.MemoryBank, bound: str) -> Planted:
-    """bound: "codes", the screen's, or "refined", the second one."""
+    """bound: "codes", the first one; "screened", that of a part of its coordinates; "refined", the second one."""
     coding = coding_of(aligned_copy(core.index_bytes()), bound)
     random = np.random.default_rng(11)
     hidden, decoys, queries = [], [], []
     for _ in range(COUNT):
         signs = random.choice([-1.0, 1.0], len(coding.steps))
         codes = random.integers(-coding.most, coding.most + 1).astype(np.float64)
-        if bound == "codes":
+        if bound != "refined":
             # The query rounds to the next code, hidden to this one: they are near, their codes are far apart.
             at_hidden, at_query = codes + LOSS * signs, codes + (1 - LOSS) * signs
         else:

@@ -65,7 +65,7 @@ struct Bank {
   std::vector<int32_t> norms, sums;
   CodeBlocks blocks;
 
-  Bank(size_t block_count, size_t tiles, uint32_t seed, bool extreme)
+  Bank(size_t block_count, size_t tiles, uint32_t seed, bool extreme, size_t first = 0)
       : codes(block_count * kBlockRows * kTileDims * tiles), norms(block_count * kBlockRows), sums(norms.size()) {
     std::mt19937 bits(seed);
     for (size_t slot = 0; slot < norms.size(); ++slot) {
@@ -76,13 +76,14 @@ struct Bank {
         if (extreme) code = bits() % 2 == 0 ? 127 : -127;
         if (empty) code = 0;
         codes[at(slot, j, tiles)] = static_cast<int8_t>(code);
+        if (j < first) continue;
         norm += code * code;
         sum += code;
       }
       norms[slot] = empty ? kEmptySlotNorm : norm / 4 * 2;
       sums[slot] = sum;
     }
-    blocks = {codes.data(), norms.data(), sums.data(), tiles};
+    blocks = {codes.data(), norms.data(), sums.data(), tiles, first};
   }
 
   static size_t at(size_t slot, size_t j, size_t tiles) {
@@ -117,11 +118,26 @@ struct Queries {
 };
 
 void test_screen_and_hits_are_the_scores_of_the_contract() {
+  struct Shape {
+    size_t tiles, first;
+  };
   for (const KernelTable* table : tables_under_test()) {
-    for (const size_t tiles : {1, 2, 3, 5}) {
+    for (const auto& [tiles, first] : std::vector<Shape>{{1, 0},
+                                                         {1, 16},
+                                                         {1, 32},
+                                                         {1, 48},
+                                                         {2, 0},
+                                                         {2, 32},
+                                                         {2, 64},
+                                                         {2, 112},
+                                                         {3, 0},
+                                                         {3, 64},
+                                                         {5, 0},
+                                                         {5, 144}}) {
+      if (first % table->screen_unit != 0) continue;
       for (const bool extreme : {false, true}) {
         const size_t block_count = 5, tile_count = 3;
-        Bank bank(block_count, tiles, 1, extreme);
+        Bank bank(block_count, tiles, 1, extreme, first);
         std::vector<Queries> queries;
         std::vector<Aligned<int8_t>> packed;
         for (size_t t = 0; t < tile_count; ++t) {
@@ -141,7 +157,7 @@ void test_screen_and_hits_are_the_scores_of_the_contract() {
           for (size_t t = 0; t < count; ++t) {
             const auto score = [&](size_t slot, size_t lane) {
               int64_t dot = 0;
-              for (size_t j = 0; j < queries[t].dims; ++j)
+              for (size_t j = bank.blocks.first; j < queries[t].dims; ++j)
                 dot += queries[t].codes[lane * queries[t].dims + j] * bank.code(slot, j);
               const int32_t shift = t == 1 ? queries[t].shifts[lane] : 0;
               return dot * (int64_t{1} << shift) - (bank.norms[slot] >> table->unit_shift);
@@ -311,7 +327,8 @@ void test_every_table_finds_the_same_blocks() {
   for (float& error : errors) error = static_cast<float>(bits() % 100) / 100;
   LaneBounds bounds;
   for (size_t lane = 0; lane < 16; ++lane) {
-    bounds.base[lane] = lane == 5 ? kInfinity : 200;
+    bounds.screen_base[lane] = lane == 5 ? kInfinity : 200;
+    bounds.base[lane] = lane == 5 ? kInfinity : 300 - 20 * static_cast<float>(lane);
     bounds.curve[lane] = lane == 7 ? 0 : 1;
     bounds.reach[lane] = lane == 6 ? kInfinity : 10;  // lane 6: nothing is known yet, every block may hold the nearest
   }
@@ -339,6 +356,15 @@ void test_every_table_finds_the_same_blocks() {
         const size_t expected = scalar.find_hits(maxima.data(), errors.data(), &other, block_count, bounds, 7,
                                                  found_expected.data(), thresholds_expected.data());
         CHECK(count == expected && position == other && found == found_expected);
+        for (size_t i = 0; i < count; ++i) {  // no lane's base, but its screen_base decides
+          size_t reaching = 0;
+          for (size_t lane = 0; lane < 16; ++lane) {
+            const double reach = double{bounds.reach[lane]} + double{errors[found[i]]};
+            const double bound = double{bounds.screen_base[lane]} - double{bounds.curve[lane]} * reach * reach;
+            reaching += double{static_cast<float>(maxima[found[i] * 16 + lane])} >= bound - 1.01 ? 1 : 0;
+          }
+          CHECK(reaching > 0);
+        }
         for (size_t i = 0; i < count * 16; ++i) {
           CHECK(thresholds[i] == thresholds_expected[i]);
           const size_t lane = i % 16;

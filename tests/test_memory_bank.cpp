@@ -115,15 +115,14 @@ size_t count_wrong(const Rows& bank, const Rows& queries, size_t dims, size_t k,
 struct Case {
   const char* name;
   Representation representation;
-  size_t rank1, rank2;
+  size_t rank1, rank2, screened;
 };
 
 void test_results_are_those_of_float64(size_t results_per_table, const char* only, bool emulated) {
-  const std::vector<Case> cases = {{"chosen", Representation::kScan, 0, 0},
-                                   {"rank 64+64", Representation::kRank, 64, 128},
-                                   {"rank 64", Representation::kRank, 64, 64},
-                                   {"full", Representation::kFull, 0, 0},
-                                   {"scan", Representation::kScan, 0, 0}};
+  const std::vector<Case> cases = {
+      {"chosen", Representation::kScan, 0, 0, 0},         {"rank 32/64+64", Representation::kRank, 64, 128, 32},
+      {"rank 64+64", Representation::kRank, 64, 128, 64}, {"rank 16/64", Representation::kRank, 64, 64, 16},
+      {"full", Representation::kFull, 0, 0, 0},           {"scan", Representation::kScan, 0, 0, 0}};
   const size_t query_count = emulated ? 48 : 208;
   for (const KernelTable* table : tables_under_test()) {
     if (only != nullptr && std::string(table->name) != only) continue;
@@ -153,6 +152,7 @@ void test_results_are_those_of_float64(size_t results_per_table, const char* onl
         options.representation = each.representation;
         options.rank1 = each.rank1;
         options.rank2 = each.rank2;
+        options.screened = each.screened;
         const MemoryBank memory_bank({bank.data(), rows, dims}, options, *table);
         const size_t k = round % 3 == 2 ? 9 : 1;
         std::vector<float> distances(query_count * k);

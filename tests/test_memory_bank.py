@@ -53,7 +53,7 @@ def few_and_many(name: str) -> tuple[Shape, Shape]:
     return Shape(200 - turn, DIMS[turn % 7], turn), Shape(800 + turn, DIMS[7 + turn % 5], turn)
 
 
-@pytest.mark.parametrize("representation", ["scan", "rank 64+0", "rank 64+64", "full", "chosen"])
+@pytest.mark.parametrize("representation", ["scan", "rank 64+0", "rank 32/64+64", "full", "chosen"])
 @pytest.mark.parametrize("name", FAMILIES)
 def test_no_result_differs_from_float64(name: str, representation: str) -> None:
     for shape in few_and_many(name):
@@ -151,8 +151,13 @@ def planted(representation: str, bound: str) -> Planted:
     return plant(build(bank, representation), bound)
 
 
-@pytest.mark.parametrize("bound", ["codes", "refined"])
-@pytest.mark.parametrize("representation", ["rank 64+0", "rank 64+64", "rank 128+0", "full"])
+@pytest.mark.parametrize(
+    ("representation", "bound"),
+    [
+        *itertools.product(["rank 64+0", "rank 64+64", "rank 128+0", "full"], ["codes", "refined"]),
+        *itertools.product(["rank 32/64+64", "rank 48/128+0", "rank 64/128+0"], ["screened", "codes", "refined"]),
+    ],
+)
 def test_rows_whose_coding_errors_all_point_the_same_way_are_still_found(representation: str, bound: str) -> None:
     case = planted(representation, bound)
     expected = float64_results(case.queries, case.bank, 2)
@@ -171,6 +176,8 @@ def test_rows_whose_coding_errors_all_point_the_same_way_are_still_found(represe
         ("codes", "full"),
         ("codes", "rank 64+0"),
         ("codes", "rank 64+64"),
+        ("screened", "rank 32/64+64"),
+        ("screened", "rank 64/128+0"),
         ("refined", "full"),
         ("refined", "rank 64+64"),
     ],
@@ -180,7 +187,7 @@ def test_an_error_bound_half_as_large_as_it_must_be_gives_wrong_rows(bound: str,
     case = planted(representation, bound)
     index = aligned_copy(case.index.tobytes())
     sections = sections_of(index)
-    errors = sections["block_errors"] if bound == "codes" else sections["facts"]["refined_error"]
+    errors = sections["facts"]["refined_error"] if bound == "refined" else sections["block_errors"]
     errors *= np.float32(0.5)
     found = _core.MemoryBank.view(case.bank, index, "scalar").search(case.queries)
     assert len(wrong_results(found, float64_results(case.queries, case.bank))) > len(case.queries) / 2

@@ -19,7 +19,7 @@ import onceover
 from onceover import _core
 from onceover.errors import InputError, UsageError
 
-REPRESENTATIONS = ("scan", "rank 64+64", "rank 64+0", "full", "chosen")
+REPRESENTATIONS = ("scan", "rank 32/64+64", "rank 64+0", "full", "chosen")
 
 
 @dataclass

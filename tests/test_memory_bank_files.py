@@ -20,7 +20,7 @@ from onceover import _core
 from onceover.errors import InputError, PackageError
 
 TESTS = Path(__file__).resolve().parent
-CODED = ("rank 64+64", "rank 64+0", "full")
+CODED = ("rank 32/64+64", "rank 64+0", "full")
 
 
 def case(rows: int = 500, dims: int = 129) -> tuple[Rows, Rows]:
@@ -163,6 +163,35 @@ def test_rows_that_do_not_exist_are_refused_wherever_an_index_names_them(form: s
             _core.MemoryBank.view(rows, damaged)
 
 
+@pytest.mark.parametrize("isa", _core.available_isas())
+def test_an_index_that_names_no_part_to_screen_is_screened_by_all_coordinates(isa: str) -> None:
+    """As versions before 'screened' wrote it: that word and the rows' were 0."""
+    rows, queries = bank_and_queries("constant_columns", Shape(1100, 129))
+    index = aligned_copy(build(rows, "rank 32/64+64").index_bytes())
+    now = _core.MemoryBank.view(rows, index, isa)
+    before = aligned_copy(index.tobytes())
+    header_of(before)["screened"] = 0
+    sections_of(before)["facts"]["screen"] = 0
+    old = _core.MemoryBank.view(rows, before, isa)
+    assert (now.ranks, old.ranks) == ((32, 64, 128), (64, 64, 128))
+    for k in (1, 9):
+        for found, expected in zip(now.search(queries, k), old.search(queries, k), strict=True):
+            assert found.tobytes() == expected.tobytes()
+    # A part prunes fewer blocks, or it was not the part. AMX multiplies 64 coordinates as fast as 32.
+    assert (now.stats["hit_blocks"] > old.stats["hit_blocks"]) == (isa != "amx")
+    grown = [each for each in (now, old) if each.add(rows[:40] + np.float32(0.01)) == len(rows)]
+    assert [each.ranks[0] for each in grown] == [32, 64]
+    for found, expected in zip(now.search(queries, 3), old.search(queries, 3), strict=True):
+        assert found.tobytes() == expected.tobytes()
+
+
+@pytest.mark.parametrize("screened", [8, 24, 80])
+def test_a_part_to_screen_that_no_kernel_takes_is_refused(screened: int) -> None:
+    rows, _ = bank_and_queries("clustered", Shape(500, 200))
+    with pytest.raises(InputError, match=f"search index: field 'screened' is {screened}, expected 0, or in rank a mul"):
+        build(rows, f"rank {screened}/128+0")
+
+
 def test_an_index_of_other_rows_is_refused() -> None:
     rows, _ = case(100)
     index = aligned_copy(build(rows, "full").index_bytes())
@@ -205,7 +234,7 @@ def test_no_word_of_the_header_can_crash_a_search(form: str) -> None:
     assert set(told) == {"refused", "used"}
 
 
-@pytest.mark.parametrize("form", ["rank 64+64", "full"])
+@pytest.mark.parametrize("form", ["rank 32/64+64", "full"])
 def test_no_byte_of_the_sections_can_crash_a_search(form: str) -> None:
     assert "used" in outcomes(form, "sections")
 

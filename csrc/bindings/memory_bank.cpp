@@ -30,8 +30,8 @@ using Progress = std::function<void(size_t, size_t)>;
 class ArrayMemoryBank {
  public:
   ArrayMemoryBank(const py::array& rows, const std::optional<py::array>& samples, uint64_t seed,
-                  const std::optional<std::string>& representation, size_t rank1, size_t rank2, size_t memory_limit,
-                  const std::optional<Progress>& progress, const IsaName& isa)
+                  const std::optional<std::string>& representation, size_t rank1, size_t rank2, size_t screened,
+                  size_t memory_limit, const std::optional<Progress>& progress, const IsaName& isa)
       : rows_(rows) {
     options_.seed = seed;
     if (samples) options_.samples = view_matrix<float>(*samples, "samples");
@@ -44,6 +44,7 @@ class ArrayMemoryBank {
       options_.representation = representation_named(*representation);
       options_.rank1 = rank1;
       options_.rank2 = rank2;
+      options_.screened = screened;
     }
     if (progress) {
       options_.progress = [report = *progress](size_t done, size_t total) {
@@ -203,10 +204,11 @@ void bind_memory_bank(py::module_& module) {
   using Bank = ArrayMemoryBank;
   py::class_<Bank>(module, "MemoryBank", "Rows (M, D) float32 and their search index; onceover.MemoryBank is its face.")
       .def(py::init<const py::array&, const std::optional<py::array>&, uint64_t, const std::optional<std::string>&,
-                    size_t, size_t, size_t, const std::optional<Progress>&, const IsaName&>(),
+                    size_t, size_t, size_t, size_t, const std::optional<Progress>&, const IsaName&>(),
            py::arg("rows"), py::kw_only(), py::arg("samples") = py::none(), py::arg("seed") = 0,
            py::arg("representation") = py::none(), py::arg("rank1") = 0, py::arg("rank2") = 0,
-           py::arg("memory_limit_bytes") = 0, py::arg("progress") = py::none(), py::arg("isa") = py::none())
+           py::arg("screened") = kDefaultScreened, py::arg("memory_limit_bytes") = 0, py::arg("progress") = py::none(),
+           py::arg("isa") = py::none())
       .def_static(
           "view",
           [](const py::array& rows, const py::array& index, const IsaName& isa) {
@@ -233,7 +235,7 @@ void bind_memory_bank(py::module_& module) {
       .def_property_readonly("ranks",
                              [](Bank& bank) {
                                return bank.read([](const MemoryBank& core) {
-                                 return py::make_tuple(core.index().rank1, core.index().rank2);
+                                 return py::make_tuple(core.index().screened, core.index().rank1, core.index().rank2);
                                });
                              })
       .def_property_readonly("index_size_bytes", [](Bank& bank) {

@@ -55,15 +55,15 @@ const TileShapes kTileShapes = {1, 0, {}, {64, 64, 64, 64, 64, 64, 64, 64}, {16,
 
 // accumulators[half][q]: rows of a half block × queries of tile q.
 template <size_t kTiles>
-ONCEOVER_INLINE void multiply_block(const int8_t* codes, size_t tiles, const int8_t* const (&queries)[kTiles],
-                                    Scores (&scores)[2][kTiles]) {
+ONCEOVER_INLINE void multiply_block(const int8_t* codes, size_t first, size_t tiles,
+                                    const int8_t* const (&queries)[kTiles], Scores (&scores)[2][kTiles]) {
   _tile_zero(0);
   _tile_zero(2);
   if (kTiles == 2) {
     _tile_zero(1);
     _tile_zero(3);
   }
-  for (size_t t = 0; t < tiles; ++t) {
+  for (size_t t = first / kTileDims; t < tiles; ++t) {
     _tile_loadd(6, queries[0] + t * kTileBytes, 64);
     _tile_loadd(4, codes + t * kTileBytes, 64);
     _tile_dpbssd(0, 4, 6);
@@ -121,7 +121,8 @@ void screen_by_tiles(const CodeBlocks& blocks, size_t block_count, const QueryTi
   alignas(64) Scores scores[2][2][kTiles];  // [turn][half][q]
   for (size_t block = 0; block <= block_count; ++block) {
     if (block < block_count) {
-      multiply_block<kTiles>(blocks.codes + block * block_bytes, blocks.tiles, queries, scores[block % 2]);
+      multiply_block<kTiles>(blocks.codes + block * block_bytes, blocks.first, blocks.tiles, queries,
+                             scores[block % 2]);
     }
     if (block == 0) continue;
     int32_t* to[kTiles];
@@ -158,7 +159,7 @@ void hit_rows_i8(const CodeBlocks& blocks, const QueryTile& tile, const uint32_t
         const int8_t* next = blocks.codes + block_list[i + 1] * block_bytes;
         for (size_t line = 0; line < block_bytes; line += 64) _mm_prefetch(next + line, _MM_HINT_T0);
       }
-      multiply_block<1>(blocks.codes + block_list[i] * block_bytes, blocks.tiles, queries, scores[i % 2]);
+      multiply_block<1>(blocks.codes + block_list[i] * block_bytes, blocks.first, blocks.tiles, queries, scores[i % 2]);
     }
     if (i == 0) continue;
     const int32_t* norms = blocks.norms + block_list[i - 1] * kBlockRows;
@@ -213,8 +214,8 @@ void dot_i8(const int8_t* rows, size_t row_count, size_t tiles, const int8_t* hi
 }  // namespace
 
 extern const KernelTable amx_kernels;
-const KernelTable amx_kernels = {"amx",     127,         0,      0,        4,
-                                 screen_i8, hit_rows_i8, dot_i8, scan_f32, ONCEOVER_PORTABLE_KERNELS};
+const KernelTable amx_kernels = {
+    "amx", 127, 0, 0, 4, kTileDims, screen_i8, hit_rows_i8, dot_i8, scan_f32, ONCEOVER_PORTABLE_KERNELS};
 
 }  // namespace onceover
 

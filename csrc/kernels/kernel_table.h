@@ -29,6 +29,7 @@ struct CodeBlocks {
   const int32_t* norms;  // (32 · blocks) 2·floor(|code|² / 4): even, at most |code|²/2; kEmptySlotNorm if no row
   const int32_t* sums;   // (32 · blocks) sum of the codes of a row
   size_t tiles;          // per row: coordinates / 64
+  size_t first = 0;      // coordinates before it are left out of scores, norms and sums; a multiple of screen_unit
 };
 
 // The codes of 16 queries, stored as code + query_offset, |code| ≤ query_limit. `shifts` (16), or null for all zero:
@@ -41,6 +42,7 @@ struct QueryTile {
 // What a block must score so that one of its rows can be near enough, per lane, in units of the screen:
 // base − curve · (reach + block error)². A lane that takes no part has base = +inf.
 struct LaneBounds {
+  float screen_base[kQueryLanes];  // base of the scores of the coordinates screened; base is of all that are coded
   float base[kQueryLanes], curve[kQueryLanes], reach[kQueryLanes];
 };
 
@@ -69,10 +71,11 @@ struct KernelTable {
   int32_t query_offset;  // 128, 64 or 0: what the instruction wants added to make a code unsigned
   int32_t unit_shift;    // screen scores are counted in units of 2^unit_shift; a lane's step is that many times finer
   size_t word_bytes;     // 4, or 8: see "tile" above
+  size_t screen_unit;    // of CodeBlocks::first: 16, or 64 where a tile is multiplied as a whole
 
-  // score(row, lane) = ((a · c) << shift) − (norm >> unit_shift), a the query's codes, c the row's: exact in int32 for
-  // dims · 127² · 2^shift ≤ 2^29. Writes for every tile t and block b in [0, block_count) the largest score of the
-  // block's rows: maxima[t][16 · b + lane].
+  // score(row, lane) = ((a · c) << shift) − (norm >> unit_shift), a the query's codes, c the row's, both from
+  // coordinate blocks.first < 64 · tiles on: exact in int32 for dims · 127² · 2^shift ≤ 2^29. Writes for every tile t
+  // and block b in [0, block_count) the largest score of the block's rows: maxima[t][16 · b + lane].
   void (*screen_i8)(const CodeBlocks& blocks, size_t block_count, const QueryTile* tiles, size_t tile_count,
                     int32_t* const* maxima);
 
@@ -118,16 +121,16 @@ struct KernelTable {
                          int32_t base, const double* scale, float* z, double* squares);
 
   // Codes round(z / step) clamped to ±limit, written as `dims` / 64 tiles; norms = Σ code²; error = Σ (z − step ·
-  // code)² (relative error ≤ (dims + 3) · 2^-24). dims is a multiple of 64.
+  // code)² (relative error ≤ (dims + 3) · 2^-24). dims is a multiple of 16.
   void (*encode_lanes)(const float* z, size_t dims, const float* step, const KernelTable& table, int8_t* tile,
                        int32_t* norms, float* error);
 
   // Largest maximum of each lane and the first block that has it.
   void (*best_blocks)(const int32_t* maxima, size_t block_count, int32_t* best, int32_t* best_block);
 
-  // Blocks in [first, last) where any lane's maximum reaches its bound; stops after `capacity` of them. Writes them and
-  // 16 thresholds each, and sets `first` to where to go on. The float32 bound is rounded down: callers give base, curve
-  // and reach with room for it.
+  // Blocks in [first, last) where any lane's maximum reaches its bound by screen_base; stops after `capacity` of them.
+  // Writes them and 16 thresholds each, which are the bounds by base, and sets `first` to where to go on. The float32
+  // bound is rounded down: callers give bases, curve and reach with room for it.
   size_t (*find_hits)(const int32_t* maxima, const float* block_errors, size_t* first, size_t last,
                       const LaneBounds& bounds, size_t capacity, uint32_t* blocks, int32_t* thresholds);
 

@@ -45,7 +45,7 @@ ONCEOVER_INLINE void add_words(const int8_t* rows, const int8_t* queries, int32x
 
 // 2 rows × 16 queries at a time: 16 accumulators.
 template <bool kPacked>
-ONCEOVER_INLINE void dot_rows(const int8_t* rows, size_t tiles, const int8_t* queries, int32x4_t start,
+ONCEOVER_INLINE void dot_rows(const int8_t* rows, size_t first, size_t tiles, const int8_t* queries, int32x4_t start,
                               int32x4_t (&sums)[kRowsAtOnce][kParts]) {
 #pragma GCC unroll 2
   for (size_t pair = 0; pair < kRowsAtOnce; pair += kRowPair) {
@@ -57,9 +57,10 @@ ONCEOVER_INLINE void dot_rows(const int8_t* rows, size_t tiles, const int8_t* qu
       for (size_t part = 0; part < kParts; ++part) halves[row][part][0] = halves[row][part][1] = from;
     }
     const int8_t* codes = rows + pair * kTileDims;
-    for (size_t t = 0; t < tiles; ++t) {
+    size_t j = first % kTileDims;
+    for (size_t t = first / kTileDims; t < tiles; ++t, j = 0) {
 #pragma GCC unroll 1
-      for (size_t j = 0; j < kTileDims; j += 8) {
+      for (; j < kTileDims; j += 8) {
         add_words(codes + t * kTileBytes + j, queries + t * kTileBytes + j * kQueryLanes, halves);
       }
     }
@@ -76,8 +77,8 @@ ONCEOVER_INLINE void dot_rows(const int8_t* rows, size_t tiles, const int8_t* qu
 }  // namespace
 
 extern const KernelTable neon_kernels;
-const KernelTable neon_kernels = {"neon",       127,         0,      0,        4,
-                                  screen_tiles, hit_rows_i8, dot_i8, scan_f32, ONCEOVER_PORTABLE_KERNELS};
+const KernelTable neon_kernels = {
+    "neon", 127, 0, 0, 4, 16, screen_tiles, hit_rows_i8, dot_i8, scan_f32, ONCEOVER_PORTABLE_KERNELS};
 
 }  // namespace onceover
 

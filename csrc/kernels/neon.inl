@@ -42,9 +42,9 @@ inline __attribute__((always_inline)) uint64_t nonzero_four(const uint8_t* bytes
 constexpr size_t kRowsAtOnce = 4;
 
 // sums[row][part] = start[row] + dot products of 4 rows, the first at `rows`, with queries 4 · part + (0 … 3). kPacked:
-// the codes of a row stand in an order of the file's own.
+// the codes of a row stand in an order of the file's own. Coordinates before `first`, a multiple of 16, are left out.
 template <bool kPacked>
-ONCEOVER_INLINE void dot_rows(const int8_t* rows, size_t tiles, const int8_t* queries, int32x4_t start,
+ONCEOVER_INLINE void dot_rows(const int8_t* rows, size_t first, size_t tiles, const int8_t* queries, int32x4_t start,
                               int32x4_t (&sums)[kRowsAtOnce][kParts]);
 
 // Keeps the compiler from loading further ahead than there are registers: GCC's scheduler does, and spills.
@@ -55,7 +55,7 @@ ONCEOVER_INLINE void score_rows(const CodeBlocks& blocks, size_t slot, const Que
                                 int32x4_t (&sums)[kRowsAtOnce][kParts]) {
   const int32x4_t minus_norms = vnegq_s32(vld1q_s32(blocks.norms + slot));
   const int8_t* rows = blocks.codes + slot / 16 * blocks.tiles * kTileBytes + slot % 16 * kTileDims;
-  dot_rows<kPacked>(rows, blocks.tiles, tile.codes, kShifted ? vdupq_n_s32(0) : minus_norms, sums);
+  dot_rows<kPacked>(rows, blocks.first, blocks.tiles, tile.codes, kShifted ? vdupq_n_s32(0) : minus_norms, sums);
   if (kShifted) {
 #pragma GCC unroll 4
     for (size_t part = 0; part < kParts; ++part) {
@@ -145,7 +145,7 @@ void dot_i8(const int8_t* rows, size_t row_count, size_t tiles, const int8_t* hi
   for (size_t first = 0; first < row_count; first += kRowsAtOnce) {
     for (size_t plane = 0; plane < 2; ++plane) {
       int32x4_t sums[kRowsAtOnce][kParts];
-      dot_rows<false>(rows + first / 16 * tiles * kTileBytes + first % 16 * kTileDims, tiles,
+      dot_rows<false>(rows + first / 16 * tiles * kTileBytes + first % 16 * kTileDims, 0, tiles,
                       plane == 0 ? high_tile : low_tile, vdupq_n_s32(0), sums);
       int32_t* to = (plane == 0 ? high : low) + first * kQueryLanes;
 #pragma GCC unroll 4

@@ -36,16 +36,17 @@ ONCEOVER_INLINE void add_word(const int8x16_t (&rows)[kRowsAtOnce], const int8_t
 
 // 16 accumulators, 4 registers of queries; a register of a row serves 4 words by its lanes.
 template <bool kPacked>
-ONCEOVER_INLINE void dot_rows(const int8_t* rows, size_t tiles, const int8_t* queries, int32x4_t start,
+ONCEOVER_INLINE void dot_rows(const int8_t* rows, size_t first, size_t tiles, const int8_t* queries, int32x4_t start,
                               int32x4_t (&sums)[kRowsAtOnce][kParts]) {
 #pragma GCC unroll 4
   for (size_t row = 0; row < kRowsAtOnce; ++row) {
 #pragma GCC unroll 4
     for (size_t part = 0; part < kParts; ++part) sums[row][part] = vdupq_n_s32(start[row]);
   }
-  for (size_t t = 0; t < tiles; ++t) {
+  size_t j = first % kTileDims;
+  for (size_t t = first / kTileDims; t < tiles; ++t, j = 0) {
 #pragma GCC unroll 1
-    for (size_t j = 0; j < kTileDims; j += 16) {
+    for (; j < kTileDims; j += 16) {
       const int8_t* from = queries + t * kTileBytes + j * kQueryLanes;
       int8x16_t codes[kRowsAtOnce];
 #pragma GCC unroll 4
@@ -63,8 +64,8 @@ ONCEOVER_INLINE void dot_rows(const int8_t* rows, size_t tiles, const int8_t* qu
 }  // namespace
 
 extern const KernelTable neon_dotprod_kernels;
-const KernelTable neon_dotprod_kernels = {"neon_dotprod", 127,         0,      0,        4,
-                                          screen_tiles,   hit_rows_i8, dot_i8, scan_f32, ONCEOVER_PORTABLE_KERNELS};
+const KernelTable neon_dotprod_kernels = {
+    "neon_dotprod", 127, 0, 0, 4, 16, screen_tiles, hit_rows_i8, dot_i8, scan_f32, ONCEOVER_PORTABLE_KERNELS};
 
 }  // namespace onceover
 

@@ -34,7 +34,7 @@ ONCEOVER_INLINE void pair_rows(const int8_t* rows, int8x16_t (&pairs)[2][2]) {
 
 // 16 accumulators [2 rows][2 queries]. Packed: 4 rows × 64 codes as [8 words][2 pairs][2 rows][8].
 template <bool kPacked>
-ONCEOVER_INLINE void dot_rows(const int8_t* rows, size_t tiles, const int8_t* queries, int32x4_t start,
+ONCEOVER_INLINE void dot_rows(const int8_t* rows, size_t first, size_t tiles, const int8_t* queries, int32x4_t start,
                               int32x4_t (&sums)[kRowsAtOnce][kParts]) {
   int32x4_t squares[2][kQueryPairs];
 #pragma GCC unroll 8
@@ -42,9 +42,10 @@ ONCEOVER_INLINE void dot_rows(const int8_t* rows, size_t tiles, const int8_t* qu
     squares[0][q] = vzip1q_s32(start, start);
     squares[1][q] = vzip2q_s32(start, start);
   }
-  for (size_t t = 0; t < tiles; ++t) {
+  size_t j = first % kTileDims;
+  for (size_t t = first / kTileDims; t < tiles; ++t, j = 0) {
 #pragma GCC unroll 1
-    for (size_t j = 0; j < kTileDims; j += 2 * kWordBytes) {
+    for (; j < kTileDims; j += 2 * kWordBytes) {
       const int8_t* from = rows + t * kTileBytes + (kPacked ? j * kRowsAtOnce : j);
       int8x16_t pairs[2][2];
       if (!kPacked) pair_rows(from, pairs);
@@ -97,7 +98,7 @@ void screen_i8(const CodeBlocks& blocks, size_t block_count, const QueryTile* ti
       }
     }
     const size_t slot = first * kBlockRows;
-    const CodeBlocks part = {packed, blocks.norms + slot, blocks.sums + slot, blocks.tiles};
+    const CodeBlocks part = {packed, blocks.norms + slot, blocks.sums + slot, blocks.tiles, blocks.first};
     for (size_t t = 0; t < tile_count; ++t) screen_tile<true>(part, count, tiles[t], maxima[t] + first * kQueryLanes);
   }
 }
@@ -105,8 +106,8 @@ void screen_i8(const CodeBlocks& blocks, size_t block_count, const QueryTile* ti
 }  // namespace
 
 extern const KernelTable neon_i8mm_kernels;
-const KernelTable neon_i8mm_kernels = {"neon_i8mm", 127,         0,      0,        kWordBytes,
-                                       screen_i8,   hit_rows_i8, dot_i8, scan_f32, ONCEOVER_PORTABLE_KERNELS};
+const KernelTable neon_i8mm_kernels = {
+    "neon_i8mm", 127, 0, 0, kWordBytes, 16, screen_i8, hit_rows_i8, dot_i8, scan_f32, ONCEOVER_PORTABLE_KERNELS};
 
 }  // namespace onceover
 

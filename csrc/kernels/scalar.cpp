@@ -7,10 +7,11 @@ namespace {
 #define ONCEOVER_VECTOR_BYTES 16  // what every 64-bit target has
 #include "kernels/portable.inl"
 
-int32_t dot(const int8_t* row, const int8_t* tile, size_t tiles, size_t lane) {
+int32_t dot(const int8_t* row, const int8_t* tile, size_t first, size_t tiles, size_t lane) {
   int32_t sum = 0;
-  for (size_t t = 0; t < tiles; ++t) {
-    for (size_t j = 0; j < kTileDims; ++j) {
+  size_t j = first % kTileDims;
+  for (size_t t = first / kTileDims; t < tiles; ++t, j = 0) {
+    for (; j < kTileDims; ++j) {
       sum += row[t * kTileBytes + j] * tile[t * kTileBytes + (j / 4 * kQueryLanes + lane) * 4 + j % 4];
     }
   }
@@ -22,7 +23,7 @@ const int8_t* row_codes(const CodeBlocks& blocks, size_t slot) {  // its first 6
 }
 
 int32_t score(const CodeBlocks& blocks, const QueryTile& tile, size_t slot, size_t lane) {
-  const int32_t product = dot(row_codes(blocks, slot), tile.codes, blocks.tiles, lane);
+  const int32_t product = dot(row_codes(blocks, slot), tile.codes, blocks.first, blocks.tiles, lane);
   return product * (int32_t{1} << (tile.shifts != nullptr ? tile.shifts[lane] : 0)) - blocks.norms[slot];
 }
 
@@ -62,8 +63,8 @@ void dot_i8(const int8_t* rows, size_t row_count, size_t tiles, const int8_t* hi
   for (size_t row = 0; row < row_count; ++row) {
     const int8_t* codes = rows + row / 16 * tiles * kTileBytes + row % 16 * kTileDims;
     for (size_t lane = 0; lane < kQueryLanes; ++lane) {
-      high[row * kQueryLanes + lane] = dot(codes, high_tile, tiles, lane);
-      low[row * kQueryLanes + lane] = dot(codes, low_tile, tiles, lane);
+      high[row * kQueryLanes + lane] = dot(codes, high_tile, 0, tiles, lane);
+      low[row * kQueryLanes + lane] = dot(codes, low_tile, 0, tiles, lane);
     }
   }
 }
@@ -72,6 +73,6 @@ void dot_i8(const int8_t* rows, size_t row_count, size_t tiles, const int8_t* hi
 
 extern const KernelTable scalar_kernels;
 const KernelTable scalar_kernels = {
-    "scalar", 127, 0, 0, 4, screen_i8, hit_rows_i8, dot_i8, portable_scan_f32, ONCEOVER_PORTABLE_KERNELS};
+    "scalar", 127, 0, 0, 4, 16, screen_i8, hit_rows_i8, dot_i8, portable_scan_f32, ONCEOVER_PORTABLE_KERNELS};
 
 }  // namespace onceover

@@ -6,11 +6,12 @@
 constexpr size_t kRowsAtOnce = 4;
 constexpr size_t kHalves = 2;  // of 8 queries
 
-ONCEOVER_INLINE void add_dots(const int8_t* rows, size_t tiles, const int8_t* queries,
+ONCEOVER_INLINE void add_dots(const int8_t* rows, size_t first, size_t tiles, const int8_t* queries,
                               __m256i (&sums)[kHalves][kRowsAtOnce]) {
-  for (size_t t = 0; t < tiles; ++t) {
+  size_t word = first % kTileDims / 4;
+  for (size_t t = first / kTileDims; t < tiles; ++t, word = 0) {
 #pragma GCC unroll 4
-    for (size_t word = 0; word < kTileDims / 4; ++word) {
+    for (; word < kTileDims / 4; ++word) {
       const __m256i* from = reinterpret_cast<const __m256i*>(queries + t * kTileBytes + word * 64);
       const __m256i low = _mm256_load_si256(from), high = _mm256_load_si256(from + 1);
 #pragma GCC unroll 4
@@ -34,8 +35,8 @@ ONCEOVER_INLINE void score_rows(const CodeBlocks& blocks, size_t slot, const Que
     const int32_t offset = kOffset * blocks.sums[slot + row], norm = blocks.norms[slot + row] >> kUnit;
     sums[0][row] = sums[1][row] = _mm256_set1_epi32(-(kShifted ? offset : offset + norm));
   }
-  add_dots(blocks.codes + slot / 16 * blocks.tiles * kTileBytes + slot % 16 * kTileDims, blocks.tiles, tile.codes,
-           sums);
+  add_dots(blocks.codes + slot / 16 * blocks.tiles * kTileBytes + slot % 16 * kTileDims, blocks.first, blocks.tiles,
+           tile.codes, sums);
   if (kShifted) {
 #pragma GCC unroll 2
     for (size_t half = 0; half < kHalves; ++half) {
@@ -106,7 +107,7 @@ void dot_i8(const int8_t* rows, size_t row_count, size_t tiles, const int8_t* hi
     for (size_t plane = 0; plane < 2; ++plane) {
       __m256i sums[kHalves][kRowsAtOnce];
       for (size_t row = 0; row < kRowsAtOnce; ++row) sums[0][row] = sums[1][row] = _mm256_setzero_si256();
-      add_dots(rows + first / 16 * tiles * kTileBytes + first % 16 * kTileDims, tiles,
+      add_dots(rows + first / 16 * tiles * kTileBytes + first % 16 * kTileDims, 0, tiles,
                plane == 0 ? high_tile : low_tile, sums);
       __m256i* to = reinterpret_cast<__m256i*>((plane == 0 ? high : low) + first * kQueryLanes);
       for (size_t row = 0; row < kRowsAtOnce; ++row) {

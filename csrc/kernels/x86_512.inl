@@ -7,22 +7,25 @@ constexpr size_t kRowsAtOnce = 8;
 constexpr int32_t kVnniOffset = 128;
 
 template <size_t kTiles>
-ONCEOVER_INLINE void add_dots(const int8_t* rows, size_t tiles, const int8_t* const (&queries)[kTiles],
+ONCEOVER_INLINE void add_dots(const int8_t* rows, size_t first, size_t tiles, const int8_t* const (&queries)[kTiles],
                               __m512i (&sums)[kTiles][kRowsAtOnce]) {
-  for (size_t t = 0; t < tiles; ++t) {
+  size_t word = first % kTileDims / 4;  // a multiple of 4, as first is of 16
+  for (size_t t = first / kTileDims; t < tiles; ++t, word = 0) {
     const int8_t* codes = rows + t * kTileBytes;
+    for (; word < kTileDims / 4; word += 4) {
 #pragma GCC unroll 4
-    for (size_t word = 0; word < kTileDims / 4; ++word) {
-      __m512i values[kTiles];
+      for (size_t w = word; w < word + 4; ++w) {
+        __m512i values[kTiles];
 #pragma GCC unroll 2
-      for (size_t q = 0; q < kTiles; ++q) values[q] = _mm512_load_si512(queries[q] + t * kTileBytes + word * 64);
+        for (size_t q = 0; q < kTiles; ++q) values[q] = _mm512_load_si512(queries[q] + t * kTileBytes + w * 64);
 #pragma GCC unroll 8
-      for (size_t row = 0; row < kRowsAtOnce; ++row) {
-        int32_t four;
-        __builtin_memcpy(&four, codes + row * kTileDims + word * 4, 4);
-        const __m512i broadcast = _mm512_set1_epi32(four);
+        for (size_t row = 0; row < kRowsAtOnce; ++row) {
+          int32_t four;
+          __builtin_memcpy(&four, codes + row * kTileDims + w * 4, 4);
+          const __m512i broadcast = _mm512_set1_epi32(four);
 #pragma GCC unroll 2
-        for (size_t q = 0; q < kTiles; ++q) sums[q][row] = _mm512_dpbusd_epi32(sums[q][row], values[q], broadcast);
+          for (size_t q = 0; q < kTiles; ++q) sums[q][row] = _mm512_dpbusd_epi32(sums[q][row], values[q], broadcast);
+        }
       }
     }
   }
@@ -40,7 +43,7 @@ ONCEOVER_INLINE void score_rows(const CodeBlocks& blocks, size_t slot, const int
     for (size_t q = 0; q < kTiles; ++q) sums[q][row] = start;
   }
   const int8_t* rows = blocks.codes + slot / 16 * blocks.tiles * kTileBytes + slot % 16 * kTileDims;
-  add_dots<kTiles>(rows, blocks.tiles, queries, sums);
+  add_dots<kTiles>(rows, blocks.first, blocks.tiles, queries, sums);
   if (kShifted) {
 #pragma GCC unroll 8
     for (size_t row = 0; row < kRowsAtOnce; ++row) {
@@ -123,7 +126,7 @@ void hit_rows(const CodeBlocks& blocks, const QueryTile& tile, const uint32_t* b
   for (size_t first = 0; first < row_count; first += kRowsAtOnce) {
     __m512i sums[2][kRowsAtOnce];
     for (size_t row = 0; row < kRowsAtOnce; ++row) sums[0][row] = sums[1][row] = _mm512_setzero_si512();
-    add_dots<2>(rows + first / 16 * tiles * kTileBytes + first % 16 * kTileDims, tiles, queries, sums);
+    add_dots<2>(rows + first / 16 * tiles * kTileBytes + first % 16 * kTileDims, 0, tiles, queries, sums);
     for (size_t row = 0; row < kRowsAtOnce; ++row) {
       _mm512_storeu_si512(high + (first + row) * kQueryLanes, sums[0][row]);
       _mm512_storeu_si512(low + (first + row) * kQueryLanes, sums[1][row]);

@@ -24,8 +24,9 @@ constexpr size_t kOrderDirections = 16;  // leading directions that rows are ord
 
 struct Layout {
   Representation representation;
-  size_t rank1, rank2;
+  size_t rank1, rank2, screened;
 };
+constexpr Layout kOnlyScan = {Representation::kScan, 0, 0, 0};
 
 // What is worth trying for D dims. Screening costs rank1 per row; the second bound costs rank2 per survivor.
 std::vector<Layout> candidate_layouts(size_t dims) {
@@ -34,29 +35,36 @@ std::vector<Layout> candidate_layouts(size_t dims) {
   if (dims <= kLargestRankDims) {
     const size_t most = std::min(padded, (dims + 1) / kQueryLanes * kQueryLanes);  // rank2 − 1 directions must exist
     for (const auto& [rank1, rank2] : {std::pair<size_t, size_t>{64, 128}, {128, 128}, {128, 256}}) {
-      if (rank1 < padded && rank1 <= most) layouts.push_back({Representation::kRank, rank1, std::min(rank2, most)});
+      if (rank1 >= padded || rank1 > most) continue;
+      layouts.push_back({Representation::kRank, rank1, std::min(rank2, most), kDefaultScreened});
     }
   }
-  if (padded <= kMostRank1) layouts.push_back({Representation::kFull, padded, padded});
+  if (padded <= kMostRank1) layouts.push_back({Representation::kFull, padded, padded, padded});
   return layouts;
 }
 
 // Cycles of an AVX-512 VNNI core per query, from what a trial search counted. Whole numbers of counted things times
 // fixed weights: the same on every machine.
+double screening_cost(const SearchIndex& index, size_t coordinates) {
+  return static_cast<double>(index.slot_count * coordinates) / 64 * 1.1;
+}
+
+double hit_cost(const SearchIndex& index, const SearchStats& stats) {
+  return static_cast<double>(stats.hit_blocks) / static_cast<double>(stats.queries) * 10 *
+         static_cast<double>(index.rank1);
+}
+
 double modelled_cost(const SearchIndex& index, const SearchStats& stats) {
   const auto per_query = [&](uint64_t count) {
     return static_cast<double>(count) / static_cast<double>(stats.queries);
   };
-  const auto dims = static_cast<double>(index.dims), rank1 = static_cast<double>(index.rank1),
-             rank2 = static_cast<double>(index.rank2), slots = static_cast<double>(index.slot_count);
+  const auto dims = static_cast<double>(index.dims), rank2 = static_cast<double>(index.rank2);
   const bool is_rank = index.representation == Representation::kRank;
   const double coding = dims * 1.5 + (is_rank ? 2 * dims * rank2 / 64 : 0) + 6 * rank2;
-  const double screening = slots * rank1 / 64 * 1.1;
-  const double hits = per_query(stats.hit_blocks) * 10 * rank1;
   const double refining = per_query(stats.refined_rows) * (40 + rank2 / 4);
   const double measuring = per_query(stats.measured_rows + 2 * stats.exact_rows) * (150 + dims / 2);
   const double scanning = per_query(stats.scanned_queries) * static_cast<double>(index.row_count) * (dims + 16) / 14;
-  return coding + screening + hits + refining + measuring + scanning;
+  return coding + screening_cost(index, index.screened) + hit_cost(index, stats) + refining + measuring + scanning;
 }
 
 class Builder {
@@ -68,9 +76,9 @@ class Builder {
     rows_hash_ = hash_rows(rows_);
     find_copies();
     find_mean();
-    if (unique_.empty()) return make({Representation::kScan, 0, 0});
-    if (options_.forced) return make({options_.representation, options_.rank1, options_.rank2});
-    if (!safe_scale_ || unique_.size() < kFewestRows) return make({Representation::kScan, 0, 0});
+    if (unique_.empty()) return make(kOnlyScan);
+    if (options_.forced) return make({options_.representation, options_.rank1, options_.rank2, options_.screened});
+    if (!safe_scale_ || unique_.size() < kFewestRows) return make(kOnlyScan);
     return best();
   }
 
@@ -155,6 +163,7 @@ class Builder {
       header.slot_count = static_cast<uint32_t>((unique_.size() + kBlockRows - 1) / kBlockRows * kBlockRows);
       header.rank1 = static_cast<uint32_t>(is_rank ? layout.rank1 : padded());
       header.rank2 = static_cast<uint32_t>(is_rank ? layout.rank2 : padded());
+      header.screened = static_cast<uint32_t>(is_rank && layout.screened != layout.rank1 ? layout.screened : 0);
       header.step = 1;
       header.scale = 1;
     }
@@ -162,7 +171,8 @@ class Builder {
     Projection projection;
     if (is_rank) {
       find_directions(std::max(layout.rank2 - 1, kOrderDirections));
-      projection = make_projection(directions_, layout.rank1, layout.rank2, padded(), options_.seed, table_, memory_);
+      projection = make_projection(directions_, header.screened == 0 ? layout.rank1 : header.screened, layout.rank1,
+                                   layout.rank2, padded(), options_.seed, table_, memory_);
       header.scale = projection.scale;
     }
     Buffer<uint8_t> bytes = new_index(header, memory_);
@@ -199,21 +209,33 @@ class Builder {
     if (options_.progress) options_.progress(0, steps);
     if (rows_.columns <= kLargestRankDims) find_directions(std::min(most_directions, rows_.columns));
     if (options_.progress) options_.progress(1, steps);
-    Buffer<uint8_t> chosen = make({Representation::kScan, 0, 0});
+    Buffer<uint8_t> chosen = make(kOnlyScan);
     double least = 1.05 * static_cast<double>(rows_.rows) * (static_cast<double>(rows_.columns) + 16) / 14;
-    for (size_t i = 0; i < layouts.size(); ++i) {
-      Buffer<uint8_t> bytes = make(layouts[i]);
-      const double cost = trial_cost(view_index(bytes.data(), bytes.size(), rows_));
+    const auto consider = [&](const Layout& layout) {
+      Buffer<uint8_t> bytes = make(layout);
+      const SearchIndex index = view_index(bytes.data(), bytes.size(), rows_);
+      const SearchStats stats = trial(index);
+      const double cost = modelled_cost(index, stats);
       if (cost < least) {
         least = cost;
         chosen = std::move(bytes);
+      }
+      return hit_cost(index, stats) < screening_cost(index, index.rank1) - screening_cost(index, index.screened);
+    };
+    for (size_t i = 0; i < layouts.size(); ++i) {
+      Layout layout = layouts[i];
+      // Where a part of the coordinates lets so many blocks pass that this costs what it saves, all of them may do
+      // better.
+      if (!consider(layout) && layout.screened < layout.rank1) {
+        layout.screened = layout.rank1;
+        consider(layout);
       }
       if (options_.progress) options_.progress(i + 2, steps);
     }
     return chosen;
   }
 
-  double trial_cost(const SearchIndex& index) {
+  SearchStats trial(const SearchIndex& index) {
     // A row of the bank is its own nearest: searching for two finds the one that matters.
     const bool given = options_.samples.rows > 0;
     const size_t available = given ? options_.samples.rows : unique_.size();
@@ -235,7 +257,7 @@ class Builder {
     SearchStats stats;
     search(index, {queries.data(), std::min(searched, count), rows_.columns}, k, distances.data(), ids.data(), table_,
            scratch.data(), stats);
-    return modelled_cost(index, stats);
+    return stats;
   }
 
   MatrixView<const float> rows_;

@@ -11,6 +11,8 @@
 
 namespace onceover {
 
+inline constexpr size_t kDefaultScreened = 32;
+
 struct BuildOptions {
   uint64_t seed = 0;
   // Patches that are not rows of the bank (held-out ones), to judge representations by; without them, rows of the bank
@@ -20,6 +22,7 @@ struct BuildOptions {
   bool forced = false;
   Representation representation = Representation::kScan;
   size_t rank1 = 0, rank2 = 0;
+  size_t screened = kDefaultScreened;  // of the rank1 coordinates; 0 or rank1: all
   // Called with (done, total) steps; may throw to stop.
   std::function<void(size_t, size_t)> progress;
 };

@@ -146,11 +146,11 @@ void choose_steps(const SearchIndex& index, IndexHeader& header, const uint32_t*
   };
   const auto usable = [](double value) { return std::max(value, 1e-20); };  // a constant bank has no spread to code
   double least = 0;
-  for (const double share : {1.0, 0.99999, 0.9999, 0.9995, 0.999, 0.997, 0.99}) {
+  for (const double share : {1.0, 0.99999, 0.9999, 0.9998, 0.9996, 0.9993, 0.999, 0.998, 0.996, 0.99}) {
     const double step = usable(largest_of(0, rank1, share) / kLargestCode);
     std::vector<double> errors(sample);
     for (size_t i = 0; i < sample; ++i) errors[i] = coding_error(z.data() + i * rank2, rank1, step);
-    const double cost = quantile(errors, 0.5) + quantile(errors, 0.95);
+    const double cost = quantile(errors, 0.5) + quantile(errors, 0.97);
     if (share == 1.0 || cost < least) {
       least = cost;
       header.step = static_cast<float>(step);
@@ -180,8 +180,8 @@ void encode_slots(const SearchIndex& index, size_t first_slot, const std::vector
       int8_t* codes = writable(index.blocks.codes) + slot / 16 * 16 * rank1 + slot % 16 * kTileDims;
       int8_t* refine = writable(index.refine) + slot * rank2;
       if (slot % kBlockRows == 0) writable(index.block_errors)[slot / kBlockRows] = 0;
-      int64_t norm = 0;
-      int32_t sum = 0;
+      int64_t norm = 0, screen_norm = 0;
+      int32_t sum = 0, screen_sum = 0;
       double code_error = 0, refined_error = 0;
       for (size_t j = 0; j < rank2; ++j) {
         int8_t& fine = refine[j];
@@ -191,6 +191,10 @@ void encode_slots(const SearchIndex& index, size_t first_slot, const std::vector
           codes[j / kTileDims * kTileBytes + j % kTileDims] = static_cast<int8_t>(code);
           norm += static_cast<int64_t>(code * code);
           sum += static_cast<int32_t>(code);
+          if (j >= rank1 - index.screened) {
+            screen_norm += static_cast<int64_t>(code * code);
+            screen_sum += static_cast<int32_t>(code);
+          }
           code_error += (z[j] - step * code) * (z[j] - step * code);
           const double weight = double{index.weights[j]};
           fine = static_cast<int8_t>(weight > 0 ? std::clamp(std::rint(z[j] / weight - 256 * code), -128.0, 127.0) : 0);
@@ -206,13 +210,15 @@ void encode_slots(const SearchIndex& index, size_t first_slot, const std::vector
       const bool is_empty = chunk[i] == kNoRow;
       if (is_empty) {  // z is zero but for the mean of the tails
         for (size_t j = 0; j < rank1; ++j) codes[j / kTileDims * kTileBytes + j % kTileDims] = 0;
-        norm = sum = 0;
+        norm = sum = screen_norm = screen_sum = 0;
       }
+      const bool screens_all = index.screened == rank1;
+      const uint32_t screen = screens_all ? 0 : pack_screen(static_cast<int32_t>(screen_norm / 4 * 2), screen_sum);
       const double slack = std::sqrt(coordinates.norms[i]) * share;
       writable(index.blocks.norms)[slot] = is_empty ? kEmptySlotNorm : static_cast<int32_t>(norm / 4 * 2);
       writable(index.blocks.sums)[slot] = sum;
       writable(index.facts)[slot] = {static_cast<float>(coordinates.tails[i]),
-                                     round_up(std::sqrt(refined_error) * kStoredError + slack), chunk[i], 0};
+                                     round_up(std::sqrt(refined_error) * kStoredError + slack), chunk[i], screen};
       float& block_error = writable(index.block_errors)[slot / kBlockRows];
       if (!is_empty) block_error = std::max(block_error, round_up(std::sqrt(code_error) * kStoredError + slack));
     }

@@ -195,12 +195,13 @@ double eigenvalue_bound(const double* matrix, size_t n, const KernelTable& table
   return std::exp(logarithm) * (1 + 1e-9);  // rounding: n · 2^-53 per squaring, halved in effect each time
 }
 
-Projection make_projection(const Buffer<double>& directions, size_t rank1, size_t rank2, size_t padded, uint64_t seed,
-                           const KernelTable& table, Memory& memory) {
+Projection make_projection(const Buffer<double>& directions, size_t screened, size_t rank1, size_t rank2, size_t padded,
+                           uint64_t seed, const KernelTable& table, Memory& memory) {
   Buffer<double> rotated(memory, rank2 * padded, "projection");
   Random random(seed);
-  const size_t head = rank1 - 1;
-  rotate(directions.data(), head, padded, random, rotated.data(), table, memory);
+  const size_t head = rank1 - 1, first = rank1 - screened;
+  rotate(directions.data(), screened - 1, padded, random, rotated.data() + first * padded, table, memory);
+  rotate(directions.data() + (screened - 1) * padded, first, padded, random, rotated.data(), table, memory);
   rotate(directions.data() + head * padded, rank2 - rank1, padded, random, rotated.data() + rank1 * padded, table,
          memory);
   double largest = 0;

@@ -20,9 +20,11 @@ struct Projection {
   double scale = 0;     // times `rows`: largest singular value ≤ 1
 };
 
-// directions: at least rank2 − 1 of them. The first rank1 − 1 are rotated among themselves, the others likewise.
-Projection make_projection(const Buffer<double>& directions, size_t rank1, size_t rank2, size_t padded, uint64_t seed,
-                           const KernelTable& table, Memory& memory);
+// directions: at least rank2 − 1 of them. Row rank1 − 1 is the last of those screened: the screened − 1 rows before it
+// are the first directions, rotated among themselves; the rank1 − screened rows before these are the next ones, and the
+// rows from rank1 on the others, both likewise.
+Projection make_projection(const Buffer<double>& directions, size_t screened, size_t rank1, size_t rank2, size_t padded,
+                           uint64_t seed, const KernelTable& table, Memory& memory);
 
 // An upper bound on the largest eigenvalue of a symmetric positive semidefinite matrix (n, n), n a multiple of 16, at
 // most 0.1 % above it for n ≤ 256.

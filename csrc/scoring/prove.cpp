@@ -25,9 +25,10 @@ constexpr double kGroupShare = 0.3;  // of 16 scans, that looking at blocks agai
 
 class GroupProof {
  public:
-  GroupProof(const SearchIndex& index, MatrixView<const float> queries, size_t k, QueryGroup& group, Neighbor* entries,
-             const KernelTable& table, ProofBuffers& buffers, SearchStats& stats)
+  GroupProof(const SearchIndex& index, const CodeBlocks& screened, MatrixView<const float> queries, size_t k,
+             QueryGroup& group, Neighbor* entries, const KernelTable& table, ProofBuffers& buffers, SearchStats& stats)
       : index_(index),
+        screened_(screened),
         queries_(queries),
         k_(k),
         group_(group),
@@ -48,7 +49,7 @@ class GroupProof {
     }
   }
 
-  void run(const int32_t* maxima) {
+  void run(int32_t* maxima) {
     if (k_ == 1) {
       seed_nearest(maxima);
     } else {
@@ -67,8 +68,7 @@ class GroupProof {
       stats_.hit_blocks += count;
       spent += static_cast<double>(count) * block_cost(index_);
       if (spent > group_budget) return give_up_all();
-      table_.hit_rows_i8(index_.blocks, tile_, buffers_.blocks, count, buffers_.thresholds, buffers_.hits);
-      examine(count);
+      look_again(count);
     }
   }
 
@@ -76,6 +76,12 @@ class GroupProof {
   bool is_coded(size_t lane) const { return group_.bounds[lane].kind == QueryKind::kCoded; }
   Neighbors neighbors(size_t lane) { return {entries_ + lane * k_, k_}; }
   const float* query(size_t lane) const { return queries_.row(group_.which[lane]); }
+
+  // All coordinates of the listed blocks' codes, by the thresholds beside them.
+  void look_again(size_t count) {
+    table_.hit_rows_i8(index_.blocks, tile_, buffers_.blocks, count, buffers_.thresholds, buffers_.hits);
+    examine(count);
+  }
 
   void give_up_all() {
     for (size_t lane = 0; lane < kQueryLanes; ++lane) {
@@ -105,7 +111,7 @@ class GroupProof {
   }
 
   // k = 1: every lane's best screened row is measured, which bounds its distance from above.
-  void seed_nearest(const int32_t* maxima) {
+  void seed_nearest(int32_t* maxima) {
     int32_t best[kQueryLanes], block[kQueryLanes];
     size_t at[kQueryLanes], count = 0;
     table_.best_blocks(maxima, index_.block_count(), best, block);
@@ -120,7 +126,7 @@ class GroupProof {
       buffers_.thresholds[i * kQueryLanes + lane] = best[lane];
       at[lane] = i;
     }
-    table_.hit_rows_i8(index_.blocks, tile_, buffers_.blocks, count, buffers_.thresholds, buffers_.hits);
+    table_.hit_rows_i8(screened_, tile_, buffers_.blocks, count, buffers_.thresholds, buffers_.hits);
     uint32_t ids[kQueryLanes];
     for (size_t lane = 0; lane < kQueryLanes; ++lane) {
       ids[lane] = is_coded(lane) ? best_row(at[lane], lane) : kNoRow;
@@ -130,6 +136,24 @@ class GroupProof {
       if (lane + 4 < kQueryLanes && ids[lane + 4] != kNoRow) prefetch_row(ids[lane + 4]);
       if (ids[lane] != kNoRow) offer_exact(lane, ids[lane]);
     }
+    if (screened_.first > 0) examine_first(maxima, count);
+  }
+
+  // A part of the coordinates seldom screens the nearest row best, but a near one, whose block has nearer ones: looking
+  // at those first tightens the bounds of all other blocks.
+  void examine_first(int32_t* maxima, size_t count) {
+    uint32_t blocks[kQueryLanes];
+    std::copy_n(buffers_.blocks, count, blocks);
+    set_bounds();
+    size_t hits = 0;
+    for (size_t i = 0; i < count; ++i) {
+      size_t position = blocks[i];
+      hits += table_.find_hits(maxima, index_.block_errors, &position, position + 1, bounds_, 1, buffers_.blocks + hits,
+                               buffers_.thresholds + hits * kQueryLanes);
+    }
+    stats_.hit_blocks += hits;
+    look_again(hits);
+    for (size_t i = 0; i < count; ++i) std::fill_n(maxima + blocks[i] * kQueryLanes, kQueryLanes, INT32_MIN);  // done
   }
 
   // k > 1: the best rows of the k best blocks.
@@ -145,7 +169,7 @@ class GroupProof {
       std::fill_n(buffers_.thresholds + i * kQueryLanes, kQueryLanes, INT32_MAX);
       buffers_.thresholds[i * kQueryLanes + lane] = maxima[buffers_.blocks[i] * kQueryLanes + lane];
     }
-    table_.hit_rows_i8(index_.blocks, tile_, buffers_.blocks, wanted, buffers_.thresholds, buffers_.hits);
+    table_.hit_rows_i8(screened_, tile_, buffers_.blocks, wanted, buffers_.thresholds, buffers_.hits);
     for (size_t i = 0; i < wanted; ++i) {
       const uint32_t id = best_row(i, lane);
       if (id != kNoRow) offer_exact(lane, id);
@@ -163,13 +187,15 @@ class GroupProof {
     for (size_t lane = 0; lane < kQueryLanes; ++lane) {
       const QueryBounds& query_bounds = group_.bounds[lane];
       if (!is_coded(lane)) {
-        bounds_.base[lane] = std::numeric_limits<float>::infinity();
+        bounds_.base[lane] = bounds_.screen_base[lane] = std::numeric_limits<float>::infinity();
         bounds_.curve[lane] = bounds_.reach[lane] = 0;
         continue;
       }
       set_reach(lane);
       bounds_.reach[lane] = round_up((limit_[lane] + query_bounds.code_error) * kReachUpper);
+      const double screen_half_norm = screened_.first > 0 ? query_bounds.screen_half_norm : query_bounds.half_norm;
       bounds_.base[lane] = static_cast<float>((query_bounds.half_norm * kBoundLower) * unit - kBoundUnits);  // (S6)
+      bounds_.screen_base[lane] = static_cast<float>((screen_half_norm * kBoundLower) * unit - kBoundUnits);
       bounds_.curve[lane] = static_cast<float>(kBoundUpper * unit / (2 * step * step));
     }
   }
@@ -189,7 +215,9 @@ class GroupProof {
         std::memcpy(&four, hits + 4 * word, sizeof four);
         for (; four != 0; four &= four - 1) {
           const auto bit = static_cast<size_t>(__builtin_ctzll(four));
-          buffers_.pairs[pairs++] = static_cast<uint32_t>((first_slot + 4 * word) * 16 + bit);
+          const size_t pair = (first_slot + 4 * word) * 16 + bit;
+          __builtin_prefetch(index_.facts + pair / 16);
+          buffers_.pairs[pairs++] = static_cast<uint32_t>(pair);
         }
       }
     }
@@ -263,6 +291,7 @@ class GroupProof {
   }
 
   const SearchIndex& index_;
+  const CodeBlocks& screened_;
   MatrixView<const float> queries_;
   size_t k_;
   QueryGroup& group_;
@@ -288,12 +317,12 @@ ProofBuffers::ProofBuffers(Scratch& scratch, const SearchIndex& index)
       candidates(scratch.take<Candidate>(kMostPairs)),
       order(scratch.take<uint64_t>(index.block_count())) {}
 
-void prove_group(const SearchIndex& index, MatrixView<const float> queries, size_t k, const int32_t* maxima,
-                 QueryGroup& group, Neighbor* entries, const KernelTable& table, ProofBuffers& buffers,
+void prove_group(const SearchIndex& index, const CodeBlocks& screened, MatrixView<const float> queries, size_t k,
+                 int32_t* maxima, QueryGroup& group, Neighbor* entries, const KernelTable& table, ProofBuffers& buffers,
                  SearchStats& stats) noexcept {
   bool any = false;
   for (size_t lane = 0; lane < kQueryLanes; ++lane) any = any || group.bounds[lane].kind == QueryKind::kCoded;
-  if (any) GroupProof(index, queries, k, group, entries, table, buffers, stats).run(maxima);
+  if (any) GroupProof(index, screened, queries, k, group, entries, table, buffers, stats).run(maxima);
 }
 
 void Neighbors::add_copies(const SearchIndex& index) {

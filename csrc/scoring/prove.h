@@ -23,10 +23,10 @@ struct ProofBuffers {
   ProofBuffers(Scratch& scratch, const SearchIndex& index);
 };
 
-// Fills neighbors of the coded lanes (k entries each at `entries`). A lane whose proof would cost more than a scan gets
-// kind kScan instead.
-void prove_group(const SearchIndex& index, MatrixView<const float> queries, size_t k, const int32_t* maxima,
-                 QueryGroup& group, Neighbor* entries, const KernelTable& table, ProofBuffers& buffers,
+// Fills neighbors of the coded lanes (k entries each at `entries`), from the maxima that `screened` gave, some of which
+// are overwritten. A lane whose proof would cost more than a scan gets kind kScan instead.
+void prove_group(const SearchIndex& index, const CodeBlocks& screened, MatrixView<const float> queries, size_t k,
+                 int32_t* maxima, QueryGroup& group, Neighbor* entries, const KernelTable& table, ProofBuffers& buffers,
                  SearchStats& stats) noexcept;
 
 }  // namespace onceover

@@ -52,6 +52,12 @@ void choose_codes(const SearchIndex& index, const KernelTable& table, const floa
     changed = true;
   }
   if (changed) table.encode_lanes(z, index.rank1, steps, table, group.tile, norms, errors);
+  int32_t screen_norms[kQueryLanes];
+  const size_t left_out = (index.rank1 - index.screened) * kQueryLanes;
+  std::copy_n(norms, kQueryLanes, screen_norms);
+  if (left_out > 0) {  // codes the last coordinates once more, to the same, for their norms
+    table.encode_lanes(z + left_out, index.screened, steps, table, group.tile + left_out, screen_norms, tried_errors);
+  }
   group.has_shifts = false;
   for (size_t lane = 0; lane < kQueryLanes; ++lane) {
     group.shifts[lane] = shifts[lane];
@@ -60,6 +66,7 @@ void choose_codes(const SearchIndex& index, const KernelTable& table, const floa
     bounds.code_error = std::sqrt(double{errors[lane]}) * error_norm(index.rank1) + bounds.refined_error;  // (S4)
     const int shift = shifts[lane] + table.unit_shift;
     bounds.half_norm = std::ldexp(static_cast<double>(norms[lane]), 2 * shift - 1);
+    bounds.screen_half_norm = std::ldexp(static_cast<double>(screen_norms[lane]), 2 * shift - 1);
   }
 }
 
@@ -128,7 +135,7 @@ void code_group(const SearchIndex& index, MatrixView<const float> queries, const
   }
   for (size_t lane = 0; lane < kQueryLanes; ++lane) {
     QueryBounds& bounds = group.bounds[lane];
-    bounds = {QueryKind::kAbsent, 0, 0, 0, 0};
+    bounds = {QueryKind::kAbsent, 0, 0, 0, 0, 0};
     steps[lane] = squares[lane] = 0;
     float largest = 0;
     if (lane < group.count) {

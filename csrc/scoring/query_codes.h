@@ -19,10 +19,11 @@ enum class QueryKind : uint8_t {
 // Per query what its bounds need; EXACTNESS.md sections 3 to 5.
 struct QueryBounds {
   QueryKind kind;
-  float tail;            // norm of what the rank2 − 1 directions leave (kRank)
-  double code_error;     // ≥ |what the codes stand for − the true coordinates|
-  double refined_error;  // ≥ |z as computed − the true coordinates|
-  double half_norm;      // |code|² · 4^shift / 2, in steps²
+  float tail;               // norm of what the rank2 − 1 directions leave (kRank)
+  double code_error;        // ≥ |what the codes stand for − the true coordinates|
+  double refined_error;     // ≥ |z as computed − the true coordinates|
+  double half_norm;         // |code|² · 4^shift / 2, in steps²
+  double screen_half_norm;  // the same of the coordinates screened
 };
 
 // 16 queries (a group).

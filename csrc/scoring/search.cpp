@@ -18,6 +18,7 @@ namespace {
 
 constexpr size_t kMaximaBytes = 1024 * 1024;  // of one batch: stays in the second-level cache
 constexpr size_t kMostGroups = 64;
+constexpr size_t kFewestForPart = 32;      // queries for which fewer screened coordinates pay for unpacking their norms
 constexpr size_t kChunkBytes = 16 * 1024;  // codes that stay in the first-level cache while all groups pass over them
 
 size_t batch_groups(const SearchIndex& index) {
@@ -28,15 +29,16 @@ size_t batch_groups(const SearchIndex& index) {
 
 struct BatchBuffers {
   size_t groups;
-  QueryGroup* group;      // [groups]
-  QueryTile* tiles;       // [groups]
-  int32_t** maxima;       // [groups] → [blocks][16]
-  int32_t** chunk;        // [groups] → where the chunk being screened goes
-  OrderedQuery* ordered;  // [kOrderWindow]
-  uint32_t* order;        // [kOrderWindow]
-  uint32_t* scanned;      // [16 · groups] queries to scan
-  Neighbor* found;        // [16][k] of one group
-  Neighbor* scan_found;   // [16 · groups][k]
+  QueryGroup* group;                    // [groups]
+  QueryTile* tiles;                     // [groups]
+  int32_t** maxima;                     // [groups] → [blocks][16]
+  int32_t** chunk;                      // [groups] → where the chunk being screened goes
+  OrderedQuery* ordered;                // [kOrderWindow]
+  uint32_t* order;                      // [kOrderWindow]
+  uint32_t* scanned;                    // [16 · groups] queries to scan
+  Neighbor* found;                      // [16][k] of one group
+  Neighbor* scan_found;                 // [16 · groups][k]
+  int32_t *screen_norms, *screen_sums;  // [slots] where not all coordinates are screened
   CodingBuffers coding;
   ProofBuffers proof;
   uint8_t* scan_scratch;
@@ -52,6 +54,8 @@ struct BatchBuffers {
         scanned(scratch.take<uint32_t>(groups * kQueryLanes)),
         found(scratch.take<Neighbor>(kQueryLanes * k)),
         scan_found(scratch.take<Neighbor>(groups * kQueryLanes * k)),
+        screen_norms(scratch.take<int32_t>(index.screened < index.rank1 ? index.slot_count : 0)),
+        screen_sums(scratch.take<int32_t>(index.screened < index.rank1 ? index.slot_count : 0)),
         coding(scratch, index),
         proof(scratch, index),
         scan_scratch(scratch.take<uint8_t>(scan_scratch_bytes(index))) {
@@ -69,7 +73,26 @@ struct BatchBuffers {
   }
 };
 
-void screen(const SearchIndex& index, size_t group_count, const KernelTable& table, BatchBuffers& buffers) {
+// The codes of the coordinates that are screened, with their norms and sums, if there are enough queries to pay for
+// these; else all of them.
+CodeBlocks screened_blocks(const SearchIndex& index, size_t query_count, const KernelTable& table,
+                           BatchBuffers& buffers) {
+  CodeBlocks blocks = index.blocks;
+  const size_t left_out = index.rank1 - index.screened;
+  if (query_count < kFewestForPart || left_out == 0 || left_out % table.screen_unit != 0) return blocks;
+  for (size_t slot = 0; slot < index.slot_count; ++slot) {
+    const SlotFacts& facts = index.facts[slot];
+    buffers.screen_norms[slot] = facts.id == kNoRow ? kEmptySlotNorm : screen_norm(facts.screen);
+    buffers.screen_sums[slot] = screen_sum(facts.screen);
+  }
+  blocks.norms = buffers.screen_norms;
+  blocks.sums = buffers.screen_sums;
+  blocks.first = left_out;
+  return blocks;
+}
+
+void screen(const SearchIndex& index, const CodeBlocks& all, size_t group_count, const KernelTable& table,
+            BatchBuffers& buffers) {
   for (size_t g = 0; g < group_count; ++g) {
     const QueryGroup& group = buffers.group[g];
     buffers.tiles[g] = {group.tile, group.has_shifts ? group.shifts : nullptr};
@@ -78,7 +101,7 @@ void screen(const SearchIndex& index, size_t group_count, const KernelTable& tab
   const size_t step = std::max<size_t>(1, kChunkBytes / (kBlockRows * index.rank1));
   for (size_t block = 0; block < blocks; block += step) {
     const size_t slot = block * kBlockRows;
-    CodeBlocks part = index.blocks;
+    CodeBlocks part = all;
     part.codes += slot * index.rank1;
     part.norms += slot;
     part.sums += slot;
@@ -109,7 +132,8 @@ class Search {
         stats_(stats),
         scratch_(scratch_bytes),
         buffers_(scratch_, index, k),
-        has_codes_(index.representation != Representation::kScan && index.block_count() > 0) {}
+        has_codes_(index.representation != Representation::kScan && index.block_count() > 0),
+        blocks_(screened_blocks(index, queries.rows, table, buffers_)) {}
 
   void run() {
     const size_t batch = buffers_.groups * kQueryLanes;
@@ -134,12 +158,13 @@ class Search {
       group.count = std::min(kQueryLanes, count - g * kQueryLanes);
       (has_codes_ ? code_group : judge_group)(index_, queries_, table_, buffers_.coding, group);
     }
-    if (has_codes_) screen(index_, group_count, table_, buffers_);
+    if (has_codes_) screen(index_, blocks_, group_count, table_, buffers_);
     size_t to_scan = 0;
     for (size_t g = 0; g < group_count; ++g) {
       QueryGroup& group = buffers_.group[g];
       if (has_codes_) {
-        prove_group(index_, queries_, k_, buffers_.maxima[g], group, buffers_.found, table_, buffers_.proof, stats_);
+        prove_group(index_, blocks_, queries_, k_, buffers_.maxima[g], group, buffers_.found, table_, buffers_.proof,
+                    stats_);
       }
       for (size_t lane = 0; lane < group.count; ++lane) {
         if (!answer(group.bounds[lane].kind, group.which[lane], {buffers_.found + lane * k_, k_})) {
@@ -186,6 +211,7 @@ class Search {
   Scratch scratch_;
   BatchBuffers buffers_;
   bool has_codes_;
+  CodeBlocks blocks_;  // as they are screened
 };
 
 }  // namespace

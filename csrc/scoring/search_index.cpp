@@ -34,6 +34,7 @@ size_t lay_out(const IndexHeader& header, const uint8_t* bytes, SearchIndex& ind
   index.slot_count = header.slot_count;
   index.rank1 = header.rank1;
   index.rank2 = header.rank2;
+  index.screened = header.screened == 0 ? header.rank1 : header.screened;
   index.copy_count = header.copy_count;
   index.removed_count = header.removed_count;
   index.safe_scale = header.safe_scale == 1;
@@ -90,6 +91,11 @@ void check_header(const IndexHeader& header) {
   }
   if (header.rank1 > kMostRank1) refuse("rank1", header.rank1, "at most 16384");
   if (header.representation == 1 && header.rank2 > kMostRank2) refuse("rank2", header.rank2, "at most 4096");
+  const uint32_t screened = header.screened;
+  const bool screens_part = header.representation == 1 && screened < header.rank1 && screened <= kMostScreened;
+  if (screened != 0 && (!screens_part || screened % kQueryLanes != 0)) {
+    refuse("screened", screened, "0, or in rank a multiple of 16 below rank1, up to 64");
+  }
   if (header.representation == 2 && (header.rank1 != padded || header.rank2 != padded)) {
     refuse("rank1", header.rank1, "all of the padded dims");
   }
@@ -168,6 +174,7 @@ IndexHeader header_of(const SearchIndex& index) noexcept {
   header.safe_scale = index.safe_scale ? 1 : 0;
   header.step = index.step;
   header.tail_mean = index.tail_mean;
+  header.screened = index.screened == index.rank1 ? 0 : static_cast<uint32_t>(index.screened);
   header.scale = index.scale;
   header.rows_hash = index.rows_hash;
   return header;

@@ -39,9 +39,9 @@ struct IndexHeader {
   uint32_t safe_scale;  // 1: float32 arithmetic neither overflows nor vanishes on these rows
   float step;           // of the codes
   float tail_mean;      // taken from the norm of the rest before it is coded
-  uint32_t zero;
-  double scale;        // of the projection, a contraction: its largest singular value times this is ≤ 1
-  uint64_t rows_hash;  // hash_rows of the rows it is made for
+  uint32_t screened;    // kRank: how many of the rank1 coordinates, the last ones, prune by themselves; 0: all of them
+  double scale;         // of the projection, a contraction: its largest singular value times this is ≤ 1
+  uint64_t rows_hash;   // hash_rows of the rows it is made for
   uint8_t zeros[56];
 };
 static_assert(sizeof(IndexHeader) == 128);
@@ -57,13 +57,22 @@ struct SlotFacts {
   float tail;           // norm of what the rank2 − 1 directions leave
   float refined_error;  // of what codes and refine stand for
   uint32_t id;          // row of the bank, kNoRow for an empty slot
-  uint32_t zero;
+  uint32_t screen;      // norm and sum (CodeBlocks) of the coordinates screened, where these are not all: pack_screen
 };
 static_assert(sizeof(SlotFacts) == 16);
+
+// Of at most kMostScreened codes c: 0 ≤ norm / 2 ≤ |c|²/4 < 2^18 and |sum| < 2^13. Every number unpacks within these.
+inline constexpr size_t kMostScreened = 64;
+inline uint32_t pack_screen(int32_t norm, int32_t sum) noexcept {
+  return static_cast<uint32_t>(norm / 2) << 14 | static_cast<uint32_t>(sum + (1 << 13));
+}
+inline int32_t screen_norm(uint32_t packed) noexcept { return static_cast<int32_t>(packed >> 14) * 2; }
+inline int32_t screen_sum(uint32_t packed) noexcept { return static_cast<int32_t>(packed & 0x3fff) - (1 << 13); }
 
 struct SearchIndex {
   Representation representation = Representation::kScan;
   size_t dims = 0, row_count = 0, slot_count = 0, rank1 = 0, rank2 = 0, copy_count = 0, removed_count = 0;
+  size_t screened = 0;  // of the rank1 coordinates, the last ones; rank1: all
   bool safe_scale = false;
   float step = 0, tail_mean = 0;
   double scale = 0;

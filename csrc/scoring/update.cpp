@@ -114,6 +114,7 @@ Buffer<uint8_t> remove_from_index(const SearchIndex& index, const uint32_t* ids,
     for (size_t j = 0; j < left.rank1; ++j) codes[j / kTileDims * kTileBytes + j % kTileDims] = 0;
     writable(left.blocks.norms)[slot] = kEmptySlotNorm;
     writable(left.blocks.sums)[slot] = 0;
+    if (left.screened < left.rank1) writable(left.facts)[slot].screen = pack_screen(0, 0);
   }
   return bytes;
 }

@@ -63,6 +63,7 @@ class MemoryBank:
         representation: str | None = None,  # "scan", "rank" or "full"; None: chosen by a trial
         rank1: int = 0,  # of a forced "rank"
         rank2: int = 0,
+        screened: int = 32,  # of the rank1 coordinates; 0: all
         memory_limit_bytes: int = 0,  # 0: none
         progress: Callable[[int, int], None] | None = None,  # (done, total)
         isa: str | None = None,
@@ -90,7 +91,7 @@ class MemoryBank:
     @property
     def representation(self) -> str: ...
     @property
-    def ranks(self) -> tuple[int, int]: ...
+    def ranks(self) -> tuple[int, int, int]: ...  # coordinates screened, of the first bound, of both bounds
     @property
     def index_size_bytes(self) -> int: ...
 

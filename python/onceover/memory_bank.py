@@ -174,9 +174,15 @@ class MemoryBank:
 
     @property
     def representation(self) -> str:
-        """How rows are screened: "rank 64+64" (coordinates of the first and the second bound), "full" or "scan"."""
-        first, second = self._core.ranks
-        return f"rank {first}+{second - first}" if self._core.representation == "rank" else self._core.representation
+        """How rows are screened: "rank 32/64+64", "full" or "scan".
+
+        Rank: coordinates that every row is screened by / that rows of promising blocks are, + those that the second bound
+        takes beside these. "rank 64+64" where the first two are the same.
+        """
+        if self._core.representation != "rank":
+            return self._core.representation
+        screened, first, second = self._core.ranks
+        return f"rank {first if screened == first else f'{screened}/{first}'}+{second - first}"
 
     @property
     def index_size_bytes(self) -> int:

@@ -16,7 +16,7 @@
 namespace onceover {
 namespace {
 
-constexpr size_t kMaximaBytes = 1024 * 1024;  // of one batch: stays in the second-level cache
+constexpr size_t kMaximaBytes = 256 * 1024;  // of one batch: stays in the second-level cache
 constexpr size_t kMostGroups = 64;
 constexpr size_t kFewestForPart = 32;      // queries for which fewer screened coordinates pay for unpacking their norms
 constexpr size_t kChunkBytes = 16 * 1024;  // codes that stay in the first-level cache while all groups pass over them
@@ -35,9 +35,10 @@ struct BatchBuffers {
   int32_t** chunk;                      // [groups] → where the chunk being screened goes
   OrderedQuery* ordered;                // [kOrderWindow]
   uint32_t* order;                      // [kOrderWindow]
-  uint32_t* scanned;                    // [16 · groups] queries to scan
+  size_t scan_room;                     // queries to scan, of one batch or several: a scan takes many at once
+  uint32_t* scanned;                    // [scan_room]
   Neighbor* found;                      // [16][k] of one group
-  Neighbor* scan_found;                 // [16 · groups][k]
+  Neighbor* scan_found;                 // [scan_room][k]
   int32_t *screen_norms, *screen_sums;  // [slots] where not all coordinates are screened
   CodingBuffers coding;
   ProofBuffers proof;
@@ -51,9 +52,10 @@ struct BatchBuffers {
         chunk(scratch.take<int32_t*>(groups)),
         ordered(scratch.take<OrderedQuery>(kOrderWindow)),
         order(scratch.take<uint32_t>(kOrderWindow)),
-        scanned(scratch.take<uint32_t>(groups * kQueryLanes)),
+        scan_room(std::max(2 * kScanLanes, groups * kQueryLanes)),
+        scanned(scratch.take<uint32_t>(scan_room)),
         found(scratch.take<Neighbor>(kQueryLanes * k)),
-        scan_found(scratch.take<Neighbor>(groups * kQueryLanes * k)),
+        scan_found(scratch.take<Neighbor>(scan_room * k)),
         screen_norms(scratch.take<int32_t>(index.screened < index.rank1 ? index.slot_count : 0)),
         screen_sums(scratch.take<int32_t>(index.screened < index.rank1 ? index.slot_count : 0)),
         coding(scratch, index),
@@ -146,6 +148,7 @@ class Search {
       }
       for (size_t at = 0; at < window; at += batch) run_batch(buffers_.order + at, std::min(batch, window - at));
     }
+    scan_those_left();
     stats_.queries += queries_.rows;
   }
 
@@ -159,7 +162,7 @@ class Search {
       (has_codes_ ? code_group : judge_group)(index_, queries_, table_, buffers_.coding, group);
     }
     if (has_codes_) screen(index_, blocks_, group_count, table_, buffers_);
-    size_t to_scan = 0;
+    if (to_scan_ + count > buffers_.scan_room) scan_those_left();
     for (size_t g = 0; g < group_count; ++g) {
       QueryGroup& group = buffers_.group[g];
       if (has_codes_) {
@@ -168,13 +171,17 @@ class Search {
       }
       for (size_t lane = 0; lane < group.count; ++lane) {
         if (!answer(group.bounds[lane].kind, group.which[lane], {buffers_.found + lane * k_, k_})) {
-          buffers_.scanned[to_scan++] = group.which[lane];
+          buffers_.scanned[to_scan_++] = group.which[lane];
         }
       }
     }
-    if (to_scan == 0) return;
-    scan(index_, queries_, buffers_.scanned, to_scan, k_, buffers_.scan_found, table_, buffers_.scan_scratch, stats_);
-    for (size_t i = 0; i < to_scan; ++i) write(buffers_.scanned[i], {buffers_.scan_found + i * k_, k_});
+  }
+
+  void scan_those_left() {
+    if (to_scan_ == 0) return;
+    scan(index_, queries_, buffers_.scanned, to_scan_, k_, buffers_.scan_found, table_, buffers_.scan_scratch, stats_);
+    for (size_t i = 0; i < to_scan_; ++i) write(buffers_.scanned[i], {buffers_.scan_found + i * k_, k_});
+    to_scan_ = 0;
   }
 
   // False: to be scanned.
@@ -212,6 +219,7 @@ class Search {
   BatchBuffers buffers_;
   bool has_codes_;
   CodeBlocks blocks_;  // as they are screened
+  size_t to_scan_ = 0;
 };
 
 }  // namespace

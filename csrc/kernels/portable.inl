@@ -34,8 +34,9 @@ ONCEOVER_INLINE void store_to(T* to, const V& value) {
   __builtin_memcpy(to, &value, sizeof value);
 }
 // Bytes ↔ 32-bit lanes: compilers take them apart one by one, so an ISA file may bring its own. So with
-// ONCEOVER_NONZERO_64, ONCEOVER_ABOVE_64 (portable_maps.inl) and ONCEOVER_PICK_LANES(values, indices), lane i of which
-// is values[indices[i]], 0 ≤ indices[i] < kWidth (portable_images.inl).
+// ONCEOVER_NONZERO_64, ONCEOVER_ABOVE_64 (portable_maps.inl), ONCEOVER_ANY(value), whether any bit is set, and
+// ONCEOVER_PICK_LANES(values, indices), lane i of which is values[indices[i]], 0 ≤ indices[i] < kWidth
+// (portable_images.inl).
 #ifndef ONCEOVER_WIDEN_BYTES
 ONCEOVER_INLINE Ints widen_bytes(const int8_t* from) {
   Ints value = {};
@@ -49,6 +50,16 @@ ONCEOVER_INLINE void narrow_to_bytes(int8_t* to, const Ints& value) {
   for (size_t lane = 0; lane < kWidth; ++lane) to[lane] = static_cast<int8_t>(value[lane]);
 }
 #define ONCEOVER_NARROW_TO_BYTES(to, value) narrow_to_bytes(to, value)
+#endif
+
+#ifndef ONCEOVER_ANY
+ONCEOVER_INLINE bool any_bit(const Ints& value) {
+  uint64_t any = 0, words[sizeof value / 8];
+  __builtin_memcpy(words, &value, sizeof value);
+  for (size_t word = 0; word < sizeof value / 8; ++word) any |= words[word];
+  return any != 0;
+}
+#define ONCEOVER_ANY(value) any_bit(value)
 #endif
 
 // Four rows of four → four columns.

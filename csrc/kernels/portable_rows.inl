@@ -14,11 +14,11 @@ void best_blocks(const int32_t* maxima, size_t block_count, int32_t* best, int32
 }
 
 // The score that base − below asks for, as a whole number.
-ONCEOVER_INLINE Ints threshold_of(const float* base, const Floats& below) {
+ONCEOVER_INLINE Ints threshold_of(const Floats& base, const Floats& below) {
   constexpr float kLowest =
       -1073741760.0f;  // > −2^30: no empty slot passes; below every score of a row (≥ −2^29 − 2^25)
   constexpr float kHighest = 2147483520.0f;  // the largest float below 2^31: no score is that high
-  Floats bound = load_as<Floats>(base) - below;
+  Floats bound = base - below;
   bound = bound > kLowest ? bound : splat(kLowest);
   bound = bound < kHighest ? bound : splat(kHighest);
   return __builtin_convertvector(bound, Ints);
@@ -26,21 +26,23 @@ ONCEOVER_INLINE Ints threshold_of(const float* base, const Floats& below) {
 
 size_t find_hits(const int32_t* maxima, const float* block_errors, size_t* first, size_t last, const LaneBounds& bounds,
                  size_t capacity, uint32_t* blocks, int32_t* thresholds) {
+  Floats screen_base[kParts], base[kParts], curve[kParts], reach[kParts];  // in registers, whatever is written below
+  for (size_t p = 0; p < kParts; ++p) {
+    screen_base[p] = load_as<Floats>(bounds.screen_base + p * kWidth);
+    base[p] = load_as<Floats>(bounds.base + p * kWidth);
+    curve[p] = load_as<Floats>(bounds.curve + p * kWidth);
+    reach[p] = load_as<Floats>(bounds.reach + p * kWidth);
+  }
   size_t count = 0, block = *first;
   for (; block < last && count < capacity; ++block) {
     Ints passed = {};
     for (size_t p = 0; p < kParts; ++p) {
-      const Floats reach = load_as<Floats>(bounds.reach + p * kWidth) + block_errors[block];
-      const Floats below = load_as<Floats>(bounds.curve + p * kWidth) * reach * reach;
-      store_to(thresholds + count * kQueryLanes + p * kWidth, threshold_of(bounds.base + p * kWidth, below));
-      passed |= load_as<Ints>(maxima + block * kQueryLanes + p * kWidth) >=
-                threshold_of(bounds.screen_base + p * kWidth, below);
+      const Floats far = reach[p] + block_errors[block], below = curve[p] * far * far;
+      store_to(thresholds + count * kQueryLanes + p * kWidth, threshold_of(base[p], below));
+      passed |= load_as<Ints>(maxima + block * kQueryLanes + p * kWidth) >= threshold_of(screen_base[p], below);
     }
-    uint64_t any = 0, words[sizeof passed / 8];
-    __builtin_memcpy(words, &passed, sizeof passed);
-    for (size_t word = 0; word < sizeof passed / 8; ++word) any |= words[word];
     blocks[count] = static_cast<uint32_t>(block);
-    count += any != 0 ? 1 : 0;
+    count += ONCEOVER_ANY(passed) ? 1 : 0;
   }
   *first = block;
   return count;

@@ -11,6 +11,7 @@ inline __attribute__((always_inline)) void narrow_256(int8_t* to, __m256i value)
 }
 
 #define ONCEOVER_PICK_LANES(values, indices) ((Floats)_mm256_permutevar8x32_ps((__m256)(values), (__m256i)(indices)))
+#define ONCEOVER_ANY(value) (_mm256_testz_si256((__m256i)(value), (__m256i)(value)) == 0)
 #define ONCEOVER_NONZERO_64(bytes) (nonzero_256(bytes) | static_cast<uint64_t>(nonzero_256((bytes) + 32)) << 32)
 
 inline __attribute__((always_inline)) uint32_t nonzero_256(const uint8_t* bytes) {

@@ -4,6 +4,7 @@
 #define ONCEOVER_NARROW_TO_BYTES(to, value) \
   _mm_storeu_si128(reinterpret_cast<__m128i*>(to), _mm512_cvtepi32_epi8((__m512i)(value)))
 #define ONCEOVER_PICK_LANES(values, indices) ((Floats)_mm512_permutexvar_ps((__m512i)(indices), (__m512)(values)))
+#define ONCEOVER_ANY(value) (_mm512_test_epi32_mask((__m512i)(value), (__m512i)(value)) != 0)
 #define ONCEOVER_NONZERO_64(bytes) nonzero_512(_mm512_loadu_si512(bytes))
 
 inline __attribute__((always_inline)) uint64_t nonzero_512(__m512i bytes) {

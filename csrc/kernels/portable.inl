@@ -74,6 +74,19 @@ ONCEOVER_INLINE void transpose_4x4(Four (&v)[4]) {
   v[3] = __builtin_shufflevector(high01, high23, 2, 3, 6, 7);
 }
 
+// A register's lanes, those four apart added up.
+ONCEOVER_INLINE Four fold(const Floats& value) {
+#if ONCEOVER_VECTOR_BYTES == 64
+  const HalfFloats eight = __builtin_shufflevector(value, value, 0, 1, 2, 3, 4, 5, 6, 7) +
+                           __builtin_shufflevector(value, value, 8, 9, 10, 11, 12, 13, 14, 15);
+  return __builtin_shufflevector(eight, eight, 0, 1, 2, 3) + __builtin_shufflevector(eight, eight, 4, 5, 6, 7);
+#elif ONCEOVER_VECTOR_BYTES == 32
+  return __builtin_shufflevector(value, value, 0, 1, 2, 3) + __builtin_shufflevector(value, value, 4, 5, 6, 7);
+#else
+  return value;
+#endif
+}
+
 ONCEOVER_INLINE Floats splat(float value) { return Floats{} + value; }
 ONCEOVER_INLINE Ints splat(int32_t value) { return Ints{} + value; }
 ONCEOVER_INLINE Ints bits_of(const Floats& value) { return load_as<Ints>(&value); }

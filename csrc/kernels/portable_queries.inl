@@ -33,9 +33,10 @@ void along_axes_f32(const float* x, const float* axes, size_t stride, size_t dim
     const Floats values = load_as<Floats>(x + i);
     for (size_t a = 0; a < kAxes; ++a) sums[a] += values * load_as<Floats>(axes + a * stride + i);
   }
+  Four quarters[kAxes] = {fold(sums[0]), fold(sums[1]), fold(sums[2]), fold(sums[3])};
+  transpose_4x4(quarters);
+  store_to(out, (quarters[0] + quarters[1]) + (quarters[2] + quarters[3]));
   for (size_t a = 0; a < kAxes; ++a) {
-    out[a] = 0;
-    for (size_t lane = 0; lane < kWidth; ++lane) out[a] += sums[a][lane];
     for (size_t j = i; j < dims; ++j) out[a] += x[j] * axes[a * stride + j];
   }
 }

@@ -63,6 +63,21 @@ ONCEOVER_INLINE double sum_of_partials(const double* partial) {
   return sums[0] + sums[1];
 }
 
+// The first two additions of sum_of_partials, in registers.
+ONCEOVER_INLINE Four quarter_sums(const Floats (&sums)[kParts]) {
+#if ONCEOVER_VECTOR_BYTES == 64
+  return fold(sums[0]);
+#elif ONCEOVER_VECTOR_BYTES == 32
+  return fold(sums[0] + sums[1]);
+#else
+  return (sums[0] + sums[2]) + (sums[1] + sums[3]);
+#endif
+}
+ONCEOVER_INLINE float sum_of_partials(const Floats (&sums)[kParts]) {
+  const Four quarters = quarter_sums(sums);
+  return (quarters[0] + quarters[2]) + (quarters[1] + quarters[3]);
+}
+
 void refine_rows(const float* z, const float* weights, const CodeBlocks& blocks, const int8_t* refine, size_t rank2,
                  const uint32_t* pairs, size_t count, float* squared) {
   constexpr size_t kAhead = 6;  // rows whose bytes are on their way while one is worked on
@@ -96,9 +111,7 @@ void refine_rows(const float* z, const float* weights, const CodeBlocks& blocks,
         sums[p] += difference * difference;
       }
     }
-    float partial[kQueryLanes];
-    __builtin_memcpy(partial, sums, sizeof partial);
-    squared[i] = sum_of_partials(partial);
+    squared[i] = sum_of_partials(sums);
   }
 }
 
@@ -111,6 +124,7 @@ float squared_f32(const float* a, const float* b, size_t dims) {
       sums[p] += difference * difference;
     }
   }
+  if (i == dims) return sum_of_partials(sums);
   float partial[kQueryLanes];
   __builtin_memcpy(partial, sums, sizeof partial);
   for (size_t j = 0; i + j < dims; ++j) {
@@ -156,20 +170,6 @@ void pack_panel_f32(const float* const* rows, const float* mean, size_t dims, fl
       for (size_t r = 0; r < 4; ++r) panel[k * kPanelRows + half + r] = from[r][k] - mean[k];
     }
   }
-}
-
-// The first two additions of sum_of_partials, in registers.
-ONCEOVER_INLINE Four quarter_sums(const Floats (&sums)[kParts]) {
-#if ONCEOVER_VECTOR_BYTES == 64
-  const HalfFloats eight = __builtin_shufflevector(sums[0], sums[0], 0, 1, 2, 3, 4, 5, 6, 7) +
-                           __builtin_shufflevector(sums[0], sums[0], 8, 9, 10, 11, 12, 13, 14, 15);
-  return __builtin_shufflevector(eight, eight, 0, 1, 2, 3) + __builtin_shufflevector(eight, eight, 4, 5, 6, 7);
-#elif ONCEOVER_VECTOR_BYTES == 32
-  const Floats eight = sums[0] + sums[1];
-  return __builtin_shufflevector(eight, eight, 0, 1, 2, 3) + __builtin_shufflevector(eight, eight, 4, 5, 6, 7);
-#else
-  return (sums[0] + sums[2]) + (sums[1] + sums[3]);
-#endif
 }
 
 // Four points at a time share the loads of the center, and the last additions: a lane each.

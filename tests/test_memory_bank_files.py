@@ -174,7 +174,7 @@ def test_an_index_that_names_no_part_to_screen_is_screened_by_all_coordinates(is
     sections_of(before)["facts"]["screen"] = 0
     old = _core.MemoryBank.view(rows, before, isa)
     assert (now.ranks, old.ranks) == ((32, 64, 128), (64, 64, 128))
-    for k in (1, 9):
+    for k in (9, 2, 1):
         for found, expected in zip(now.search(queries, k), old.search(queries, k), strict=True):
             assert found.tobytes() == expected.tobytes()
     # A part prunes fewer blocks, or it was not the part. AMX multiplies 64 coordinates as fast as 32.

@@ -19,6 +19,7 @@ namespace {
 constexpr size_t kMaximaBytes = 256 * 1024;  // of one batch: stays in the second-level cache
 constexpr size_t kMostGroups = 64;
 constexpr size_t kFewestForPart = 32;      // queries for which fewer screened coordinates pay for unpacking their norms
+constexpr size_t kMostForPart = 2;         // neighbors
 constexpr size_t kChunkBytes = 16 * 1024;  // codes that stay in the first-level cache while all groups pass over them
 
 size_t batch_groups(const SearchIndex& index) {
@@ -76,12 +77,13 @@ struct BatchBuffers {
 };
 
 // The codes of the coordinates that are screened, with their norms and sums, if there are enough queries to pay for
-// these; else all of them.
-CodeBlocks screened_blocks(const SearchIndex& index, size_t query_count, const KernelTable& table,
+// these; else all of them. Of many neighbors, the farthest is so far that a part of the coordinates lets too much pass.
+CodeBlocks screened_blocks(const SearchIndex& index, size_t query_count, size_t k, const KernelTable& table,
                            BatchBuffers& buffers) {
   CodeBlocks blocks = index.blocks;
   const size_t left_out = index.rank1 - index.screened;
-  if (query_count < kFewestForPart || left_out == 0 || left_out % table.screen_unit != 0) return blocks;
+  if (query_count < kFewestForPart || k > kMostForPart || left_out == 0 || left_out % table.screen_unit != 0)
+    return blocks;
   for (size_t slot = 0; slot < index.slot_count; ++slot) {
     const SlotFacts& facts = index.facts[slot];
     buffers.screen_norms[slot] = facts.id == kNoRow ? kEmptySlotNorm : screen_norm(facts.screen);
@@ -135,7 +137,7 @@ class Search {
         scratch_(scratch_bytes),
         buffers_(scratch_, index, k),
         has_codes_(index.representation != Representation::kScan && index.block_count() > 0),
-        blocks_(screened_blocks(index, queries.rows, table, buffers_)) {}
+        blocks_(screened_blocks(index, queries.rows, k, table, buffers_)) {}
 
   void run() {
     const size_t batch = buffers_.groups * kQueryLanes;

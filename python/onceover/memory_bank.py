@@ -176,8 +176,8 @@ class MemoryBank:
     def representation(self) -> str:
         """How rows are screened: "rank 32/64+64", "full" or "scan".
 
-        Rank: coordinates that every row is screened by / that rows of promising blocks are, + those that the second bound
-        takes beside these. "rank 64+64" where the first two are the same.
+        Rank: coordinates that every row is screened by / those that rows of promising blocks are screened by, + those
+        that the second bound takes beside these. "rank 64+64" where the first two are the same.
         """
         if self._core.representation != "rank":
             return self._core.representation

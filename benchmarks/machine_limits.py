@@ -61,10 +61,10 @@ def scan_limit_ms(queries: int, rows: int, dims: int, limits: Limits) -> float:
 def search_limit_ms(queries: int, rows: int, dims: int, representation: str, isa: str, limits: Limits) -> float | None:
     """Of `MemoryBank.search`, k = 1: the operations and bytes that its way of searching cannot do without.
 
-    "rank C/R+S" (or "rank R+S", C = R): every query against C int8 coordinates of every row (rows padded to blocks), its
-    projection to R + S coordinates in two int8 planes, both at the int8 peak; the query and one row of D floats read from
-    the shared cache. "full": the screen takes all D coordinates, there is no projection. "scan": float32. None where the
-    instruction set's peak was not measured.
+    "rank C/R+S" (or "rank R+S", C = R): every query against C int8 coordinates of every row (rows padded to blocks),
+    its projection to R + S coordinates in two int8 planes, both at the int8 peak; the query and one row of D floats
+    read from the shared cache. "full": the screen takes all D coordinates, there is no projection. "scan": float32.
+    None where the instruction set's peak was not measured.
     """
     if representation == "scan":
         return scan_limit_ms(queries, rows, dims, limits)

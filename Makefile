@@ -33,7 +33,8 @@ PY_FILES := setup.py python export tests $(wildcard benchmarks)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check test-cpp test-python test-arm test-x86-levels test-sanitizers test-slow fuzz bench clean
+.PHONY: help demo test check test-cpp test-python test-arm test-x86-levels test-sanitizers test-slow fuzz bench bench-compare \
+  bench-smoke clean
 
 help: ## show this list
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' Makefile
@@ -134,8 +135,17 @@ test-slow: $(VENV)/.installed-dev $(VENV)/.core ## what builds wheels and fresh 
 	@echo "test-slow: running the slow tests"
 	@$(PYTEST) -m slow tests
 
-bench: $(VENV)/.installed-bench $(VENV)/.core ## benchmarks; see benchmarks/README.md
-	@$(PY) -m pytest -q --benchmark-only benchmarks
+# Words: names of benchmarks, none for all; PASSES=n; PARTIAL=1 writes tables that lack what was skipped.
+SUITE = $(PY) benchmarks/run_suite.py $(ONLY) $(if $(PASSES),--passes $(PASSES))
+
+bench: $(VENV)/.installed-bench $(VENV)/.core ## benchmarks: the tables of benchmarks/README.md; ONLY="image metrics"
+	@$(SUITE) $(if $(PARTIAL),--partial)
+
+bench-compare: $(VENV)/.installed-bench $(VENV)/.core ## which numbers of a fresh run agree with the last one of `make bench`
+	@$(SUITE) --compare
+
+bench-smoke: $(VENV)/.installed-dev $(VENV)/.core ## that every benchmark runs, in less than a minute; nothing is timed
+	@$(SUITE) --short
 
 # Setuptools, wheel and pybind11 live in the environment, so that the editable build needs no isolated copy of them.
 $(PY):

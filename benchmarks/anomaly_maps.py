@@ -10,7 +10,7 @@ with a weak real detector: smoothed local contrast. noise60, levels256 and const
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -97,6 +97,20 @@ def missing(name: str) -> str | None:
     if name in REAL and not (SHARED / "data" / REAL[name]).is_dir():
         return f"no shared images in {SHARED / 'data' / REAL[name]}"
     return None
+
+
+def save_few(name: str, images: int, path: Path) -> None:
+    """A drawn set of so many images, with the same shares of good and anomalous ones."""
+    drawn = list(draw(replace(SETS[name], images=images)))
+    maps, masks = (np.stack(each) for each in zip(*drawn, strict=True))
+    with path.open("wb") as file:
+        np.savez(file, maps=maps, masks=masks)
+
+
+def load_few(name: str, path: Path) -> MapSet:
+    with np.load(path) as file:
+        maps, masks = file["maps"], file["masks"]
+    return MapSet(name, maps.ravel(), masks.ravel(), np.array([mask.shape for mask in masks], np.int64))
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,11 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pytest
+from bench_latency import drawn
 from rich.console import Console
 from rich.table import Table
+from suite.recording import Cell, Recorder
 
 from onceover import export
 from onceover.detectors import BankSize
@@ -29,6 +32,7 @@ from onceover.training.fit import FitOptions, fit
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 METRICS = ("image_auroc", "pixel_auroc", "aupro")
+REAL, DRAWN = ("magnetic_tile", "pcb"), ("fabric", "flange")
 
 
 def run(dataset: Path, options: FitOptions, resolution: str | int, observe: Observer | None = None) -> EvaluationReport:
@@ -67,6 +71,25 @@ def row(name: str, reports: list[EvaluationReport], seconds: float) -> dict[str,
         "missed": reports[0].miss_rate,
         "seconds": round(seconds, 1),
     }
+
+
+@pytest.mark.parametrize("name", [*REAL, *DRAWN])
+def bench_embedded_backbone(record: Recorder, name: str) -> None:
+    """The same in every run: what is embedded, plain PatchCore by one seed, and on real products `fit` as it comes."""
+    if name in DRAWN:
+        root = drawn(record) / name
+    elif record.short:
+        pytest.skip("short: drawn products stand for it")
+    elif (SHARED / "data" / name).is_dir():
+        root = SHARED / "data" / name
+    else:
+        pytest.skip(f"no shared images in {SHARED / 'data'}")
+    runs = {"reproduction, seed 0": reproduction(root, DEFAULT_BACKBONE, range(1))}
+    if name in REAL:
+        runs["default"] = default(root, DEFAULT_BACKBONE)
+    for kind, (report, *_) in runs.items():
+        cells: dict[str, Cell] = {metric.replace("_", " "): f"{getattr(report, metric):.3f}" for metric in METRICS}
+        record.row(f"Accuracy of {DEFAULT_BACKBONE}", f"{name}, {kind}", cells)
 
 
 def main() -> None:

@@ -28,6 +28,7 @@ from reporting import machine, wide_console
 from rich.console import Console
 from rich.table import Table
 from straightforward import straightforward
+from suite.recording import Cell, Measured, Recorder
 from torch import nn
 
 from onceover import registry
@@ -42,6 +43,7 @@ GRAPHS = Path(__file__).resolve().parents[1] / "build" / "bench_graphs"
 YARDSTICK = "mobilenetv2_w100"
 SAME_AS_ANOTHER = {"mobilenetv2_050"}  # mobilenetv2_w050 with other normalization
 PLAIN = ("emo_1m", "tinyvit_5m")
+SOME = ("emo_1m", "mobilenetv4_conv_small", "mobilenetv2_w050", "resnet18", "tinyvit_5m", "repvit_m0_9")  # `make bench`
 Image = NDArray[np.float32]
 Run = Callable[[Image], Any]
 
@@ -133,8 +135,8 @@ def table_of_all(names: Sequence[str], size: int, rounds: int) -> list[dict[str,
         for engine in ENGINES:
             cpu, wall = times[path, engine]
             short = ENGINES[engine]
-            row |= {f"{short} ms": round(cpu, 1), f"{short} wall": round(wall, 1)}
-            row[f"{short} / MNv2"] = round(cpu / times[paths[YARDSTICK], engine][0], 2)
+            row |= {f"{short} ms": round(cpu, 2), f"{short} wall": round(wall, 2)}
+            row[f"{short} / MNv2"] = round(cpu / times[paths[YARDSTICK], engine][0], 3)
         rows.append(row)
     return rows
 
@@ -226,10 +228,18 @@ def main() -> None:
         options.json.write_text(json.dumps(rows, indent=1))
 
 
-def test_emo_beside_its_straightforward_export(benchmark: Any) -> None:
-    """The short version, for `make bench`."""
-    rows = benchmark.pedantic(beside_plain, (256, 5), rounds=1)
-    benchmark.extra_info["rows"] = rows
+def bench_exported_backbones(record: Recorder, size: int = 256) -> None:
+    """A few of all; graphs are exported once and kept in build/."""
+    names = record.choose(SOME, ("mobilenetv2_w035", YARDSTICK))
+    rows = table_of_all(names, size, record.choose(5, 1))
+    title = f"Exported backbones at {size} × {size}, one image, one thread, CPU ms; ×: times MobileNetV2 1.0 there"
+    for row in rows:
+        cells: dict[str, Cell] = {"MACs M": row["MACs M"], "window": row["window"] or ""}
+        for engine, short in ENGINES.items():
+            cells[f"{engine} ms"] = Measured(row[f"{short} ms"])
+            if row["backbone"] != YARDSTICK:
+                cells[f"{engine} ×"] = Measured(row[f"{short} / MNv2"])
+        record.row(title, row["backbone"], cells)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """MemoryBank.search beside faiss, torch and numpy: 784 queries, k = 1, one thread, every method in one loop.
 
-    python -m pytest -q --benchmark-only benchmarks/bench_nearest_neighbor.py -s      # the active instruction set
+    python -m pytest -q benchmarks/bench_nearest_neighbor.py      # the active instruction set, as in `make bench`
     python benchmarks/bench_nearest_neighbor.py --isa avx512vnni avx2 --only real --json build/nearest.json
-    python benchmarks/bench_nearest_neighbor.py --scaling | --exactness 1000000 | --coreset
+    python benchmarks/bench_nearest_neighbor.py --scaling | --exactness 1000000
 
 All query-side work is timed, what depends on the bank alone is not. Times are medians over rounds A B C A B C …: thread
 CPU time for the ratios (the machine is shared), wall time beside it. The base is faiss IndexFlatL2 *tuned*: below
@@ -17,24 +17,24 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import features
 import numpy as np
 import pytest
-from brute_force import brute_force, judge, sweep
+from brute_force import Search, brute_force, judge, sweep
 from machine_limits import machine_limits, scan_limit_ms, search_limit_ms
 from peers import (
     FAISS_ALWAYS_BLAS,
     FAISS_DEFAULT,
-    FOREIGN_VARIABLES,
     OURS,
     ROUNDS,
     TUNED,
+    faiss,
     faiss_flat,
     interleave,
     numpy_mm,
@@ -42,13 +42,16 @@ from peers import (
     ours,
     torch_mm,
 )
-from pytest_benchmark.fixture import BenchmarkFixture
 from reporting import machine, plain_table, show, summary, wide_console
 from rich.console import Console
 from rich.progress import Progress
+from suite.passes import FOREIGN_VARIABLES
+from suite.recording import Cell, Measured, Recorder
 
 import onceover
 from onceover import _core
+
+TITLE = "Exact nearest neighbors, 784 queries, k = 1, one thread, CPU ms; features at D × rows"
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,7 @@ def _targets(amx: float, vnni: float | None = None, avx2: float | None = None) -
     return {isa: target for isa, target in named.items() if target is not None}
 
 
+DRAWN = ("gauss", "clustered", "heavy_tails")  # of features.py: data that needs no shared images
 D128, D384, D1024, BIG = _targets(15, 5, 2), _targets(30, 14, 6), _targets(50, 20), _targets(80, 32)
 CASES = (
     Case("mt", 128, 10_000, "real", D128),
@@ -91,47 +95,53 @@ CASES = (
 )
 
 
-def measure(case: Case, rounds: int = ROUNDS) -> tuple[dict[str, Any], Callable[[], object]]:
-    """Every method on one case → a record, and the search of ours for pytest-benchmark."""
+PEERS: dict[str, Callable[[features.F32], Search]] = {
+    "faiss default": lambda bank: faiss_flat(bank, FAISS_DEFAULT),
+    TUNED: lambda bank: faiss_flat(bank, FAISS_ALWAYS_BLAS),
+    "torch mm + min": torch_mm,
+    "numpy mm + argmin": numpy_mm,
+}
+
+
+def measure(case: Case, rounds: int = ROUNDS, peers: Sequence[str] = PEERS, judging: bool = True) -> dict[str, Any]:
+    """These methods on one case; "ratio" is None without tuned faiss. judging: also tell how exact they are."""
     one_thread()
     bank, queries = features.bank_and_queries(case.data, case.dim, case.rows)
-    truth = brute_force(bank, queries)
     start = time.perf_counter()
     memory_bank = onceover.MemoryBank.build(bank, metric="l2")
     build_s = time.perf_counter() - start
-    methods = {
-        "faiss default": faiss_flat(bank, FAISS_DEFAULT),
-        TUNED: faiss_flat(bank, FAISS_ALWAYS_BLAS),
-        "torch mm + min": torch_mm(bank),
-        "numpy mm + argmin": numpy_mm(bank),
-        OURS: ours(memory_bank),
-    }
-    verdicts = {name: judge(truth, *search(queries)) for name, search in methods.items()}
+    methods = {name: PEERS[name](bank) for name in peers if faiss is not None or not name.startswith("faiss")}
+    methods[OURS] = ours(memory_bank)
+    verdicts = {}
+    if judging:
+        truth = brute_force(bank, queries)
+        verdicts = {name: asdict(judge(truth, *search(queries))) for name, search in methods.items()}
     times = interleave({name: (lambda s=search: s(queries)) for name, search in methods.items()}, rounds)
     size, limits = (len(queries), *bank.shape), machine_limits()
     limit_ms = dict.fromkeys(methods, scan_limit_ms(*size, limits))  # of a product with every row, as the peers do it
-    limit_ms[OURS] = search_limit_ms(*size, memory_bank.representation, _core.isa(), limits)
-    record = {
+    distinct = len({row.tobytes() for row in bank})  # equal rows are searched once
+    representation = memory_bank.representation
+    limit_ms[OURS] = search_limit_ms(len(queries), distinct, case.dim, representation, _core.isa(), limits)
+    return {
         "case": str(case),
         "isa": _core.isa(),
         "target": case.targets.get(_core.isa()),
-        "ratio": times[TUNED][0] / times[OURS][0],
+        "ratio": times[TUNED][0] / times[OURS][0] if TUNED in times else None,
         "methods": {
             name: {
                 "cpu_ms": times[name][0],
                 "wall_ms": times[name][1],
                 "limit_ms": limit_ms[name],
-                **asdict(verdicts[name]),
+                **verdicts.get(name, {}),
             }
             for name in methods
         },
         "queries": len(queries),
-        "representation": memory_bank.representation,
+        "representation": representation,
         "stats": memory_bank.stats,
         "index_bytes_per_row": memory_bank.index_size_bytes / case.rows,
         "build_s": build_s,
     }
-    return record, lambda: methods[OURS](queries)
 
 
 def scaling(case: Case, rounds: int) -> dict[str, Any]:
@@ -178,59 +188,34 @@ def scaling(case: Case, rounds: int) -> dict[str, Any]:
     }
 
 
-def coreset(steps: int = 200) -> list[dict[str, Any]]:
-    """GreedyCoreset at 50,000 × 384 → 10 % beside the plain algorithm in numpy, which is extrapolated from `steps`."""
-    one_thread()
-    points, _ = features.bank_and_queries("mt", 384, 50_000)
-    count = len(points) // 10
-    norms = np.einsum("nd,nd->n", points, points)
-    difference = np.empty_like(points)
-
-    def by_differences(index: int) -> Any:
-        np.subtract(points, points[index], out=difference)
-        return np.einsum("nd,nd->n", difference, difference)
-
-    def by_products(index: int) -> Any:  # fewer bytes, but inexact
-        return norms + norms[index] - 2 * (points @ points[index])
-
-    start = time.thread_time()
-    greedy = _core.GreedyCoreset(points, 0)
-    greedy.select(count)
-    ours_s = time.thread_time() - start
-
-    def line(method: str, seconds: float, how: str, same: str) -> dict[str, Any]:
-        return {
-            "method": method,
-            "CPU s": seconds,
-            "how": how,
-            "ours × faster": seconds / ours_s,
-            "same": same,
-        }
-
-    records = [line(f"GreedyCoreset, {_core.isa()}", ours_s, f"all {count} steps", "")]
-    for name, squared_to in (("numpy, differences", by_differences), ("numpy, products", by_products)):
-        start = time.thread_time()
-        selected, nearest = [0], squared_to(0)  # nearest: squared distance to the selection, (N,)
-        while len(selected) < steps:
-            selected.append(int(nearest.argmax()))
-            np.minimum(nearest, squared_to(selected[-1]), out=nearest)
-        total = (time.thread_time() - start) * count / steps
-        same = int((np.array(selected) == greedy.selected[:steps]).cumprod().sum())
-        records.append(line(name, total, f"{steps} steps, extrapolated to {count}", f"first {same} of {steps}"))
-    return records
-
-
-@pytest.mark.parametrize("case", CASES, ids=str)
-def bench_nearest_neighbor(benchmark: BenchmarkFixture, case: Case) -> None:
-    """The interleaved comparison of one case goes to `extra_info` and, with -s, to the screen."""
-    if not features.available():
-        pytest.skip(f"no shared images and weights in {features.SHARED}")
-    if foreign := [name for name in FOREIGN_VARIABLES if name in os.environ]:
-        pytest.skip(f"{', '.join(foreign)} is set and slows the peers; run again with `env -u {foreign[0]} …`")
-    record, search = measure(case)
-    show(record, wide_console())
-    benchmark.extra_info.update(record, machine=machine())
-    benchmark.pedantic(search, rounds=ROUNDS, warmup_rounds=1)
+@pytest.mark.parametrize("case", [case for case in CASES if case.group != "synthetic" or case.dim == 384], ids=str)
+def bench_nearest_neighbor(record: Recorder, case: Case) -> None:
+    """Beside tuned faiss; one bank of each size beside the others, too."""
+    if case.data not in DRAWN:
+        if not features.available():
+            pytest.skip(f"no shared images and weights in {features.SHARED}")
+        if record.short:
+            pytest.skip("short: drawn data stand for it, as its features take long to make")
+    if faiss is None:
+        record.skip("faiss", "not installed; `make bench` installs it")
+    peers = PEERS if case.data == "mt" and case.rows == 10_000 else (TUNED,)
+    wrong = record.folder / f"wrong-{case}"  # answers are the same in every pass, and judging them takes long
+    found = measure(record.choose(case, replace(case, rows=500)), record.choose(3, 1), peers, not wrong.exists())
+    if not wrong.exists():
+        wrong.write_text(str(found["methods"][OURS]["wrong"]))
+    times = {name: method["cpu_ms"] for name, method in found["methods"].items()}
+    own, limit_ms = times.pop(OURS), found["methods"][OURS]["limit_ms"]
+    cells: dict[str, Cell] = {"onceover ms": Measured(own)}
+    if limit_ms is not None:
+        cells["of its limit"] = Measured(limit_ms / own)
+    if TUNED in times:
+        share = found["methods"][TUNED]["limit_ms"] / times[TUNED]
+        cells |= {f"{TUNED} ms": Measured(times[TUNED]), "of its own": Measured(share)}
+        cells[f"× {TUNED}"] = Measured(found["ratio"])
+        cells["asked"] = "" if found["target"] is None else f"≥ {found['target']:g}"
+    cells |= {f"× {name.split(' mm')[0]}": Measured(peer / own) for name, peer in times.items() if name != TUNED}
+    cells["wrong"] = wrong.read_text()
+    record.row(TITLE, f"{case.dim} × {case.rows // 1000}k {case.data}", cells)
 
 
 def _parse() -> argparse.Namespace:
@@ -242,7 +227,6 @@ def _parse() -> argparse.Namespace:
     mode = parser.add_mutually_exclusive_group()
     mode.add_argument("--scaling", action="store_true", help="two threads against one, beside the machine's ceiling")
     mode.add_argument("--exactness", type=int, metavar="N", help="judge at least N answers by float64")
-    mode.add_argument("--coreset", action="store_true", help="greedy k-center at 50,000 × 384 → 10 %%")
     return parser.parse_args()
 
 
@@ -266,10 +250,6 @@ def _run(options: argparse.Namespace, console: Console) -> list[dict[str, Any]]:
         }
         one_thread()
         return sweep(options.exactness, makers, console)
-    if options.coreset:
-        records = coreset()
-        plain_table("greedy k-center, 50,000 × 384 → 10 %, one thread", records, console)
-        return records
     records = []
     only = options.only or (["mt-128x10k", "mt-384x10k", "mt-1024"] if options.scaling else [""])
     cases = [case for case in CASES if any(word == case.group or word in str(case) for word in only)]
@@ -283,7 +263,7 @@ def _run(options: argparse.Namespace, console: Console) -> list[dict[str, Any]]:
             if options.scaling:
                 records.append(scaling(case, max(options.rounds, 9)))
             else:
-                records.append(measure(case, options.rounds)[0])
+                records.append(measure(case, options.rounds))
                 show(records[-1], console)
             progress.advance(task)
     if options.scaling:

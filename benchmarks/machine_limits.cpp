@@ -1,7 +1,7 @@
 // Limits of one core: multiply-adds in float32 and int8 from registers alone, reading from each level of memory, and
 // writing what a large map takes. Prints one JSON object: operations in 1e9/s (a multiply-add counts as two) by
-// instruction set, as kernels.def names them, and 1e9 bytes/s. Each is the best of several tries in thread CPU time, as
-// other work only slows one down.
+// instruction set, as kernels.def names them, 1e9 bytes/s, and bytes of each cache. Rates are the best of several tries
+// in thread CPU time, as other work only slows one down.
 #include <sys/mman.h>
 #include <time.h>
 #include <unistd.h>
@@ -245,7 +245,9 @@ int main() {
   read.emplace_back("memory", read_rate(memory, memory.size() * sizeof(Line)));
   constexpr size_t kMap = size_t{1944} * 2592 * 4;  // the map of a 5-megapixel frame
   const Pairs write = {{"again", write_rate(memory, kMap)}, {"fresh pages", write_fresh_rate(kMap)}};
-  std::printf("{\"float32\": %s, \"int8\": %s, \"read\": %s, \"write\": %s}\n", object(float32_rates()).c_str(),
-              object(int8_rates()).c_str(), object(read).c_str(), object(write).c_str());
+  const Pairs sizes = {{"L1", l1}, {"L2", l2}, {"L3", l3}};
+  std::printf("{\"float32\": %s, \"int8\": %s, \"read\": %s, \"write\": %s, \"bytes\": %s}\n",
+              object(float32_rates()).c_str(), object(int8_rates()).c_str(), object(read).c_str(),
+              object(write).c_str(), object(sizes).c_str());
   return 0;
 }

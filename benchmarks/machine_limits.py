@@ -22,13 +22,14 @@ BLOCK_ROWS, TILE_DIMS, PLANES = 32, 64, 2  # of csrc/kernels/kernel_table.h: pad
 class Limits:
     """float32, int8: by instruction set, best first. read: by level of memory, nearest first.
 
-    write: 20 MB, into the same memory "again" and again, or into "fresh pages" of the system's.
+    write: 20 MB, into the same memory "again" and again, or into "fresh pages" of the system's. bytes: of each cache.
     """
 
     float32: dict[str, float]
     int8: dict[str, float]
     read: dict[str, float]
     write: dict[str, float]
+    bytes: dict[str, float]
 
     @property
     def best_float32(self) -> float:
@@ -38,6 +39,11 @@ class Limits:
     def shared_cache(self) -> float:
         """Of the last level that is not memory: where a bank lies that is searched again and again."""
         return [rate for level, rate in self.read.items() if level != "memory"][-1]
+
+    def reading(self, size: int) -> float:
+        """Of the nearest level that holds so many bytes."""
+        held = [rate for level, rate in self.read.items() if size <= self.bytes.get(level, 0)]
+        return held[0] if held else self.read["memory"]
 
 
 @lru_cache(maxsize=1)

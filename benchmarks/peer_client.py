@@ -15,6 +15,7 @@ from typing import Any
 
 from peer_process import CONTENDERS
 from rich.progress import Progress
+from suite.disturbance import CpuTimes
 
 from onceover.measuring.comparing import TURN
 
@@ -68,31 +69,16 @@ def in_turn(processes: Sequence[Process], turns: int, progress: Progress, label:
     """A B C A B C …, TURN runs each, `turns` times; and in words whether the machine was quiet."""
     runs: Runs = {each.name: [] for each in processes}
     task = progress.add_task(label, total=turns * len(processes))
-    before, load = _cpu_times(), os.getloadavg()[0]
+    before, load = CpuTimes.now(), os.getloadavg()[0]
     for _ in range(turns):
         for each in processes:
             runs[each.name] += each.ask(TURN)
             progress.advance(task)
             progress.refresh()
     own = sum(run["cpu"] for each in runs.values() for run in each) * (1 + 1 / TURN) / 1e9  # with the untimed ones
-    noise = _noise(before, _cpu_times(), own)
+    noise = CpuTimes.now(own) - before
     progress.remove_task(task)
     return runs, f"{noise}, load {load:.1f} before"
-
-
-def _noise(before: tuple[float, float, float], after: tuple[float, float, float], own_s: float) -> str:
-    """Quiet means the same as in csrc/measuring/summary.cpp."""
-    total, busy, stolen = (b - a for a, b in zip(before, after, strict=True))
-    others, taken = max(0.0, busy - own_s) / total, stolen / total
-    word = "quiet" if others <= 0.05 and taken <= 0.01 else "NOISY"
-    return f"{word}: {100 * others:.0f} % of all CPU time by others, {100 * taken:.1f} % taken by the host"
-
-
-def _cpu_times() -> tuple[float, float, float]:
-    """Seconds since boot over all CPUs: all, busy, stolen."""
-    words = Path("/proc/stat").read_text().split("\n")[0].split()[1:9]
-    ticks = [int(word) / os.sysconf("SC_CLK_TCK") for word in words]
-    return sum(ticks), sum(ticks) - ticks[3] - ticks[4] - ticks[7], ticks[7]
 
 
 __all__ = ["Process", "Runs", "in_turn", "started"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from onceover import _core, export
-from onceover.backbones.weights import read_card
+from onceover.backbones import create_backbone
+from onceover.backbones.weights import WeightsCard, read_card, save_weights
 from onceover.detectors import BankSize
 from onceover.export.to_onnx import to_onnx
 from onceover.export.to_plain_onnx import write_plain_onnx
@@ -24,7 +26,6 @@ NORMAL_IMAGES = 60  # at most; 61,440 patches
 
 def build(folder: Path, data: Path, weights: Path, dim: int, bank_rows: int) -> None:
     """Fit on normal images of `data` and write into `folder` what each contender reads."""
-    import faiss
     import torch
     from peer_networks import SIDE, NearestInGraph, WholeGraph, patch_embedding, write_graph
 
@@ -34,25 +35,34 @@ def build(folder: Path, data: Path, weights: Path, dim: int, bank_rows: int) -> 
         (folder / "good" / path.name).symlink_to(path.resolve())
     model = patch_embedding(weights, dim)
     (folder / "backbone.onnx").write_bytes(to_onnx(model, SIDE, SIDE, read_card(weights), "mobilenetv2"))
-    options = FitOptions(
-        backbone=folder / "backbone.onnx", bank=BankSize(rows=bank_rows), coreset="random", holdout=20, adapt=False
-    )
+    holdout = min(20, len(chosen) // 3)
+    bank, backbone = BankSize(rows=bank_rows), folder / "backbone.onnx"
+    options = FitOptions(backbone=backbone, bank=bank, coreset="random", holdout=holdout, adapt=False)
     export.package(fit(folder / "good", options), folder / "part.onceover")
     write_plain_onnx(folder / "part.onceover", folder / "plain.onnx")
     core = open_package(folder / "part.onceover").core
-    bank = np.array(core.array("memory_bank"))  # torch wants to be able to write to it
+    rows = np.array(core.array("memory_bank"))  # torch wants to be able to write to it
     images = [read_image(path) for path in _spread(list_images(data / "test"), TEST_IMAGES)]
-    _write_peers(folder, core, bank, images)
-    write_graph(WholeGraph(model, torch.from_numpy(bank)), torch.zeros(1, 3, SIDE, SIDE), folder / "in_graph.onnx")
+    _write_peers(folder, core, rows, images)
+    write_graph(WholeGraph(model, torch.from_numpy(rows)), torch.zeros(1, 3, SIDE, SIDE), folder / "in_graph.onnx")
     embedding = torch.from_numpy(np.load(folder / "embedding.npy")[None])
-    write_graph(NearestInGraph(torch.from_numpy(bank)), embedding, folder / "bank.onnx")
-    index = faiss.IndexFlatL2(dim)
-    index.add(bank)
-    faiss.write_index(index, str(folder / "bank.faiss"))
+    write_graph(NearestInGraph(torch.from_numpy(rows)), embedding, folder / "bank.onnx")
+    if find_spec("faiss"):
+        import faiss
+
+        index = faiss.IndexFlatL2(dim)
+        index.add(rows)
+        faiss.write_index(index, str(folder / "bank.faiss"))
     (folder / "weights").symlink_to(weights.resolve())
     normalization = model.backbone.normalization
     facts = {"mean": normalization.mean, "std": normalization.std, "weights": str(weights.resolve()), "dim": dim}
-    (folder / "facts.json").write_text(json.dumps({**facts, "rows": len(bank)}))
+    (folder / "facts.json").write_text(json.dumps({**facts, "rows": len(rows)}))
+
+
+def write_random_weights(path: Path) -> None:
+    """Of MobileNetV2, for checks that everything runs."""
+    model = create_backbone("mobilenetv2", None, random_init_seed=0, strides=(8, 16, 32))
+    save_weights(path, model.state_dict(), WeightsCard("random", "seed 0", "none", "none", "0" * 64))
 
 
 def _write_peers(folder: Path, core: _core.Package, bank: NDArray[np.float32], images: list[NDArray[np.uint8]]) -> None:
@@ -73,4 +83,4 @@ def _spread(paths: list[Path], count: int) -> list[Path]:
     return [paths[i] for i in np.linspace(0, len(paths) - 1, min(count, len(paths))).astype(int)]
 
 
-__all__ = ["build"]
+__all__ = ["build", "write_random_weights"]

@@ -6,15 +6,16 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import faiss
 import numpy as np
 import torch
 from brute_force import Search
 from features import F32
 from threadpoolctl import threadpool_limits
 
-# OpenBLAS reads these when it is loaded; set for another CPU, they slow the peers down. Run without them.
-FOREIGN_VARIABLES = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
+try:
+    import faiss
+except ImportError:  # what needs it says so
+    faiss = None
 
 # distance_compute_blas_threshold: below Q · D = threshold, faiss measures row by row without BLAS
 FAISS_DEFAULT, FAISS_ALWAYS_BLAS = 128_000, 20
@@ -81,7 +82,8 @@ def ours(memory_bank: Any, threads: int = 1) -> Search:
 
 def one_thread() -> None:
     """Every library that has threads of its own may use one."""
-    faiss.omp_set_num_threads(1)
+    if faiss is not None:
+        faiss.omp_set_num_threads(1)
     torch.set_num_threads(1)
     threadpool_limits(limits=1)
 

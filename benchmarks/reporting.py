@@ -11,7 +11,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +26,18 @@ from onceover.runtime.latency_cache import cpu_model
 
 def machine(distributions: Sequence[str] = ("faiss-cpu", "torch", "numpy")) -> str:
     """What a number needs beside it: CPU, instruction set, peers and their BLAS, command, date."""
+    found = []
+    for name in distributions:
+        try:
+            found.append(f"{name} {version(name)}")
+        except PackageNotFoundError:
+            found.append(f"no {name}")
     libraries = [library for library in threadpool_info() if library["user_api"] == "blas"]
     blas = ", ".join(f"{Path(lib['filepath']).parent.name} {lib.get('architecture')}" for lib in libraries)
     return (
         f"{cpu_model()}, {os.cpu_count()} CPUs, load {os.getloadavg()[0]:.1f}; ISA {_core.isa()} of "
         f"{', '.join(_core.available_isas())}\nPython {platform.python_version()}, "
-        f"{', '.join(f'{name} {version(name)}' for name in distributions)}; OpenBLAS kernels {blas}\n"
+        f"{', '.join(found)}; OpenBLAS kernels {blas}\n"
         f"{datetime.date.today()}  python {shlex.join(sys.argv)}"
     )
 

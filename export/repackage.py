@@ -134,7 +134,9 @@ class _Export:
             yield "weights stored in float16", store_float16(graph)
             return
         inputs = self._network_inputs()
-        for rung in ladder(graph, inputs, self.progress):
+        adapted = any(member.name == "adaptation" for member in self.package.members)
+        adaptation = self.package.core.array("adaptation") if adapted else None
+        for rung in ladder(graph, inputs, self.progress, adaptation):
             self.progress(f"int8: {rung.name}", 0, 1)
             quantized = quantize(graph, inputs, self.engine.name, rung.excluded, self.folder / "ranges.json")
             yield "int8: {}, {} of {} layers".format(rung.name, *quantized_share(quantized)), quantized

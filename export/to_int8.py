@@ -157,10 +157,16 @@ def _make_deterministic(model: Any) -> None:
         del node.metadata_props[:]
 
 
-def ladder(graph: bytes, images: Sequence[Tensor], progress: Callable[[str, int, int], None]) -> Iterator[Rung]:
+def ladder(
+    graph: bytes,
+    images: Sequence[Tensor],
+    progress: Callable[[str, int, int], None],
+    adaptation: Tensor | None = None,
+) -> Iterator[Rung]:
     """What to try, from all layers in int8 to ever fewer; a rung that changes nothing or leaves none is left out.
 
-    The last two need the sensitivity of every layer, which is measured when they are asked for.
+    The last two need the sensitivity of every layer, which is measured when they are asked for. adaptation: (D, D), by
+    which embeddings are multiplied before they are compared.
     """
     model = onnx.load_from_string(named(graph))
     shapes = _shapes(model)
@@ -187,12 +193,17 @@ def ladder(graph: bytes, images: Sequence[Tensor], progress: Callable[[str, int,
     if CURVED & {node.op_type for node in nodes}:
         yield from without("nothing between the layers", {node.name for node in nodes} - set(layers) | attention)
     yield from without("but the first layer and gates", {*layers[:1]} | gates)
-    order = by_sensitivity(graph, images[:SENSITIVITY_IMAGES], progress)
+    order = by_sensitivity(graph, images[:SENSITIVITY_IMAGES], progress, adaptation)
     yield from without("and the most fragile quarter", set(order[: len(order) // 4]))
     yield from without("and the most fragile half", set(order[: len(order) // 2]))
 
 
-def by_sensitivity(graph: bytes, images: Sequence[Tensor], progress: Callable[[str, int, int], None]) -> list[str]:
+def by_sensitivity(
+    graph: bytes,
+    images: Sequence[Tensor],
+    progress: Callable[[str, int, int], None],
+    adaptation: Tensor | None = None,
+) -> list[str]:
     """The layers, most fragile first: the relative error of the embeddings with this layer alone in int8."""
     content = named(graph)
     body = onnx.load_from_string(content).graph
@@ -206,13 +217,17 @@ def by_sensitivity(graph: bytes, images: Sequence[Tensor], progress: Callable[[s
                 model = _by_onnxruntime(onnx.load_from_string(content), images, [], [layer], Path(folder, "ranges"))
             alone = model.SerializeToString()
             answers = [run_graph(alone, {name: image}, [output])[0] for image in images]
-            errors[layer] = max(_relative(a, e) for a, e in zip(answers, expected, strict=True))
+            errors[layer] = max(_relative(a, e, adaptation) for a, e in zip(answers, expected, strict=True))
             progress("sensitivity of layers", i + 1, len(layers))
     return sorted(layers, key=lambda layer: (-errors[layer], layer))
 
 
-def _relative(actual: Tensor, expected: Tensor) -> float:
-    """L2 error over L2 deviation from the mean patch, each channel scaled by its own deviation."""
+def _relative(actual: Tensor, expected: Tensor, adaptation: Tensor | None = None) -> float:
+    """L2 error over L2 deviation from the mean patch: each channel scaled by its own deviation, or all as adapted."""
+    if adaptation is not None:
+        actual, expected = actual @ adaptation, expected @ adaptation  # (1, P, D)
+        deviation = expected - expected.mean(axis=1, keepdims=True)
+        return float(np.linalg.norm(actual - expected) / (np.linalg.norm(deviation) + 1e-12))
     scale = expected.std(axis=1, keepdims=True) + 1e-12  # (1, 1, D) over the patches
     return float(np.sqrt((((actual - expected) / scale) ** 2).mean()))
 

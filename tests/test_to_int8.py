@@ -223,7 +223,7 @@ def test_a_plain_network_keeps_its_sums_in_int8() -> None:
 def test_sensitivity_is_measured_only_where_the_ladder_gets_that_far(monkeypatch: pytest.MonkeyPatch) -> None:
     measured = []
 
-    def measure(_graph: bytes, images: list[Any], _progress: Any) -> list[str]:
+    def measure(_graph: bytes, images: list[Any], _progress: Any, _adaptation: Any) -> list[str]:
         measured.append(len(images))
         return list(reversed(LAYERS))
 
@@ -243,6 +243,17 @@ def test_the_deliberately_fragile_layer_comes_first() -> None:
     assert order[0] == "middle"
     assert seen == [(i + 1, len(LAYERS)) for i in range(len(LAYERS))]
     assert by_sensitivity(gated_graph(), IMAGES[:2], silent)[0] != "middle"
+
+
+def test_errors_count_as_adapted_embeddings_are_compared() -> None:
+    expected = np.random.default_rng(0).normal(size=(1, 500, 2)).astype(np.float32)
+    first, second = expected.copy(), expected.copy()
+    first[..., 0] += 0.1
+    second[..., 1] += 0.1
+    matrix = np.diag([3.0, 1.0]).astype(np.float32)  # what happens in the first channel counts three times as much
+    ratio = to_int8._relative(first, expected, matrix) / to_int8._relative(second, expected, matrix)
+    assert ratio == pytest.approx(3, rel=1e-3)
+    assert to_int8._relative(first, expected) == pytest.approx(to_int8._relative(second, expected), rel=0.1)
 
 
 def test_errors_of_channels_count_by_the_deviation_of_the_channel() -> None:

@@ -13,13 +13,16 @@ import numpy as np
 import pytest
 from bank_line import Line, copied, corrected_rows, fit_line, remembered, scores_by_hand
 from command_line import Capture, answer, refusal
+from tiny_data import good_folder
 
 from onceover import Corrections, Inspector, _core
 from onceover.errors import EngineError, InputError, UsageError
 from onceover.export.compact import compact
+from onceover.export.recalibrate import CalibrateOptions, calibrate_package
 from onceover.images import read_image
 from onceover.runtime.corrections import journal_path
 from onceover.runtime.package import open_package
+from onceover.training.calibrate import conformal_rank, threshold_rank
 from onceover.training.refit import refit
 
 
@@ -210,3 +213,32 @@ def test_the_command_says_what_became_of_the_calibration(line: Line, tmp_path: P
     assert (status, "is the package itself" in message) == (2, True)
     with pytest.raises(InputError, match="holds corrections of the package"):
         Corrections.open(made, journal_path(line.package))
+
+
+def test_a_promise_with_confidence_outlives_compaction(line: Line, tmp_path: Path) -> None:
+    """The threshold that is kept may be none of the scores any more: its rank is found by the promise, not by it."""
+    rate, sure = 0.3, 0.9
+    normals, source = good_folder(tmp_path / "normals", 40, first_seed=3000), tmp_path / "sure.onceover"
+    calibrate_package(line.package, normals, source, CalibrateOptions(false_alarm_rate=rate, confidence=sure))
+    package = open_package(source)
+    held_out = remembered(package)[0]
+    corrections = Corrections.open(package)
+    worst = held_out.embeddings[:, :6].reshape(-1, 4).copy()  # so that all scores fall
+    patches = np.zeros(len(worst), np.uint32)
+    candidate = {"score": 9.0, "threshold": 1.0, "patches": patches, "rows": worst}
+    corrections.core.propose(candidate, "many", "", b"", 0)
+    corrections.confirm([1])
+    compact(corrections, tmp_path / "made.onceover")
+    again = Corrections.open(tmp_path / "made.onceover")
+    with Inspector.open(tmp_path / "made.onceover", corrections=again) as inspector:
+        kept = inspector.calibration.threshold
+        assert kept is not None
+        assert kept not in inspector.calibration.scores
+        rows = inspector.session.bank_rows
+        again.remove(list(range(200, rows)))  # what joined
+        again.remove(list(range(0, 150)))
+        inspector.apply_corrections()
+        calibration = inspector.calibration
+        rank = threshold_rank(calibration.n, rate, sure)
+        assert rank > conformal_rank(calibration.n, rate)
+        assert calibration.threshold == calibration.scores[rank - 1] > kept

@@ -19,16 +19,32 @@ constexpr char kMember[] = "calibration_patches";
 
 float rounded_up(float value) { return std::nextafter(value, kInfinity); }
 
+// The least rank whose realised rate is at most alpha with this probability: P(Binomial(n, alpha) ≥ n + 1 − rank) ≥
+// confidence. As training/calibrate.py, threshold_rank.
+size_t confident_rank(size_t count, double alpha, double confidence) {
+  const double n = static_cast<double>(count), odds = std::log(alpha) - std::log1p(-alpha);
+  double log_term = n * std::log1p(-alpha), sum = 0;
+  size_t above = 0;  // the most parts of n that may lie above, surely enough
+  for (; above < count; ++above) {
+    sum += std::exp(log_term);
+    if (sum > 1 - confidence) break;
+    log_term += std::log((n - static_cast<double>(above)) / static_cast<double>(above + 1)) + odds;
+  }
+  return std::min(count, count + 1 - above);
+}
+
 // Which of the ascending values the threshold is, from 1: ⌈(n + 1)(1 − alpha)⌉, or, where another rule chose another
-// one of the values, the last of those that equal it.
-size_t rank_of(float threshold, const float* values, size_t count, double alpha) {
+// one of the values, the last of those that equal it. It may be none of them: in a compacted package whose threshold
+// was kept when scores fell.
+size_t rank_of(float threshold, const float* values, size_t count, double alpha, double confidence) {
   const size_t below = static_cast<size_t>(std::lower_bound(values, values + count, threshold) - values);
   const size_t last = static_cast<size_t>(std::upper_bound(values, values + count, threshold) - values);
   // 1e-9: alpha is a decimal fraction that binary digits miss, as in 20 · (1 − 0.05).
   const double share = static_cast<double>(count + 1) * (1 - alpha);
   const auto rank = static_cast<size_t>(std::ceil(share - 1e-9 * static_cast<double>(count + 1)));
   const size_t lawful = std::clamp<size_t>(rank, 1, count);
-  return below == last || (below < lawful && lawful <= last) ? lawful : last;
+  if (below == last) return confidence > 0 ? std::max(lawful, confident_rank(count, alpha, confidence)) : lawful;
+  return below < lawful && lawful <= last ? lawful : last;
 }
 
 // One held-out image scored anew.
@@ -85,7 +101,8 @@ class Rescorer {
     for (size_t t = 0; t < tracked; ++t) {
       const uint32_t patch = patches_.patches[image * tracked + t];
       grid_[patch] = distances_[t];
-      is_exact_[patch] = views_[patch] == 1 ? 1 : 0;  // another tile may see something nearer now
+      // What another tile sees may be nearer now where rows joined, and no nearer where rows are only gone.
+      if (views_[patch] == 1) is_exact_[patch] = 1;
     }
     const float* drawn = masked();
     const size_t worst = static_cast<size_t>(std::max_element(grid_.begin(), grid_.end()) - grid_.begin());
@@ -160,7 +177,7 @@ std::optional<CalibrationPatches> read_calibration_patches(const Package& packag
       tracked < 1 || tracked > patches) {
     refuse("is of another calibration or patch grid");
   }
-  // n < 2^32; P ≥ T and P · D are at most 2^24 (a grid within the largest input) and 2^28: words are below 2^62.
+  // n < 2^32; P ≥ T is at most 2^26 (the largest map) and P · D at most 2^28: words are below 2^62.
   const uint64_t words = n * (1 + 2 * patches + tracked + tracked * record.dims);
   if (member->size_bytes != record.record_bytes + 4 * words) refuse("has another size than its numbers say");
   CalibrationPatches view;
@@ -240,9 +257,9 @@ Recalibrated recalibrate(const Package& package, const Config& config, const Roi
   result.state = result.bounded_parts > 0 ? CalibrationState::kBounded : CalibrationState::kExact;
   if (!calibration.calibrated) return result;
   // Never below the package's: who confirms a false alarm must not get others for it.
-  const double alpha = calibration.false_alarm_rate;
-  const size_t rank = rank_of(calibration.threshold, calibration.scores, calibration.n, alpha);
-  const size_t map_rank = rank_of(calibration.map_threshold, calibration.map_maxima, calibration.n, alpha);
+  const double alpha = calibration.false_alarm_rate, confidence = calibration.confidence;
+  const size_t rank = rank_of(calibration.threshold, calibration.scores, calibration.n, alpha, confidence);
+  const size_t map_rank = rank_of(calibration.map_threshold, calibration.map_maxima, calibration.n, alpha, confidence);
   result.threshold = std::max(calibration.threshold, result.scores[rank - 1]);
   result.map_threshold = std::max(calibration.map_threshold, result.map_maxima[map_rank - 1]);
   return result;

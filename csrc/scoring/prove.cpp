@@ -303,7 +303,7 @@ class GroupProof {
   double refined_lower_, measured_lower_;
   double lane_budget_, refine_cost_, measure_cost_;
   LaneBounds bounds_;
-  double limit_[kQueryLanes], refined_reach_[kQueryLanes], cost_[kQueryLanes];
+  double limit_[kQueryLanes] = {}, refined_reach_[kQueryLanes] = {}, cost_[kQueryLanes];
 };
 
 }  // namespace

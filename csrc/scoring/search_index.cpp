@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "base/error.h"
+#include "base/finite.h"
 #include "scoring/bounds.h"
 
 namespace onceover {
@@ -118,6 +119,11 @@ void check_whole_number(const char* what, size_t at, int64_t got, int64_t low, i
 
 // What would overflow in whole-number arithmetic: a damaged index may find wrong rows, but nothing undefined happens.
 void check_numbers(const SearchIndex& index) {
+  // A row that is added is coded by these, in whole numbers.
+  if (!all_finite(index.mean, index.padded_dims())) refuse("a mean", 0, "finite numbers");
+  if (index.representation != Representation::kScan && !all_finite(index.weights, index.rank2)) {
+    refuse("a weight", 0, "finite numbers");
+  }
   if (index.representation == Representation::kRank) {
     const auto largest = static_cast<int64_t>(index.padded_dims()) * 127;
     for (size_t row = 0; row < index.rank2; ++row) {

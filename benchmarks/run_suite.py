@@ -78,8 +78,6 @@ def run(benchmarks: Sequence[Benchmark], options: argparse.Namespace, console: C
         tempfile.TemporaryDirectory(prefix="run-", dir=BUILD) as kept,
         Progress(
             *columns,
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
             console=console,
             auto_refresh=False,
             disable=not watched,
@@ -173,7 +171,7 @@ def comparison(title: str, rows: Sequence[Comparison]) -> Shown:
 
 def conclude_comparison(outcomes: dict[str, Outcome], recorded: dict[str, dict[str, Any]], console: Console) -> int:
     """Every number beside that of the recorded run; → 1 where one differs by more than the noise of both."""
-    judged, differing, failed = 0, 0, 0
+    judged, differing, unknown, failed = 0, 0, 0, 0
     for name, outcome in outcomes.items():
         try:
             now = tables_of(outcome)
@@ -183,12 +181,14 @@ def conclude_comparison(outcomes: dict[str, Outcome], recorded: dict[str, dict[s
             continue
         tell_skipped(name, outcome, console)
         rows = compare([Table.from_dict(told) for told in recorded[name]["tables"]], now)
-        judged += len(rows)
+        judged += sum(row.agrees is not None for row in rows)
+        unknown += sum(row.agrees is None for row in rows)
         differing += sum(row.agrees is False for row in rows)
         console.print(f"\n{name}, recorded {recorded[name]['date']}; now {outcome.noise}", highlight=False)
         for title in dict.fromkeys(row.table for row in rows):
             console.print(comparison(title, [row for row in rows if row.table == title]))
-    console.print(f"bench: {judged - differing} of {judged} agree within the noise of both runs", highlight=False)
+    rest = f"; {unknown} have no noise to judge them by" if unknown else ""
+    console.print(f"bench: {judged - differing} of {judged} agree within the noise of both runs{rest}", highlight=False)
     return 1 if differing or failed else 0
 
 

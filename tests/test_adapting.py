@@ -310,3 +310,47 @@ def test_the_command_line_adapts_and_says_so(folder: Path, tmp_path: Path, capsy
     assert main([*command, "--adapt", "--json"]) == 0
     record = json.loads(capsys.readouterr().out)["adaptation"]
     assert record == open_package(tmp_path / "part.onceover").manifest["adaptation"]
+
+
+def test_damage_that_hardly_moves_smooth_parts_is_left_out_and_the_command_ends(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    y, x = np.mgrid[0:32, 0:48]
+    (tmp_path / "good").mkdir()
+    for i in range(2 * HELD_OUT):
+        rng = np.random.default_rng(i)
+        light = (
+            rng.uniform(60, 180, 3)
+            + rng.uniform(-0.5, 0.5, 3) * x[..., None]
+            + rng.uniform(-0.5, 0.5, 3) * y[..., None]
+        )
+        write_image(tmp_path / "good" / f"{i:02}.png", np.clip(np.rint(light), 0, 255).astype(np.uint8))
+    (tmp_path / "tiny.onnx").write_bytes(GRAPH)
+    words = [
+        "fit",
+        str(tmp_path / "good"),
+        "-o",
+        str(tmp_path / "x.onceover"),
+        "--backbone",
+        str(tmp_path / "tiny.onnx"),
+    ]
+    assert main([*words, "--json"]) == 0
+    contrast = json.loads(capsys.readouterr().out)["adaptation"]["contrast"]
+    assert "blurred" not in contrast
+    assert all(before > 0 for before, _ in contrast.values())
+
+
+def test_eight_images_are_read_whatever_the_tiles(tmp_path: Path) -> None:
+    folder = tmp_path / "good"
+    folder.mkdir()
+    for i in range(9):
+        write_image(folder / f"{i}.png", tiny_image(i, 96, 144))
+    parts = fit(folder, tiny_options(tiling=TilingOptions(tiles=(3, 3)), holdout=0))
+    assert parts.manifest["adaptation"]["images"] == MIN_IMAGES
+
+
+def test_pictures_of_few_parts_do_not_count_as_many(tmp_path: Path) -> None:
+    good_folder(tmp_path / "good", 12)
+    lines = [f"{i:02}.png,part {i % 2}" for i in range(12)]
+    (tmp_path / "groups.csv").write_text("\n".join(["file,group", *lines]) + "\n")
+    assert fit(tmp_path / "good", tiny_options(groups=tmp_path / "groups.csv", holdout=0)).adaptation is None

@@ -107,10 +107,12 @@ def run_fit(options: argparse.Namespace, output: Output) -> int:
         )
     manifest, choice, memory = parts.manifest, plans[0].choice, plans[0].memory
     adaptation = manifest.get("adaptation")
-    if plans[0].adapting_images and not adaptation:
+    if not plans[0].adapting_images and options.adapt is None:
+        output.say("not adapted to the product: that takes eight parts in the memory bank")
+    elif plans[0].adapting_images and not adaptation:
         output.say("not adapted to the product: to the network, its images do not differ, or damage changes nothing")
     if adaptation:
-        gains = {kind: after / before for kind, (before, after) in adaptation["contrast"].items()}
+        gains = {kind: after / before for kind, (before, after) in adaptation["contrast"].items() if before > 0}
         listed = ", ".join(f"{kind} {gain:.1f}" for kind, gain in gains.items())
         output.say(
             f"adapted by {adaptation['images']} images of the memory bank: against how good parts differ, drawn damage "

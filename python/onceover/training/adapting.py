@@ -35,7 +35,8 @@ MIN_IMAGES = 8  # below, what two images share by chance is taken for what all g
 MAX_TILES = 60  # of images, evenly from all; more change the matrix little
 VIEWS = 2  # damaged copies of each image
 TOUCHED = 0.25  # share of a patch's cell that damage must cover
-MAX_TOUCHED = 256  # patches of a view and tile
+MAX_MOVES = 30_720  # damaged patches of all views together
+LEAST_CONTRAST = 0.01  # of a kind of damage: one that moves patches less than this of how good parts differ is no news
 NEIGHBORS = 8000  # patches that are compared with as many of other images
 W_SHRINKAGE, B_SHRINKAGE = 0.3, 0.1  # towards the identity of the same trace
 
@@ -80,8 +81,9 @@ class Adapter:
         moved = {kind: [move.rows for move in moves if move.kind == kind] for kind in KINDS}
         joined = {kind: np.concatenate(rows) for kind, rows in moved.items() if rows}
         w = _covariance(self._nearest_differences(left)) if len(left) > 1 else np.zeros((1, 1))
+        moved_by = {kind: _covariance(rows) for kind, rows in joined.items() if len(rows)}
         # Blur leaves smooth parts alone.
-        seen = {kind: _covariance(rows) for kind, rows in joined.items() if rows.any()}
+        seen = {kind: each for kind, each in moved_by.items() if np.trace(each) > LEAST_CONTRAST * np.trace(w)}
         if not (np.trace(w) > 0 and seen):
             what = "drawn damage changes nothing" if np.trace(w) > 0 else "good parts do not differ at all"
             raise NothingToAdapt(f"{self._folder}: to the network {what}, so there is nothing to adapt to")
@@ -130,8 +132,9 @@ def study(
         )
     embedder = _core.Embedder(config, graph, engine)
     rng = np.random.Generator(np.random.PCG64(seed))
-    chosen = range(0, len(images), -(-len(images) // most_images(config)))
-    sample, spot_side = -(-2 * NEIGHBORS // len(chosen)), min(config.height, config.width)
+    chosen = _evenly(len(images), most_images(config))
+    sample, most_moves = -(-2 * NEIGHBORS // len(chosen)), MAX_MOVES // (len(chosen) * VIEWS)
+    spot_side = min(config.height, config.width)
     tiles, places = _tiles(config), _places(config, roi)
     inside = np.arange(config.feature_count) if roi is None else config.features_inside(roi)
     cells = config.cells_of(inside)  # where they lie in the patch grid of the image
@@ -148,7 +151,7 @@ def study(
             share = _cell_shares(mask, config.cells)[cells]
             # A coarse grid may have no cell that is covered so far, a region none that is covered at all.
             touched = inside[(share > 0) & (share >= min(TOUCHED, share.max()))]
-            touched = _some(rng, touched, MAX_TOUCHED * tiles)
+            touched = _some(rng, touched, most_moves)
             moves.append(_Move(kind, (number, other_number), embedder.embed(damaged)[touched] - embeddings[touched]))
         normal[number] = embeddings[_some(rng, inside, sample)]
         other, other_number = image, number
@@ -174,6 +177,12 @@ def adapting_matrix(w: Matrix, kinds: Sequence[Matrix]) -> Matrix:
 
 def _tiles(config: _core.Config) -> int:
     return config.tiling[0] * config.tiling[1]
+
+
+def _evenly(count: int, most: int) -> Sequence[int]:
+    """Numbers below `count`, at most `most` of them, at least MIN_IMAGES."""
+    stepped = range(0, count, -(-count // most))
+    return stepped if len(stepped) >= MIN_IMAGES else [i * count // MIN_IMAGES for i in range(MIN_IMAGES)]
 
 
 def _places(config: _core.Config, roi: NDArray[np.uint8] | None) -> NDArray[np.int64] | None:
@@ -227,7 +236,7 @@ def _spread(matrix: Matrix, covariance: Matrix) -> float:
 
 
 def _contrast(matrix: Matrix, damage: Matrix, w: Matrix) -> float:
-    return round(_spread(matrix, damage) / _spread(matrix, w), 4)
+    return float(f"{_spread(matrix, damage) / _spread(matrix, w):.5g}")
 
 
 __all__ = ["MIN_IMAGES", "Adaptation", "Adapter", "NothingToAdapt", "adapting_matrix", "most_images", "study"]

@@ -60,7 +60,7 @@ class FitOptions:
     or polygon, `training.field.read_roi`) or an array (H, W) over the image, nonzero inside; a patch that overlaps it
     at all is inspected. tiling: how large images are cut.
     adapt: measure distances as the product's own images suggest (`training.adapting`); None, the default: where the
-    bank has the images that it takes.
+    bank has as many parts as it takes images.
     max_memory: bytes, or text like "2GiB", that the whole process may take; None: a share of what is free here. Where
     the patches of all images do not fit, the greedy coreset is selected from a stream, and labelled so.
     """
@@ -146,7 +146,7 @@ def plan_fit(directory: Path, spec: GraphSpec, options: FitOptions, progress: Pr
         bank, calibration = split_holdout(images, groups, held_out, options.seed)
     field_of_view = _field_of_view(everything[0], spec, options)
     patch_count = len(bank) * field_of_view.pop("patches")
-    adapting = options.adapt or (options.adapt is None and len(bank) >= MIN_IMAGES)
+    adapting = options.adapt or (options.adapt is None and len({groups[path] for path in bank}) >= MIN_IMAGES)
     config = config_of(spec, options.blur_sigma, field_of_view["tiling"])
     return FitPlan(
         bank_images=tuple(bank),
@@ -259,7 +259,7 @@ def with_memory(
         pictures = min(plan.bank_rows, len(plan.bank_images)) * int(THUMBNAIL_PIXEL_BYTES * options.thumbnails**2)
     counts = (len(plan.bank_images), len(plan.calibration_images))
     patches = plan.patch_count // len(plan.bank_images)
-    size = FitSize(*counts, plan.bank_rows, len(graph) + pictures, greedy, patches, plan.adapting_images)
+    size = FitSize(*counts, plan.bank_rows, len(graph) + pictures, greedy, patches, plan.adapting_images, plan.folds)
     found = replace(found, image_s=found.image_s * plan.tiling.count)  # of one tile
     return replace(plan, memory=plan_memory(spec, size, limit, found))
 

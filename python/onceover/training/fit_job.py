@@ -146,7 +146,7 @@ class FitJob:
 
     def _matrix_without(self, images: list[int]) -> NDArray[np.float32] | None:
         if self.adapter is None:
-            return None
+            return self._matrix
         try:
             return self.adapter.without(images).matrix
         except NothingToAdapt:  # the images that differ are these

@@ -18,7 +18,7 @@ from onceover.detectors.streaming import SAMPLE_PATCHES, least_sample
 from onceover.errors import MemoryLimitError
 from onceover.images import read_image
 from onceover.runtime.assemble import config_of
-from onceover.training.adapting import MAX_TOUCHED, NEIGHBORS, VIEWS
+from onceover.training.adapting import MAX_MOVES, NEIGHBORS, VIEWS
 from onceover.training.machine_memory import resident_bytes
 from onceover.types import GraphSpec
 
@@ -29,6 +29,7 @@ _INDEX_PER_DIM, _INDEX_PER_ROW_BYTE = 80_000, 1.5  # building the search index
 _PACKAGE_COPIES = 4  # of graph and bank while a package is made and verified
 _INDEX_ROW_BYTES = 270  # search index and neighbors
 _IMAGE_BYTES = 2_000  # names, hashes and the manifest, per image
+_ADAPTING_COPIES = 3  # joined by kind, by side, and in float64
 _CONSTANT = 16 << 20
 
 # Seconds on a machine that takes _REFERENCE_S for the greedy selection that `_machine_factor` measures.
@@ -67,6 +68,7 @@ class FitSize:
     greedy: bool = True
     image_patches: int | None = None  # that are learned from, of an image; None: those of the network
     adapting_images: int = 0  # that tell how to adapt to the product
+    folds: int = 0  # for each of which that is done again
 
 
 @dataclass(frozen=True)
@@ -117,8 +119,9 @@ def plan_memory(spec: GraphSpec, size: FitSize, limit: tuple[int | None, str], f
     bank = rows * 4 * dim
     adapting = 0  # over before patches are held
     if size.adapting_images:
-        compared = 2 * NEIGHBORS + size.adapting_images * VIEWS * min(MAX_TOUCHED, patches // 4)
-        adapting = base + 4 * dim * compared + int(dim * (_INDEX_PER_DIM + _INDEX_PER_ROW_BYTE * 4 * NEIGHBORS))
+        kept_rows = 2 * NEIGHBORS + min(MAX_MOVES, size.adapting_images * VIEWS * patches // 4)
+        compared = int(dim * (_INDEX_PER_DIM + _INDEX_PER_ROW_BYTE * 4 * NEIGHBORS))
+        adapting = base + _ADAPTING_COPIES * 4 * dim * kept_rows + compared
 
     def peak(held: int) -> int:
         """With so many patches in memory at once."""
@@ -143,7 +146,7 @@ def plan_memory(spec: GraphSpec, size: FitSize, limit: tuple[int | None, str], f
             raise MemoryLimitError(
                 f"fit needs about {megabytes(needed)} of memory, the limit is {megabytes(limit_bytes)} ({source}); "
                 "allow more with --max-memory, or need less: fewer bank rows (--bank-rows), a smaller --size, "
-                "a smaller network"
+                f"a smaller network{', or --no-adapt' if size.adapting_images else ''}"
             )
     select_s = _GREEDY_S[0] * sample * rows**0.5 + _GREEDY_S[1] * rows * sample**0.5 if greedy else 0.0
     if streaming and greedy:
@@ -153,7 +156,7 @@ def plan_memory(spec: GraphSpec, size: FitSize, limit: tuple[int | None, str], f
     if size.adapting_images:
         views = size.adapting_images * VIEWS
         seconds += (size.adapting_images + views) * found.image_s
-        seconds += found.factor * (views * _DRAWING_S + _ADAPTING_S * dim / 128)
+        seconds += found.factor * (views * _DRAWING_S + (1 + size.folds) * _ADAPTING_S * dim / 128)
     return MemoryPlan(
         peak_bytes=needed,
         plain_bytes=plain,

@@ -92,11 +92,9 @@ def refit(
     name, adaptation = str(package.manifest["name"]), _adaptation(package)
     parts = FitJob(graph, spec, plan, options, names, name, progress, chosen, adaptation).run()
     has_pictures = thumbnails.MEMBER in members
-    kept = {
-        key: package.manifest[key]
-        for key in ("choice", *(["thumbnails"] if has_pictures else []))
-        if key in package.manifest
-    }
+    # An older package has the matrix inside its graph.
+    keys = ["choice", *(["thumbnails"] if has_pictures else []), *([] if "adaptation" in members else ["adaptation"])]
+    kept = {key: package.manifest[key] for key in keys if key in package.manifest}
     if chosen is not None:  # how the patches came to be chosen
         facts = {key: detector[key] for key in ("coreset", "sample_patches") if key in detector}
         kept["detector"] = {**parts.manifest["detector"], **facts}
@@ -107,7 +105,8 @@ def refit(
 def _adaptation(package: PackageFile) -> Adaptation | None:
     if all(member.name != "adaptation" for member in package.members):
         return None
-    return Adaptation(package.core.array("adaptation"), dict(package.manifest.get("adaptation", {})))
+    record = package.manifest.get("adaptation")
+    return Adaptation(package.core.array("adaptation"), record if isinstance(record, dict) else {})
 
 
 def _folds(package: PackageFile) -> int:

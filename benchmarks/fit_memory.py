@@ -82,10 +82,10 @@ def varied(picture: NDArray[Any], number: int, seed: int) -> NDArray[np.uint8]:
     return np.clip(moved * light + grain.reshape(SIDE, SIDE, *(1,) * (moved.ndim - 2)), 0, 255).astype(np.uint8)
 
 
-def measured_fit(folder: Path, backbone: str, max_memory: str | None, rows: int) -> dict[str, Any]:
+def measured_fit(folder: Path, backbone: str, max_memory: str | None, rows: int, adapt: bool | None) -> dict[str, Any]:
     """In this process: the plan, the peak and the wall time of fit and of writing the package."""
     plans: list[FitPlan] = []
-    options = FitOptions(backbone=backbone, bank=BankSize(rows=rows), max_memory=max_memory, size=SIDE)
+    options = FitOptions(backbone=backbone, bank=BankSize(rows=rows), max_memory=max_memory, size=SIDE, adapt=adapt)
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as scratch:
         parts = fit(folder, options, on_plan=plans.append)
@@ -99,8 +99,8 @@ def measured_fit(folder: Path, backbone: str, max_memory: str | None, rows: int)
     }  # fmt: skip
 
 
-def in_a_process(folder: Path, backbone: str, max_memory: str | None, rows: int) -> dict[str, Any]:
-    command = [sys.executable, __file__, "one", str(folder), backbone, max_memory or "-", str(rows)]
+def in_a_process(folder: Path, backbone: str, max_memory: str | None, rows: int, adapt: bool | None) -> dict[str, Any]:
+    command = [sys.executable, __file__, "one", str(folder), backbone, max_memory or "-", str(rows), str(adapt)]
     found: dict[str, Any] = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
     return found
 
@@ -116,20 +116,20 @@ def show(console: Console, title: str, results: list[tuple[str, dict[str, Any]]]
     console.print(table)
 
 
-def plan(console: Console, backbone: str) -> None:
+def plan(console: Console, backbone: str, adapt: bool | None) -> None:
     results = []
     with tempfile.TemporaryDirectory() as scratch:
         for images, limit, rows in PLANS:
             folder = draw(Path(scratch, str(images)), images)
             name = f"{images} images, {rows:,} rows" + (f", --max-memory {limit}" if limit else "")
-            results.append((name, in_a_process(folder, backbone, limit, rows)))
+            results.append((name, in_a_process(folder, backbone, limit, rows, adapt)))
     show(console, f"fit, {backbone}, what it says and what it takes", results)
 
 
-def large(console: Console, backbone: str, images: int, limit: str, keep: Path | None) -> None:
+def large(console: Console, backbone: str, images: int, limit: str, keep: Path | None, adapt: bool | None) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         folder = draw(keep or Path(scratch), images)
-        found = in_a_process(folder, backbone, limit, 10_000)
+        found = in_a_process(folder, backbone, limit, 10_000, adapt)
     show(console, f"{images} images of {SIDE} × {SIDE}, --max-memory {limit}, {backbone}", [("fit", found)])
     console.print_json(data=found)
 
@@ -198,8 +198,9 @@ def embedded(paths: list[Path], backbone: str) -> F32:
 
 def main() -> None:
     if sys.argv[1:2] == ["one"]:
-        folder, backbone, limit, rows = sys.argv[2:6]
-        print(json.dumps(measured_fit(Path(folder), backbone, None if limit == "-" else limit, int(rows))))
+        folder, backbone, limit, rows, adapt = sys.argv[2:7]
+        asked = {"None": None, "True": True, "False": False}[adapt]
+        print(json.dumps(measured_fit(Path(folder), backbone, None if limit == "-" else limit, int(rows), asked)))
         return
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("plan", "large", "radius"))
@@ -207,12 +208,15 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=20_000)
     parser.add_argument("--max-memory", default="2GiB")
     parser.add_argument("--folder", type=Path, help="where the drawn images of `large` are kept (default: nowhere)")
+    parser.add_argument("--adapt", action=argparse.BooleanOptionalAction, help="as onceover fit")
     options = parser.parse_args()
     console = Console(width=120)
     if options.what == "large":
-        large(console, options.backbone, options.images, options.max_memory, options.folder)
+        large(console, options.backbone, options.images, options.max_memory, options.folder, options.adapt)
+    elif options.what == "plan":
+        plan(console, options.backbone, options.adapt)
     else:
-        (plan if options.what == "plan" else radius)(console, options.backbone)
+        radius(console, options.backbone)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,8 @@ inline constexpr size_t kBlockRows = 32;                     // bank rows that s
 inline constexpr size_t kPanelRows = 8;                      // bank rows of one scan_f32 panel
 inline constexpr int32_t kEmptySlotNorm = int32_t{1} << 30;  // norm of a slot without a row: it never scores high
 
+inline constexpr int32_t kNoHit = INT32_MAX;  // threshold of a lane that no row of a block can hit
+
 // Codes of a memory bank, |code| ≤ 127. Block b has 32 rows in two halves of 16: codes[b][half][tile][row][64].
 struct CodeBlocks {
   const int8_t* codes;
@@ -79,7 +81,8 @@ struct KernelTable {
   void (*screen_i8)(const CodeBlocks& blocks, size_t block_count, const QueryTile* tiles, size_t tile_count,
                     int32_t* const* maxima);
 
-  // For each listed block: bit `lane` of hits[32 · i + row] tells whether score(row, lane) ≥ thresholds[16 · i + lane].
+  // For each listed block: bit `lane` of hits[32 · i + row] tells whether score(row, lane) ≥ thresholds[16 · i + lane],
+  // which is kNoHit for lanes that need not be looked at.
   void (*hit_rows_i8)(const CodeBlocks& blocks, const QueryTile& tile, const uint32_t* block_list, size_t count,
                       const int32_t* thresholds, uint16_t* hits);
 
@@ -129,8 +132,9 @@ struct KernelTable {
   void (*best_blocks)(const int32_t* maxima, size_t block_count, int32_t* best, int32_t* best_block);
 
   // Blocks in [first, last) where any lane's maximum reaches its bound by screen_base; stops after `capacity` of them.
-  // Writes them and 16 thresholds each, which are the bounds by base, and sets `first` to where to go on. The float32
-  // bound is rounded down: callers give bases, curve and reach with room for it.
+  // Writes them and 16 thresholds each, which are the bounds by base, or kNoHit where the lane's maximum does not reach
+  // its bound, and sets `first` to where to go on. The float32 bound is rounded down: callers give bases, curve and
+  // reach with room for it.
   size_t (*find_hits)(const int32_t* maxima, const float* block_errors, size_t* first, size_t last,
                       const LaneBounds& bounds, size_t capacity, uint32_t* blocks, int32_t* thresholds);
 

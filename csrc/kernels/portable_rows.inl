@@ -38,8 +38,9 @@ size_t find_hits(const int32_t* maxima, const float* block_errors, size_t* first
     Ints passed = {};
     for (size_t p = 0; p < kParts; ++p) {
       const Floats far = reach[p] + block_errors[block], below = curve[p] * far * far;
-      store_to(thresholds + count * kQueryLanes + p * kWidth, threshold_of(base[p], below));
-      passed |= load_as<Ints>(maxima + block * kQueryLanes + p * kWidth) >= threshold_of(screen_base[p], below);
+      const Ints pass = load_as<Ints>(maxima + block * kQueryLanes + p * kWidth) >= threshold_of(screen_base[p], below);
+      store_to(thresholds + count * kQueryLanes + p * kWidth, pass ? threshold_of(base[p], below) : splat(kNoHit));
+      passed |= pass;
     }
     blocks[count] = static_cast<uint32_t>(block);
     count += ONCEOVER_ANY(passed) ? 1 : 0;
@@ -78,41 +79,69 @@ ONCEOVER_INLINE float sum_of_partials(const Floats (&sums)[kParts]) {
   return (quarters[0] + quarters[2]) + (quarters[1] + quarters[3]);
 }
 
-void refine_rows(const float* z, const float* weights, const CodeBlocks& blocks, const int8_t* refine, size_t rank2,
-                 const uint32_t* pairs, size_t count, float* squared) {
-  constexpr size_t kAhead = 6;  // rows whose bytes are on their way while one is worked on
-  const size_t rank1 = blocks.tiles * kTileDims;
-  for (size_t i = 0; i < count; ++i) {
-    if (i + kAhead < count) {
-      const int8_t* next = refine + (pairs[i + kAhead] >> 4) * rank2;
+// The first two additions for one pair of refine_rows. Ranks known when compiled let loops unroll; 0: as told.
+template <size_t kRank1, size_t kRank2>
+ONCEOVER_INLINE Four refine_row(const float* z, const float* weights, const CodeBlocks& blocks, const int8_t* refine,
+                                size_t rank2_told, uint32_t pair) {
+  const size_t rank1 = kRank1 == 0 ? blocks.tiles * kTileDims : kRank1, rank2 = kRank2 == 0 ? rank2_told : kRank2;
+  const size_t slot = pair >> 4, lane = pair & 15;
+  const float* query = z + lane * rank2;
+  const int8_t* fine_codes = refine + slot * rank2;
+  const int8_t* codes = blocks.codes + slot / 16 * 16 * rank1 + slot % 16 * kTileDims;
+  Floats sums[kParts] = {};
+#pragma GCC unroll 8
+  for (size_t j = 0; j < rank1; j += kQueryLanes) {
+    for (size_t p = 0; p < kParts; ++p) {
+      const size_t at = j + p * kWidth;
+      const Ints code = ONCEOVER_WIDEN_BYTES(codes + at / kTileDims * kTileBytes + at % kTileDims);
+      const Ints fine = (code << 8) + ONCEOVER_WIDEN_BYTES(fine_codes + at);
+      const Floats back = __builtin_convertvector(fine, Floats) * load_as<Floats>(weights + at);
+      const Floats difference = load_as<Floats>(query + at) - back;
+      sums[p] += difference * difference;
+    }
+  }
+#pragma GCC unroll 8
+  for (size_t j = rank1; j < rank2; j += kQueryLanes) {
+    for (size_t p = 0; p < kParts; ++p) {
+      const size_t at = j + p * kWidth;
+      const Ints fine = ONCEOVER_WIDEN_BYTES(fine_codes + at);
+      const Floats back = __builtin_convertvector(fine, Floats) * load_as<Floats>(weights + at);
+      const Floats difference = load_as<Floats>(query + at) - back;
+      sums[p] += difference * difference;
+    }
+  }
+  return quarter_sums(sums);
+}
+
+// Four pairs at a time share the last additions: a lane each.
+template <size_t kRank1, size_t kRank2>
+void refine_rows_of(const float* z, const float* weights, const CodeBlocks& blocks, const int8_t* refine, size_t rank2,
+                    const uint32_t* pairs, size_t count, float* squared) {
+  constexpr size_t kGroup = 4, kAhead = 8;  // pairs whose bytes are on their way while others are worked on
+  size_t i = 0;
+  for (; i + kGroup <= count; i += kGroup) {
+    for (size_t ahead = i + kAhead; ahead < i + kAhead + kGroup && ahead < count; ++ahead) {
+      const int8_t* next = refine + (pairs[ahead] >> 4) * rank2;
       for (size_t line = 0; line < rank2; line += 64) __builtin_prefetch(next + line);
     }
-    const size_t slot = pairs[i] >> 4, lane = pairs[i] & 15;
-    const float* query = z + lane * rank2;
-    const int8_t* fine_codes = refine + slot * rank2;
-    const int8_t* codes = blocks.codes + slot / 16 * 16 * rank1 + slot % 16 * kTileDims;
-    Floats sums[kParts] = {};
-    for (size_t j = 0; j < rank1; j += kQueryLanes) {
-      for (size_t p = 0; p < kParts; ++p) {
-        const size_t at = j + p * kWidth;
-        const Ints code = ONCEOVER_WIDEN_BYTES(codes + at / kTileDims * kTileBytes + at % kTileDims);
-        const Ints fine = (code << 8) + ONCEOVER_WIDEN_BYTES(fine_codes + at);
-        const Floats back = __builtin_convertvector(fine, Floats) * load_as<Floats>(weights + at);
-        const Floats difference = load_as<Floats>(query + at) - back;
-        sums[p] += difference * difference;
-      }
-    }
-    for (size_t j = rank1; j < rank2; j += kQueryLanes) {
-      for (size_t p = 0; p < kParts; ++p) {
-        const size_t at = j + p * kWidth;
-        const Ints fine = ONCEOVER_WIDEN_BYTES(fine_codes + at);
-        const Floats back = __builtin_convertvector(fine, Floats) * load_as<Floats>(weights + at);
-        const Floats difference = load_as<Floats>(query + at) - back;
-        sums[p] += difference * difference;
-      }
-    }
-    squared[i] = sum_of_partials(sums);
+    Four quarters[kGroup];
+#pragma GCC unroll 4
+    for (size_t g = 0; g < kGroup; ++g)
+      quarters[g] = refine_row<kRank1, kRank2>(z, weights, blocks, refine, rank2, pairs[i + g]);
+    transpose_4x4(quarters);
+    store_to(squared + i, (quarters[0] + quarters[2]) + (quarters[1] + quarters[3]));
   }
+  for (; i < count; ++i) {
+    const Four quarters = refine_row<kRank1, kRank2>(z, weights, blocks, refine, rank2, pairs[i]);
+    squared[i] = (quarters[0] + quarters[2]) + (quarters[1] + quarters[3]);
+  }
+}
+
+void refine_rows(const float* z, const float* weights, const CodeBlocks& blocks, const int8_t* refine, size_t rank2,
+                 const uint32_t* pairs, size_t count, float* squared) {
+  const bool usual = blocks.tiles == 1 && rank2 == 2 * kTileDims;
+  (usual ? refine_rows_of<kTileDims, 2 * kTileDims> : refine_rows_of<0, 0>)(z, weights, blocks, refine, rank2, pairs,
+                                                                            count, squared);
 }
 
 float squared_f32(const float* a, const float* b, size_t dims) {

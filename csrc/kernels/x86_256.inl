@@ -77,12 +77,88 @@ void screen_i8(const CodeBlocks& blocks, size_t block_count, const QueryTile* ti
   }
 }
 
+// 8 rows × 32 codes → 8 words of 4 codes × 8 rows.
+ONCEOVER_INLINE void words_of_rows(const int8_t* rows, __m256i* words) {
+  __m256i pairs[8], fours[8];
+#pragma GCC unroll 4
+  for (size_t i = 0; i < 8; i += 2) {
+    const __m256i upper = _mm256_load_si256(reinterpret_cast<const __m256i*>(rows + i * kTileDims));
+    const __m256i lower = _mm256_load_si256(reinterpret_cast<const __m256i*>(rows + (i + 1) * kTileDims));
+    pairs[i] = _mm256_unpacklo_epi32(upper, lower);
+    pairs[i + 1] = _mm256_unpackhi_epi32(upper, lower);
+  }
+#pragma GCC unroll 2
+  for (size_t i = 0; i < 8; i += 4) {
+    fours[i] = _mm256_unpacklo_epi64(pairs[i], pairs[i + 2]);
+    fours[i + 1] = _mm256_unpackhi_epi64(pairs[i], pairs[i + 2]);
+    fours[i + 2] = _mm256_unpacklo_epi64(pairs[i + 1], pairs[i + 3]);
+    fours[i + 3] = _mm256_unpackhi_epi64(pairs[i + 1], pairs[i + 3]);
+  }
+#pragma GCC unroll 4
+  for (size_t i = 0; i < 4; ++i) {  // fours[4 r + i]: words i and i + 4 of rows 4 r to 4 r + 3
+    words[i] = _mm256_permute2x128_si256(fours[i], fours[i + 4], 0x20);
+    words[i + 4] = _mm256_permute2x128_si256(fours[i], fours[i + 4], 0x31);
+  }
+}
+
+// 8 rows from `slot` on against the lanes of a tile that can be hit, few of them: rows side by side instead of lanes.
+template <bool kShifted>
+ONCEOVER_INLINE void hit_rows_of_few(const CodeBlocks& blocks, size_t slot, const QueryTile& tile, uint32_t lanes,
+                                     const int32_t* thresholds, uint16_t* hits) {
+  const auto load = [](const int32_t* from) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)); };
+  const __m256i norms = _mm256_srai_epi32(load(blocks.norms + slot), kUnit);
+  const __m256i offset = _mm256_mullo_epi32(load(blocks.sums + slot), _mm256_set1_epi32(kOffset));
+  const __m256i start = _mm256_sub_epi32(_mm256_setzero_si256(), kShifted ? offset : _mm256_add_epi32(offset, norms));
+  const int8_t* rows = blocks.codes + slot / 16 * blocks.tiles * kTileBytes + slot % 16 * kTileDims;
+  __m256i sums[kQueryLanes];
+  for (size_t t = 0; t < blocks.tiles; ++t) {
+    __m256i words[16];
+    words_of_rows(rows + t * kTileBytes, words);
+    words_of_rows(rows + t * kTileBytes + 32, words + 8);
+    for (uint32_t left = lanes; left != 0; left &= left - 1) {
+      const auto lane = static_cast<size_t>(__builtin_ctz(left));
+      const int8_t* query = tile.codes + t * kTileBytes + lane * 4;
+      __m256i sum = t == 0 ? start : sums[lane];
+#pragma GCC unroll 16
+      for (size_t w = 0; w < 16; ++w) {
+        int32_t four;
+        __builtin_memcpy(&four, query + w * 64, 4);
+        sum = add_products(sum, _mm256_set1_epi32(four), words[w]);
+      }
+      sums[lane] = sum;
+    }
+  }
+  __m256i bits = _mm256_setzero_si256();
+  for (uint32_t left = lanes; left != 0; left &= left - 1) {
+    const auto lane = static_cast<size_t>(__builtin_ctz(left));
+    __m256i score = sums[lane];
+    if (kShifted) score = _mm256_sub_epi32(_mm256_sll_epi32(score, _mm_cvtsi32_si128(tile.shifts[lane])), norms);
+    const __m256i below = _mm256_cmpgt_epi32(_mm256_set1_epi32(thresholds[lane]), score);
+    bits = _mm256_or_si256(bits, _mm256_andnot_si256(below, _mm256_set1_epi32(1 << lane)));
+  }
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(hits),
+                   _mm_packus_epi32(_mm256_castsi256_si128(bits), _mm256_extracti128_si256(bits, 1)));
+}
+
+constexpr int kFewLanes = 10;  // from here on, rows one by one against all lanes are as fast
+
 template <bool kShifted>
 void hit_rows(const CodeBlocks& blocks, const QueryTile& tile, const uint32_t* block_list, size_t count,
               const int32_t* thresholds, uint16_t* hits) {
   for (size_t i = 0; i < count; ++i) {
     const __m256i* limits = reinterpret_cast<const __m256i*>(thresholds + i * kQueryLanes);
     const __m256i low = _mm256_loadu_si256(limits), high = _mm256_loadu_si256(limits + 1);
+    const __m256i none = _mm256_set1_epi32(kNoHit);
+    const auto lanes =
+        static_cast<uint32_t>(_mm256_movemask_ps(_mm256_castsi256_ps(_mm256_cmpgt_epi32(none, low))) |
+                              _mm256_movemask_ps(_mm256_castsi256_ps(_mm256_cmpgt_epi32(none, high))) << 8);
+    if (__builtin_popcount(lanes) <= kFewLanes && blocks.first == 0) {
+      for (size_t first = 0; first < kBlockRows; first += 8) {
+        hit_rows_of_few<kShifted>(blocks, block_list[i] * kBlockRows + first, tile, lanes, thresholds + i * kQueryLanes,
+                                  hits + i * kBlockRows + first);
+      }
+      continue;
+    }
     for (size_t first = 0; first < kBlockRows; first += kRowsAtOnce) {
       __m256i sums[kHalves][kRowsAtOnce];
       score_rows<kShifted>(blocks, block_list[i] * kBlockRows + first, tile, sums);

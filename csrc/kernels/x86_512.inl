@@ -93,6 +93,74 @@ void screen_tiles(const CodeBlocks& blocks, size_t block_count, const QueryTile*
   }
 }
 
+// 16 rows × 64 codes → 16 words of 4 codes × 16 rows.
+ONCEOVER_INLINE void words_of_rows(const int8_t* rows, __m512i (&words)[16]) {
+  __m512i pairs[16], fours[16];
+#pragma GCC unroll 8
+  for (size_t i = 0; i < 16; i += 2) {
+    const __m512i upper = _mm512_load_si512(rows + i * kTileDims),
+                  lower = _mm512_load_si512(rows + (i + 1) * kTileDims);
+    pairs[i] = _mm512_unpacklo_epi32(upper, lower);
+    pairs[i + 1] = _mm512_unpackhi_epi32(upper, lower);
+  }
+#pragma GCC unroll 4
+  for (size_t i = 0; i < 16; i += 4) {
+    fours[i] = _mm512_unpacklo_epi64(pairs[i], pairs[i + 2]);
+    fours[i + 1] = _mm512_unpackhi_epi64(pairs[i], pairs[i + 2]);
+    fours[i + 2] = _mm512_unpacklo_epi64(pairs[i + 1], pairs[i + 3]);
+    fours[i + 3] = _mm512_unpackhi_epi64(pairs[i + 1], pairs[i + 3]);
+  }
+#pragma GCC unroll 4
+  for (size_t i = 0; i < 4; ++i) {  // fours[4 r + i]: words i, i + 4, i + 8, i + 12 of rows 4 r to 4 r + 3
+    const __m512i even_low = _mm512_shuffle_i32x4(fours[i], fours[i + 4], 0x88);
+    const __m512i odd_low = _mm512_shuffle_i32x4(fours[i], fours[i + 4], 0xdd);
+    const __m512i even_high = _mm512_shuffle_i32x4(fours[i + 8], fours[i + 12], 0x88);
+    const __m512i odd_high = _mm512_shuffle_i32x4(fours[i + 8], fours[i + 12], 0xdd);
+    words[i] = _mm512_shuffle_i32x4(even_low, even_high, 0x88);
+    words[i + 8] = _mm512_shuffle_i32x4(even_low, even_high, 0xdd);
+    words[i + 4] = _mm512_shuffle_i32x4(odd_low, odd_high, 0x88);
+    words[i + 12] = _mm512_shuffle_i32x4(odd_low, odd_high, 0xdd);
+  }
+}
+
+// 16 rows from `slot` on against the lanes of a tile that can be hit, few of them: rows side by side instead of lanes.
+template <bool kShifted>
+ONCEOVER_INLINE void hit_rows_of_few(const CodeBlocks& blocks, size_t slot, const QueryTile& tile, uint32_t lanes,
+                                     const int32_t* thresholds, uint16_t* hits) {
+  const __m512i norms = _mm512_loadu_si512(blocks.norms + slot);
+  const __m512i offset = _mm512_mullo_epi32(_mm512_loadu_si512(blocks.sums + slot), _mm512_set1_epi32(kVnniOffset));
+  const __m512i start = _mm512_sub_epi32(_mm512_setzero_si512(), kShifted ? offset : _mm512_add_epi32(offset, norms));
+  const int8_t* rows = blocks.codes + slot * kTileDims * blocks.tiles;
+  __m512i sums[kQueryLanes];
+  for (size_t t = 0; t < blocks.tiles; ++t) {
+    __m512i words[16];
+    words_of_rows(rows + t * kTileBytes, words);
+    for (uint32_t left = lanes; left != 0; left &= left - 1) {
+      const auto lane = static_cast<size_t>(__builtin_ctz(left));
+      const int8_t* query = tile.codes + t * kTileBytes + lane * 4;
+      __m512i sum = t == 0 ? start : sums[lane];
+#pragma GCC unroll 16
+      for (size_t w = 0; w < 16; ++w) {
+        int32_t four;
+        __builtin_memcpy(&four, query + w * 64, 4);
+        sum = _mm512_dpbusd_epi32(sum, _mm512_set1_epi32(four), words[w]);
+      }
+      sums[lane] = sum;
+    }
+  }
+  __m256i bits = _mm256_setzero_si256();
+  for (uint32_t left = lanes; left != 0; left &= left - 1) {
+    const auto lane = static_cast<size_t>(__builtin_ctz(left));
+    __m512i score = sums[lane];
+    if (kShifted) score = _mm512_sub_epi32(_mm512_sllv_epi32(score, _mm512_set1_epi32(tile.shifts[lane])), norms);
+    const __mmask16 hit = _mm512_cmpge_epi32_mask(score, _mm512_set1_epi32(thresholds[lane]));
+    bits = _mm256_or_si256(bits, _mm256_maskz_set1_epi16(hit, static_cast<int16_t>(1 << lane)));
+  }
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(hits), bits);
+}
+
+constexpr int kFewLanes = 8;  // from here on, rows one by one against all lanes are as fast
+
 template <bool kShifted>
 void hit_rows(const CodeBlocks& blocks, const QueryTile& tile, const uint32_t* block_list, size_t count,
               const int32_t* thresholds, uint16_t* hits) {
@@ -104,6 +172,14 @@ void hit_rows(const CodeBlocks& blocks, const QueryTile& tile, const uint32_t* b
       for (size_t line = 0; line < kBlockRows * blocks.tiles; ++line) _mm_prefetch(next + line * 64, _MM_HINT_T0);
     }
     const __m512i threshold = _mm512_loadu_si512(thresholds + i * kQueryLanes);
+    const uint32_t lanes = _mm512_cmplt_epi32_mask(threshold, _mm512_set1_epi32(kNoHit));
+    if (__builtin_popcount(lanes) <= kFewLanes && blocks.first == 0) {
+      for (size_t first = 0; first < kBlockRows; first += 16) {
+        hit_rows_of_few<kShifted>(blocks, block_list[i] * kBlockRows + first, tile, lanes, thresholds + i * kQueryLanes,
+                                  hits + i * kBlockRows + first);
+      }
+      continue;
+    }
     for (size_t first = 0; first < kBlockRows; first += kRowsAtOnce) {
       __m512i sums[1][kRowsAtOnce];
       score_rows<1, kShifted>(blocks, block_list[i] * kBlockRows + first, queries, shifts, sums);

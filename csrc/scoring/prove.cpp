@@ -206,21 +206,21 @@ class GroupProof {
   // Rows of the listed blocks that the codes do not rule out take the second bound; what is left is measured.
   void examine(size_t count) {
     size_t pairs = 0;
+    uint64_t busy[kHitsAtOnce];  // which bytes of a block's hits, of eight lanes of a row each, are not zero: few
+    static_assert(kBlockRows * sizeof *buffers_.hits == 64);
+    const auto* bytes = reinterpret_cast<const uint8_t*>(buffers_.hits);
+    table_.nonzero_bits(bytes, count * 64, busy);
     for (size_t i = 0; i < count; ++i) {
-      const uint16_t* hits = buffers_.hits + i * kBlockRows;
-      const size_t first_slot = buffers_.blocks[i] * kBlockRows;
       if (pairs + kBlockRows * kQueryLanes > kMostPairs) {
         examine_pairs(pairs);
         pairs = 0;
       }
-      for (size_t word = 0; word < kBlockRows / 4; ++word) {  // four rows at a time, most of which no lane hits
-        uint64_t four;
-        std::memcpy(&four, hits + 4 * word, sizeof four);
-        for (; four != 0; four &= four - 1) {
-          const auto bit = static_cast<size_t>(__builtin_ctzll(four));
-          const size_t pair = (first_slot + 4 * word) * 16 + bit;
-          __builtin_prefetch(index_.facts + pair / 16);
-          buffers_.pairs[pairs++] = static_cast<uint32_t>(pair);
+      for (; busy[i] != 0; busy[i] &= busy[i] - 1) {
+        const auto byte = static_cast<size_t>(__builtin_ctzll(busy[i]));
+        const size_t first = buffers_.blocks[i] * kBlockRows * kQueryLanes + 8 * byte;
+        __builtin_prefetch(index_.facts + first / kQueryLanes);
+        for (uint32_t eight = bytes[64 * i + byte]; eight != 0; eight &= eight - 1) {
+          buffers_.pairs[pairs++] = static_cast<uint32_t>(first + static_cast<size_t>(__builtin_ctz(eight)));
         }
       }
     }
@@ -251,13 +251,13 @@ class GroupProof {
       const uint32_t pair = buffers_.pairs[i];
       const SlotFacts& facts = index_.facts[pair >> 4];
       const float tail = lane_tail_[pair & 15] - facts.tail, reach = lane_reach_[pair & 15] + facts.refined_error;
-      buffers_.candidates[kept] = {buffers_.squared[i], pair};
+      buffers_.candidates[kept] = Candidate(buffers_.squared[i], pair);
       kept += (buffers_.squared[i] + tail * tail) * refined_lower_f32_ > reach * reach * kRoom + kTiny ? 0 : 1;
     }
     size_t candidates = 0;
     for (size_t i = 0; i < kept; ++i) {
       const Candidate candidate = buffers_.candidates[i];
-      const SlotFacts& facts = index_.facts[candidate.pair >> 4];
+      const SlotFacts& facts = index_.facts[candidate.pair() >> 4];
       if (facts.id == kNoRow) continue;
       __builtin_prefetch(index_.rows.row(facts.id));
       buffers_.candidates[candidates++] = candidate;
@@ -274,17 +274,15 @@ class GroupProof {
   // Nearest by the second bound first, so that the limits fall quickly.
   void measure(size_t count) {
     Candidate* list = buffers_.candidates;
-    std::sort(list, list + count, [](const Candidate& a, const Candidate& b) {
-      return a.squared < b.squared || (a.squared == b.squared && a.pair < b.pair);
-    });
+    std::sort(list, list + count);
     uint64_t measured = 0;
     for (size_t i = 0; i < count; ++i) {
-      if (i + 2 < count) prefetch_row(index_.facts[list[i + 2].pair >> 4].id);
-      const size_t lane = list[i].pair & 15;
-      const SlotFacts& facts = index_.facts[list[i].pair >> 4];
+      if (i + 2 < count) prefetch_row(index_.facts[list[i + 2].pair() >> 4].id);
+      const size_t lane = list[i].pair() & 15;
+      const SlotFacts& facts = index_.facts[list[i].pair() >> 4];
       Neighbors found = neighbors(lane);
       const double limit = found.limit(), reach = refined_reach_[lane] + double{facts.refined_error};
-      if (!is_coded(lane) || bound(list[i].squared, lane, facts) > reach * reach || found.has(facts.id)) continue;
+      if (!is_coded(lane) || bound(list[i].squared(), lane, facts) > reach * reach || found.has(facts.id)) continue;
       if (!spend(lane, measure_cost_)) continue;
       if (limit >= kSmallestMeasured) {
         ++measured;

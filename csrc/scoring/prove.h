@@ -1,15 +1,33 @@
 // After the screen: from block maxima to the exact nearest rows of one group of 16 queries.
 #pragma once
 
+#include <cstring>
+
 #include "scoring/neighbors.h"
 #include "scoring/query_codes.h"
 #include "scoring/search.h"
 
 namespace onceover {
 
-struct Candidate {
-  float squared;  // of the second bound
-  uint32_t pair;  // slot · 16 + lane
+// Of the second bound, a sum of squares ≥ 0, and slot · 16 + lane: as one number, ordered by both.
+class Candidate {
+ public:
+  Candidate(float squared, uint32_t pair) noexcept {
+    uint32_t bits;
+    std::memcpy(&bits, &squared, sizeof bits);
+    key_ = uint64_t{bits} << 32 | pair;
+  }
+  float squared() const noexcept {
+    const auto bits = static_cast<uint32_t>(key_ >> 32);
+    float squared;
+    std::memcpy(&squared, &bits, sizeof squared);
+    return squared;
+  }
+  uint32_t pair() const noexcept { return static_cast<uint32_t>(key_); }
+  bool operator<(const Candidate& other) const noexcept { return key_ < other.key_; }
+
+ private:
+  uint64_t key_;
 };
 
 struct ProofBuffers {

@@ -12,6 +12,7 @@ namespace {
 
 constexpr size_t kHitsAtOnce = 64;
 constexpr size_t kMostPairs = 4096;
+constexpr size_t kRowsAhead = 3;
 
 // Rough costs in cycles, to compare a proof with a scan; only speed depends on them.
 double scan_cost(const SearchIndex& index) {
@@ -271,18 +272,29 @@ class GroupProof {
     return (double{head} + tail * tail) * refined_lower_;
   }
 
+  const SlotFacts& facts_of(const Candidate& candidate) const { return index_.facts[candidate.pair() >> 4]; }
+
+  // As far as is known by now.
+  bool can_be_near(const Candidate& candidate) const {
+    const size_t lane = candidate.pair() & 15;
+    const SlotFacts& facts = facts_of(candidate);
+    const double reach = refined_reach_[lane] + double{facts.refined_error};
+    return is_coded(lane) && !(bound(candidate.squared(), lane, facts) > reach * reach);  // NaN can
+  }
+
   // Nearest by the second bound first, so that the limits fall quickly.
   void measure(size_t count) {
     Candidate* list = buffers_.candidates;
     std::sort(list, list + count);
     uint64_t measured = 0;
+    for (size_t i = 0; i < std::min(count, kRowsAhead); ++i) prefetch_row(facts_of(list[i]).id);
     for (size_t i = 0; i < count; ++i) {
-      if (i + 2 < count) prefetch_row(index_.facts[list[i + 2].pair() >> 4].id);
+      if (i + kRowsAhead < count && can_be_near(list[i + kRowsAhead])) prefetch_row(facts_of(list[i + kRowsAhead]).id);
       const size_t lane = list[i].pair() & 15;
-      const SlotFacts& facts = index_.facts[list[i].pair() >> 4];
+      const SlotFacts& facts = facts_of(list[i]);
       Neighbors found = neighbors(lane);
-      const double limit = found.limit(), reach = refined_reach_[lane] + double{facts.refined_error};
-      if (!is_coded(lane) || bound(list[i].squared(), lane, facts) > reach * reach || found.has(facts.id)) continue;
+      const double limit = found.limit();
+      if (!can_be_near(list[i]) || found.has(facts.id)) continue;
       if (!spend(lane, measure_cost_)) continue;
       if (limit >= kSmallestMeasured) {
         ++measured;

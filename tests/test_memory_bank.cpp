@@ -1,6 +1,7 @@
 // Exactness of the search, counted: every table, representation and kind of data against a float64 brute force.
 //
-//     test_memory_bank [results per table [table]]     default 20,000; far fewer under emulation of another CPU
+//     test_memory_bank [results per table [table]]     default 15,000, at least one of each kind; far fewer under
+//                                                      emulation of another CPU
 //
 // A result is wrong when its row is farther, in float64 by another order of sums than the kernels', than the nearest by
 // more than that rounding can explain, or when an equal row of a lower number exists, or when its distance is not the
@@ -74,17 +75,26 @@ double distance_squared(const float* a, const float* b, size_t dims) {
   return sum;
 }
 
+// (queries, rows) squared distances.
+std::vector<double> all_squared(const Rows& bank, const Rows& queries, size_t dims) {
+  std::vector<double> squared;
+  for (size_t q = 0; q < queries.size(); q += dims) {
+    for (size_t i = 0; i < bank.size(); i += dims) {
+      squared.push_back(distance_squared(queries.data() + q, bank.data() + i, dims));
+    }
+  }
+  return squared;
+}
+
 // How many of the k neighbors of each query are wrong.
-size_t count_wrong(const Rows& bank, const Rows& queries, size_t dims, size_t k, const std::vector<float>& distances,
-                   const std::vector<uint32_t>& ids, bool tell = true) {
+size_t count_wrong(const Rows& bank, size_t dims, const std::vector<double>& squared, size_t k,
+                   const std::vector<float>& distances, const std::vector<uint32_t>& ids, bool tell = true) {
   const size_t rows = bank.size() / dims;
   size_t wrong = 0;
   std::vector<std::pair<double, uint32_t>> all(rows);
-  for (size_t q = 0; q < queries.size() / dims; ++q) {
-    for (size_t i = 0; i < rows; ++i) {
-      all[i] = {distance_squared(queries.data() + q * dims, bank.data() + i * dims, dims), static_cast<uint32_t>(i)};
-    }
-    const std::vector<std::pair<double, uint32_t>> by_row = all;
+  for (size_t q = 0; q < squared.size() / rows; ++q) {
+    const double* by_row = squared.data() + q * rows;
+    for (size_t i = 0; i < rows; ++i) all[i] = {by_row[i], static_cast<uint32_t>(i)};
     std::partial_sort(all.begin(), all.begin() + static_cast<std::ptrdiff_t>(std::min(k, rows)), all.end());
     for (size_t i = 0; i < k; ++i) {
       const uint32_t id = ids[q * k + i];
@@ -94,7 +104,7 @@ size_t count_wrong(const Rows& bank, const Rows& queries, size_t dims, size_t k,
         continue;
       }
       const bool known = id < rows;
-      const double found = known ? by_row[id].first : 0;
+      const double found = known ? by_row[id] : 0;
       const bool same = known && id == all[i].second;
       // Rows as near as float64 can tell may come in the order of the kernels' sums; equal rows only by number.
       const bool equal_rows =
@@ -112,64 +122,107 @@ size_t count_wrong(const Rows& bank, const Rows& queries, size_t dims, size_t k,
   return wrong;
 }
 
-struct Case {
+struct Layout {
   const char* name;
+  size_t dims;  // of the rows; rank2 − 1 directions must exist
   Representation representation;
   size_t rank1, rank2, screened;
 };
+constexpr Layout kLayouts[] = {{"chosen", 96, Representation::kScan, 0, 0, 0},
+                               {"rank 32/64+64", 160, Representation::kRank, 64, 128, 32},
+                               {"rank 64+64", 200, Representation::kRank, 64, 128, 64},
+                               {"rank 16/64", 65, Representation::kRank, 64, 64, 16},
+                               {"rank 64/128+128", 260, Representation::kRank, 128, 256, 64},
+                               {"rank 32/192+64", 290, Representation::kRank, 192, 256, 32},
+                               {"full", 128, Representation::kFull, 0, 0, 0},
+                               {"scan", 128, Representation::kScan, 0, 0, 0}};
+
+BuildOptions forced(const Layout& layout) {
+  BuildOptions options;
+  options.forced = std::strcmp(layout.name, "chosen") != 0;
+  options.representation = layout.representation;
+  options.rank1 = layout.rank1;
+  options.rank2 = layout.rank2;
+  options.screened = layout.screened;
+  return options;
+}
+
+enum class Kind { kGaussian, kFeatures, kClustered };
+
+Rows drawn(Kind kind, size_t rows, size_t dims, Random& random, uint64_t seed) {
+  switch (kind) {
+    case Kind::kGaussian:
+      return gaussian(rows, dims, random);
+    case Kind::kFeatures:
+      return feature_like(rows, dims, random, seed);
+    case Kind::kClustered:
+      break;
+  }
+  return clustered(rows, dims, random, seed);
+}
+
+// As the bank's, but for some that are rows of it and some that are far out.
+Rows drawn_queries(Kind kind, size_t count, const Rows& bank, size_t dims, Random& random, uint64_t seed) {
+  Rows queries = drawn(kind, count, dims, random, seed);
+  const size_t rows = bank.size() / dims;
+  for (size_t q = 0; q < count; q += 7) {
+    float* query = queries.data() + q * dims;
+    if (q % 2 == 0) std::copy_n(bank.begin() + static_cast<std::ptrdiff_t>(q % rows * dims), dims, query);
+    if (q % 21 == 0) std::for_each(query, query + dims, [](float& value) { value *= 30; });
+  }
+  return queries;
+}
+
+struct Count {
+  size_t results = 0, queries = 0, screened = 0, wrong = 0;
+};
+
+// One bank and its queries, searched by every table for k neighbors; `round` draws them.
+void search_and_count(const std::vector<const KernelTable*>& tables, const Layout& layout, size_t k, Kind kind,
+                      size_t round, bool emulated, std::vector<Count>& counts) {
+  Random random(round + 1);
+  const size_t dims = layout.dims, query_count = emulated ? 40 : 96;
+  const size_t rows = emulated ? 130 + round % 3 * 70 : 700 + round % 4 * 301;
+  const Rows bank = drawn(kind, rows, dims, random, round);
+  const Rows queries = drawn_queries(kind, query_count, bank, dims, random, round);
+  const std::vector<double> squared = all_squared(bank, queries, dims);
+  const size_t threads = emulated ? 1 : 1 + round % 2;  // a part of the coordinates takes 32 queries of each thread
+  const MemoryBank built({bank.data(), rows, dims}, forced(layout), *tables.front());
+  for (size_t t = 0; t < tables.size(); ++t) {
+    const MemoryBank memory_bank({bank.data(), rows, dims}, built.index_data(), built.index_size(), *tables[t]);
+    std::vector<float> distances(query_count * k);
+    std::vector<uint32_t> ids(query_count * k);
+    SearchStats stats;
+    memory_bank.search({queries.data(), query_count, dims}, k, distances.data(), ids.data(), threads, stats);
+    counts[t].wrong += count_wrong(bank, dims, squared, k, distances, ids);
+    counts[t].results += query_count * k;
+    counts[t].queries += query_count;
+    const size_t screened = query_count - stats.scanned_queries - stats.float64_queries;
+    counts[t].screened += screened;
+    if (layout.rank1 > 0 && kind == Kind::kFeatures && k <= 2) CHECK(8 * screened > query_count);  // else it is idle
+  }
+}
 
 void test_results_are_those_of_float64(size_t results_per_table, const char* only, bool emulated) {
-  const std::vector<Case> cases = {
-      {"chosen", Representation::kScan, 0, 0, 0},         {"rank 32/64+64", Representation::kRank, 64, 128, 32},
-      {"rank 64+64", Representation::kRank, 64, 128, 64}, {"rank 16/64", Representation::kRank, 64, 64, 16},
-      {"full", Representation::kFull, 0, 0, 0},           {"scan", Representation::kScan, 0, 0, 0}};
-  const size_t query_count = emulated ? 48 : 208;
-  for (const KernelTable* table : tables_under_test()) {
-    if (only != nullptr && std::string(table->name) != only) continue;
-    size_t results = 0, asked = 0, wrong = 0, screened = 0, round = 0;
-    while (results < results_per_table) {
-      Random random(round + 1);
-      const size_t dims = std::vector<size_t>{128, 96, 160, 65, 200}[round % 5];
-      const size_t rows = emulated ? 130 + round % 3 * 70 : 700 + round % 4 * 301;
-      for (const int kind : {0, 1, 1, 2}) {
-        const Rows bank = kind == 0   ? gaussian(rows, dims, random)
-                          : kind == 1 ? feature_like(rows, dims, random, round)
-                                      : clustered(rows, dims, random, round);
-        Rows queries = kind == 0   ? gaussian(query_count, dims, random)
-                       : kind == 1 ? feature_like(query_count, dims, random, round)
-                                   : clustered(query_count, dims, random, round);
-        for (size_t q = 0; q < query_count; q += 7) {  // some rows of the bank itself, some far out
-          if (q % 2 == 0)
-            std::copy_n(bank.begin() + static_cast<std::ptrdiff_t>(q % rows * dims), dims,
-                        queries.begin() + static_cast<std::ptrdiff_t>(q * dims));
-          if (q % 21 == 0)
-            for (size_t j = 0; j < dims; ++j) queries[q * dims + j] *= 30;
-        }
-        const Case& each = cases[(round + static_cast<size_t>(kind)) % cases.size()];
-        if (each.rank2 > (dims + 1) / 16 * 16) continue;
-        BuildOptions options;
-        options.forced = std::strcmp(each.name, "chosen") != 0;
-        options.representation = each.representation;
-        options.rank1 = each.rank1;
-        options.rank2 = each.rank2;
-        options.screened = each.screened;
-        const MemoryBank memory_bank({bank.data(), rows, dims}, options, *table);
-        const size_t k = round % 3 == 2 ? 9 : 1;
-        std::vector<float> distances(query_count * k);
-        std::vector<uint32_t> ids(query_count * k);
-        SearchStats stats;
-        memory_bank.search({queries.data(), query_count, dims}, k, distances.data(), ids.data(), 1 + round % 2, stats);
-        wrong += count_wrong(bank, queries, dims, k, distances, ids);
-        results += query_count * k;
-        asked += query_count;
-        screened += query_count - stats.scanned_queries - stats.float64_queries;
+  const std::vector<size_t> ks = emulated ? std::vector<size_t>{1, 2} : std::vector<size_t>{1, 2, 9};
+  std::vector<const KernelTable*> tables = tables_under_test();
+  const auto unasked = [&](const KernelTable* table) { return only != nullptr && std::string(table->name) != only; };
+  tables.erase(std::remove_if(tables.begin(), tables.end(), unasked), tables.end());
+  std::vector<Count> counts(tables.size());
+  for (size_t round = 0; !tables.empty() && counts[0].results < results_per_table;) {
+    for (const Layout& layout : kLayouts) {
+      for (const size_t k : ks) {
+        search_and_count(tables, layout, k, Kind::kFeatures, round, emulated, counts);
+        const Kind other = round++ % 2 == 0 ? Kind::kGaussian : Kind::kClustered;
+        if (!emulated) search_and_count(tables, layout, k, other, round, emulated, counts);
       }
-      ++round;
     }
-    std::printf("%s: %zu results of %zu queries, %zu of them screened to the end, %zu wrong\n", table->name, results,
-                asked, screened, wrong);
-    CHECK(wrong == 0);
-    CHECK(screened > 0);
+  }
+  for (size_t t = 0; t < tables.size(); ++t) {
+    const Count& count = counts[t];
+    std::printf("%s: %zu results of %zu queries, %zu of them screened to the end, %zu wrong\n", tables[t]->name,
+                count.results, count.queries, count.screened, count.wrong);
+    CHECK(count.wrong == 0);
   }
 }
 
@@ -182,51 +235,66 @@ void test_the_count_itself_notices_a_wrong_row_and_a_wrong_distance() {
   std::vector<uint32_t> ids(10);
   SearchStats stats;
   memory_bank.search({queries.data(), 10, dims}, 1, distances.data(), ids.data(), 1, stats);
-  CHECK(count_wrong(bank, queries, dims, 1, distances, ids) == 0);
+  const std::vector<double> squared = all_squared(bank, queries, dims);
+  CHECK(count_wrong(bank, dims, squared, 1, distances, ids) == 0);
   std::vector<float> off = distances;
   off[4] = std::nextafter(std::nextafter(off[4], 0.0f), 0.0f);
-  CHECK(count_wrong(bank, queries, dims, 1, off, ids, false) == 1);
+  CHECK(count_wrong(bank, dims, squared, 1, off, ids, false) == 1);
   ids[7] = (ids[7] + 1) % 50;
-  CHECK(count_wrong(bank, queries, dims, 1, distances, ids, false) == 1);
+  CHECK(count_wrong(bank, dims, squared, 1, distances, ids, false) == 1);
 }
 
 // One index, searched by every table and split: the same bits.
-void test_every_table_and_split_returns_the_same_bits() {
+void test_every_table_and_split_returns_the_same_bits(bool emulated) {
   Random random(6);
-  const size_t dims = 150, rows = std::getenv("ONCEOVER_QEMU") != nullptr ? 200 : 900, query_count = 100, k = 5;
-  const Rows bank = feature_like(rows, dims, random, 1);
-  Rows queries = feature_like(query_count, dims, random, 1);
-  queries[3 * dims] = std::nanf("");
-  queries[4 * dims + 1] = 1e30f;
-  for (const Representation representation : {Representation::kRank, Representation::kFull, Representation::kScan}) {
-    BuildOptions options;
-    options.forced = true;
-    options.representation = representation;
-    options.rank1 = 64;
-    options.rank2 = 128;
-    const MemoryBank built({bank.data(), rows, dims}, options, kernels_named("scalar"));
-    std::vector<float> expected(query_count * k);
-    std::vector<uint32_t> expected_ids(query_count * k);
-    SearchStats stats;
-    built.search({queries.data(), query_count, dims}, k, expected.data(), expected_ids.data(), 1, stats);
-    CHECK(std::isinf(expected[3 * k]) && expected_ids[3 * k] == kNoRow);
-    CHECK(std::isfinite(expected[4 * k]) && expected_ids[4 * k] < rows);
-    for (const KernelTable* table : tables_under_test()) {
-      const MemoryBank viewed({bank.data(), rows, dims}, built.index_data(), built.index_size(), *table);
-      for (const size_t threads : {1, 2, 3}) {
-        for (const size_t part : {query_count, size_t{33}, size_t{1}}) {
-          if (part == 1 && threads > 1) continue;
-          std::vector<float> distances(query_count * k);
-          std::vector<uint32_t> ids(query_count * k);
-          for (size_t first = 0; first < query_count; first += part) {
-            const size_t count = std::min(part, query_count - first);
-            viewed.search({queries.data() + first * dims, count, dims}, k, distances.data() + first * k,
-                          ids.data() + first * k, threads, stats);
+  const size_t rows = emulated ? 150 : 400, query_count = 70;
+  for (const Layout& layout : kLayouts) {
+    const size_t dims = layout.dims;
+    const Rows bank = feature_like(rows, dims, random, 1);
+    Rows queries = feature_like(query_count, dims, random, 1);
+    queries[3 * dims] = std::nanf("");
+    queries[4 * dims + 1] = 1e30f;
+    const MemoryBank built({bank.data(), rows, dims}, forced(layout), kernels_named("scalar"));
+    for (const size_t k : {2, 5}) {  // two of a part of the coordinates, five of all
+      std::vector<float> expected(query_count * k);
+      std::vector<uint32_t> expected_ids(query_count * k);
+      SearchStats stats;
+      built.search({queries.data(), query_count, dims}, k, expected.data(), expected_ids.data(), 1, stats);
+      CHECK(std::isinf(expected[3 * k]) && expected_ids[3 * k] == kNoRow);
+      CHECK(std::isfinite(expected[4 * k]) && expected_ids[4 * k] < rows);
+      for (const KernelTable* table : tables_under_test()) {
+        const MemoryBank viewed({bank.data(), rows, dims}, built.index_data(), built.index_size(), *table);
+        for (const size_t threads : {1, 2, 3}) {
+          for (const size_t part : {query_count, size_t{33}, size_t{1}}) {
+            if (part != query_count && (emulated || threads > 1)) continue;
+            std::vector<float> distances(query_count * k);
+            std::vector<uint32_t> ids(query_count * k);
+            for (size_t first = 0; first < query_count; first += part) {
+              const size_t count = std::min(part, query_count - first);
+              viewed.search({queries.data() + first * dims, count, dims}, k, distances.data() + first * k,
+                            ids.data() + first * k, threads, stats);
+            }
+            CHECK(std::memcmp(distances.data(), expected.data(), expected.size() * sizeof(float)) == 0);
+            CHECK(ids == expected_ids);
           }
-          CHECK(std::memcmp(distances.data(), expected.data(), expected.size() * sizeof(float)) == 0);
-          CHECK(ids == expected_ids);
         }
       }
+    }
+  }
+}
+
+// Where two layouts cost nearly the same, counts by tables that do not screen alike would choose different ones: avx2
+// at 700 rows, amx at 500.
+void test_every_table_builds_the_same_bytes() {
+  for (const auto& [rows, dims] : {std::pair<size_t, size_t>{700, 128}, {700, 192}, {500, 192}}) {
+    Random random(rows);
+    const Rows bank = feature_like(rows, dims, random, 1);
+    const MemoryBank expected({bank.data(), rows, dims}, {}, kernels_named("scalar"));
+    CHECK(expected.index().representation == Representation::kRank);
+    for (const KernelTable* table : tables_under_test()) {
+      const MemoryBank built({bank.data(), rows, dims}, {}, *table);
+      CHECK(built.index_size() == expected.index_size() &&
+            std::memcmp(built.index_data(), expected.index_data(), built.index_size()) == 0);
     }
   }
 }
@@ -238,9 +306,10 @@ int main(int argc, char** argv) {
 #if defined(__SANITIZE_ADDRESS__)
   emulated = true;  // as slow
 #endif
-  const size_t results = argc > 1 ? std::strtoull(argv[1], nullptr, 10) : emulated ? 1000 : 20000;
+  const size_t results = argc > 1 ? std::strtoull(argv[1], nullptr, 10) : emulated ? 500 : 15000;
   test_the_count_itself_notices_a_wrong_row_and_a_wrong_distance();
-  test_every_table_and_split_returns_the_same_bits();
+  test_every_table_and_split_returns_the_same_bits(emulated);
+  test_every_table_builds_the_same_bytes();
   test_results_are_those_of_float64(results, argc > 2 ? argv[2] : nullptr, emulated);
   return check::summary("memory_bank");
 }

@@ -10,6 +10,7 @@
 #include "base/finite.h"
 #include "scoring/bounds.h"
 #include "scoring/encode.h"
+#include "scoring/layout_cost.h"
 #include "scoring/projection.h"
 #include "scoring/row_order.h"
 #include "scoring/search.h"
@@ -43,34 +44,15 @@ std::vector<Layout> candidate_layouts(size_t dims) {
   return layouts;
 }
 
-// Cycles of an AVX-512 VNNI core per query, from what a trial search counted. Whole numbers of counted things times
-// fixed weights: the same on every machine.
-double screening_cost(const SearchIndex& index, size_t coordinates) {
-  return static_cast<double>(index.slot_count * coordinates) / 64 * 1.1;
-}
-
-double hit_cost(const SearchIndex& index, const SearchStats& stats) {
-  return static_cast<double>(stats.hit_blocks) / static_cast<double>(stats.queries) * 10 *
-         static_cast<double>(index.rank1);
-}
-
-double modelled_cost(const SearchIndex& index, const SearchStats& stats) {
-  const auto per_query = [&](uint64_t count) {
-    return static_cast<double>(count) / static_cast<double>(stats.queries);
-  };
-  const auto dims = static_cast<double>(index.dims), rank2 = static_cast<double>(index.rank2);
-  const bool is_rank = index.representation == Representation::kRank;
-  const double coding = dims * 1.5 + (is_rank ? 2 * dims * rank2 / 64 : 0) + 6 * rank2;
-  const double refining = per_query(stats.refined_rows) * (40 + rank2 / 4);
-  const double measuring = per_query(stats.measured_rows + 2 * stats.exact_rows) * (150 + dims / 2);
-  const double scanning = per_query(stats.scanned_queries) * static_cast<double>(index.row_count) * (dims + 16) / 14;
-  return coding + screening_cost(index, index.screened) + hit_cost(index, stats) + refining + measuring + scanning;
-}
-
 class Builder {
  public:
   Builder(MatrixView<const float> rows, const BuildOptions& options, const KernelTable& table, Memory& memory)
-      : rows_(rows), options_(options), table_(table), memory_(memory), mean_(memory, padded(), "mean row") {}
+      : rows_(rows),
+        options_(options),
+        table_(table),
+        counting_(counting_kernels(table)),
+        memory_(memory),
+        mean_(memory, padded(), "mean row") {}
 
   Buffer<uint8_t> build() {
     rows_hash_ = hash_rows(rows_);
@@ -84,6 +66,8 @@ class Builder {
 
  private:
   size_t padded() const { return (rows_.columns + kTileDims - 1) / kTileDims * kTileDims; }
+
+  size_t slots() const { return (unique_.size() + kBlockRows - 1) / kBlockRows * kBlockRows; }
 
   // Rows with the same bytes: the first is kept, the others remembered as its copies.
   void find_copies() {
@@ -160,7 +144,7 @@ class Builder {
     header.safe_scale = safe_scale_ ? 1 : 0;
     header.copy_count = static_cast<uint32_t>(copies_.size() / 2);
     if (!is_scan) {
-      header.slot_count = static_cast<uint32_t>((unique_.size() + kBlockRows - 1) / kBlockRows * kBlockRows);
+      header.slot_count = static_cast<uint32_t>(slots());
       header.rank1 = static_cast<uint32_t>(is_rank ? layout.rank1 : padded());
       header.rank2 = static_cast<uint32_t>(is_rank ? layout.rank2 : padded());
       header.screened = static_cast<uint32_t>(is_rank && layout.screened != layout.rank1 ? layout.screened : 0);
@@ -210,8 +194,13 @@ class Builder {
     if (rows_.columns <= kLargestRankDims) find_directions(std::min(most_directions, rows_.columns));
     if (options_.progress) options_.progress(1, steps);
     Buffer<uint8_t> chosen = make(kOnlyScan);
-    double least = 1.05 * static_cast<double>(rows_.rows) * (static_cast<double>(rows_.columns) + 16) / 14;
+    double least = 1.05 * scan_cost(rows_.rows, rows_.columns);
     const auto consider = [&](const Layout& layout) {
+      // Too much without a single hit: need not be built.
+      if (coding_cost(rows_.columns, layout.rank2, layout.representation) + screening_cost(slots(), layout.screened) >=
+          least) {
+        return true;
+      }
       Buffer<uint8_t> bytes = make(layout);
       const SearchIndex index = view_index(bytes.data(), bytes.size(), rows_);
       const SearchStats stats = trial(index);
@@ -220,7 +209,7 @@ class Builder {
         least = cost;
         chosen = std::move(bytes);
       }
-      return hit_cost(index, stats) < screening_cost(index, index.rank1) - screening_cost(index, index.screened);
+      return hit_cost(index, stats) < screening_cost(slots(), index.rank1) - screening_cost(slots(), index.screened);
     };
     for (size_t i = 0; i < layouts.size(); ++i) {
       Layout layout = layouts[i];
@@ -255,14 +244,15 @@ class Builder {
     std::vector<float> distances(count * k);
     std::vector<uint32_t> ids(count * k);
     SearchStats stats;
-    search(index, {queries.data(), std::min(searched, count), rows_.columns}, k, distances.data(), ids.data(), table_,
-           scratch.data(), stats);
+    search(index, {queries.data(), std::min(searched, count), rows_.columns}, k, distances.data(), ids.data(),
+           counting_, scratch.data(), stats);
     return stats;
   }
 
   MatrixView<const float> rows_;
   const BuildOptions& options_;
   const KernelTable& table_;
+  const KernelTable counting_;
   Memory& memory_;
   Buffer<float> mean_;
   bool safe_scale_ = false;

@@ -27,8 +27,8 @@ struct BuildOptions {
   std::function<void(size_t, size_t)> progress;
 };
 
-// Same rows, options and table: same bytes. Throws Error(kInput) for a NaN or infinity (naming the row) or a shape out
-// of range, Error(kMemory) when `memory` has a limit and it is reached.
+// Same rows and options: same bytes, whatever the table. Throws Error(kInput) for a NaN or infinity (naming the row) or
+// a shape out of range, Error(kMemory) when `memory` has a limit and it is reached.
 Buffer<uint8_t> build_index(MatrixView<const float> rows, const BuildOptions& options, const KernelTable& table,
                             Memory& memory);
 

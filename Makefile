@@ -24,7 +24,7 @@ X86_LEVEL_TESTS := $(patsubst tests/%.cpp,%,$(wildcard tests/test_kernels.cpp te
 needs = command -v $(1) >/dev/null || { echo "$@: no $(1) here; install it: apt-get install $(2)"; \
   test "$$CI" != true && echo "$@: SKIPPED"; exit; }
 # Sessions and searches on several threads, for TSan; the C ABI for valgrind, which knows no AVX-512.
-THREAD_TESTS := host_package test_c_api_threads test_c_api test_session
+THREAD_TESTS := host_package test_c_api_threads test_c_api test_session test_parallel
 VALGRIND_TESTS := test_c_api_session test_c_api_session_refusals test_c_api_threads
 space := $(subst ,, )
 # How long `make fuzz` runs.

@@ -13,6 +13,9 @@ namespace onceover {
 
 ThreadPool::ThreadPool(size_t threads, uint64_t cpu_mask) {
   workers_.reserve(threads > 0 ? threads - 1 : 0);
+#if defined(__linux__)
+  own_cpus_.resize(threads > 0 ? threads - 1 : 0);
+#endif
   try {
     for (size_t part = 1; part < threads; ++part) {
       workers_.emplace_back([this, part] { wait_for_work(part); });
@@ -59,6 +62,24 @@ void ThreadPool::pin(uint64_t cpu_mask) {
 #endif
 }
 
+// Workers that wake must not share the caller's CPU, where the scheduler puts them when every other one looks busy: so
+// it does right after OpenVINO, whose threads stay runnable for a while, looking for more work. Then two threads take
+// as long as one. Which CPUs a worker has is asked anew each time, and given back by it as soon as it runs.
+void ThreadPool::keep_off_this_cpu() noexcept {
+#if defined(__linux__)
+  const int here = sched_getcpu();
+  for (size_t i = 0; here >= 0 && here < CPU_SETSIZE && i < workers_.size(); ++i) {
+    OwnCpus& own = own_cpus_[i];
+    const pthread_t worker = workers_[i].native_handle();
+    own.taken = false;
+    if (pthread_getaffinity_np(worker, sizeof own.cpus, &own.cpus) != 0 || !CPU_ISSET(here, &own.cpus)) continue;
+    cpu_set_t others = own.cpus;
+    CPU_CLR(here, &others);
+    own.taken = CPU_COUNT(&others) > 0 && pthread_setaffinity_np(worker, sizeof others, &others) == 0;
+  }
+#endif
+}
+
 void ThreadPool::run(void (*work)(void* context, size_t part) noexcept, void* context) {
   if (workers_.empty()) return work(context, 0);
   {
@@ -67,6 +88,7 @@ void ThreadPool::run(void (*work)(void* context, size_t part) noexcept, void* co
     context_ = context;
     running_ = workers_.size();
     ++round_;
+    keep_off_this_cpu();
   }
   start_.notify_all();
   work(context, 0);
@@ -83,6 +105,9 @@ void ThreadPool::wait_for_work(size_t part) {
     const auto work = work_;
     void* context = context_;
     lock.unlock();
+#if defined(__linux__)
+    if (own_cpus_[part - 1].taken) sched_setaffinity(0, sizeof(cpu_set_t), &own_cpus_[part - 1].cpus);
+#endif
     work(context, part);
     lock.lock();
     if (--running_ == 0) done_.notify_one();

@@ -1,6 +1,10 @@
 // A small pool of threads that sleep between calls; the only place that starts threads.
 #pragma once
 
+#if defined(__linux__)
+#include <sched.h>
+#endif
+
 #include <condition_variable>
 #include <cstddef>
 #include <cstdint>
@@ -28,6 +32,7 @@ class ThreadPool {
  private:
   void wait_for_work(size_t part);
   void pin(uint64_t cpu_mask);
+  void keep_off_this_cpu() noexcept;
   void stop() noexcept;
 
   std::mutex mutex_;
@@ -37,6 +42,13 @@ class ThreadPool {
   size_t round_ = 0, running_ = 0;
   bool stopping_ = false;
   std::vector<std::thread> workers_;
+#if defined(__linux__)
+  struct OwnCpus {
+    cpu_set_t cpus;
+    bool taken;  // the worker may not run on all of them until it has begun
+  };
+  std::vector<OwnCpus> own_cpus_;  // of each worker
+#endif
 };
 
 }  // namespace onceover

@@ -121,17 +121,24 @@ void use_bank(const Package& package, const Config& config, uint32_t product) {
   Buffer<uint8_t> own_index;
   const SearchIndex index = index_of(package, bank, kernels(), memory, own_index, product);
   if (bank.rows * bank.columns > kLargestWork) return;
-  constexpr size_t kNeighbors = 3;
-  const MatrixView<const float> queries(bank.data, bank.rows < 20 ? bank.rows : 20, bank.columns);
-  Buffer<uint8_t> scratch(memory, search_scratch_bytes(index, kNeighbors), "search scratch");
-  std::vector<float> distances(queries.rows * kNeighbors);
-  std::vector<uint32_t> rows(queries.rows * kNeighbors);
-  static const std::vector<const KernelTable*> tables = available_kernels();
-  for (const KernelTable* table : {tables.front(), tables.back()}) {  // this machine's best, and scalar
-    SearchStats stats;
-    search(index, queries, kNeighbors, distances.data(), rows.data(), *table, scratch.data(), stats);
-    for (const uint32_t row : rows) must(row < bank.rows || row == kNoRow, "a neighbor is no row of the bank");
-  }
+  const auto find = [&](size_t count, size_t k) {
+    std::vector<float> values;
+    for (size_t q = 0; q < count; ++q) {
+      values.insert(values.end(), bank.row(q % bank.rows), bank.row(q % bank.rows) + bank.columns);
+    }
+    const MatrixView<const float> queries(values.data(), count, bank.columns);
+    Buffer<uint8_t> scratch(memory, search_scratch_bytes(index, k), "search scratch");
+    std::vector<float> distances(count * k);
+    std::vector<uint32_t> rows(count * k);
+    static const std::vector<const KernelTable*> tables = available_kernels();
+    for (const KernelTable* table : {tables.front(), tables.back()}) {  // this machine's best, and scalar
+      SearchStats stats;
+      search(index, queries, k, distances.data(), rows.data(), *table, scratch.data(), stats);
+      for (const uint32_t row : rows) must(row < bank.rows || row == kNoRow, "a neighbor is no row of the bank");
+    }
+  };
+  find(20, 3);
+  find(33, 1);  // enough queries of few neighbors: screened by a part of the coordinates where the index says so
 }
 
 // Each reader on its own: a damaged config must not hide the others.

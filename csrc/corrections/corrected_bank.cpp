@@ -14,11 +14,13 @@ namespace {
 
 size_t blocks_of(size_t rows) { return (rows + kBlockRows - 1) / kBlockRows; }
 
-// Rows are numbered by 32 bits, and kNoRow is none.
+// Rows are numbered by 32 bits, and kNoRow is none; an index has so many slots and no more.
 size_t checked_bound(const SearchIndex& fitted, size_t max_added_rows) {
-  if (max_added_rows < UINT32_MAX && uint64_t{fitted.row_count} + max_added_rows + kBlockRows < UINT32_MAX) {
-    return max_added_rows;
-  }
+  const bool numbered =
+      max_added_rows < UINT32_MAX && uint64_t{fitted.row_count} + max_added_rows + kBlockRows < UINT32_MAX;
+  const bool has_slots = fitted.representation == Representation::kScan ||
+                         uint64_t{fitted.slot_count} + uint64_t{max_added_rows} + kBlockRows <= kMostSlots;
+  if (numbered && has_slots) return max_added_rows;
   fail(Status::kUsage,
        "%zu rows are to have room beside the %zu fitted ones, more than can be numbered; begin a journal "
        "with a smaller bound",

@@ -41,8 +41,8 @@ size_t rank_of(float threshold, const float* values, size_t count, double alpha,
   const size_t last = static_cast<size_t>(std::upper_bound(values, values + count, threshold) - values);
   // 1e-9: alpha is a decimal fraction that binary digits miss, as in 20 · (1 − 0.05).
   const double share = static_cast<double>(count + 1) * (1 - alpha);
-  const auto rank = static_cast<size_t>(std::ceil(share - 1e-9 * static_cast<double>(count + 1)));
-  const size_t lawful = std::clamp<size_t>(rank, 1, count);
+  const double rank = std::ceil(share - 1e-9 * static_cast<double>(count + 1));
+  const auto lawful = static_cast<size_t>(std::clamp(rank, 1.0, static_cast<double>(count)));
   if (below == last) return confidence > 0 ? std::max(lawful, confident_rank(count, alpha, confidence)) : lawful;
   return below < lawful && lawful <= last ? lawful : last;
 }
@@ -238,6 +238,12 @@ Recalibrated recalibrate(const Package& package, const Config& config, const Roi
   Rescorer rescorer(config, roi, *patches, bank, changes, table);
   for (size_t image = 0; image < patches->image_count; ++image) {
     const Rescored found = rescorer.run(image);
+    if (!std::isfinite(found.score)) {  // an infinite threshold would call every part good
+      fail(Status::kPackage,
+           "%s: member '%s': held-out image %zu has no finite score after these corrections; leave it more rows of the "
+           "memory bank, or fit the package again",
+           package.label().c_str(), kMember, image);
+    }
     Rescored& part = parts[patches->parts[image]];
     if (found.score > part.score) part.exact = found.exact;
     part.score = std::max(part.score, found.score);

@@ -76,7 +76,7 @@ void check_header(const IndexHeader& header) {
   if (header.copy_count > header.row_count) refuse("copy_count", header.copy_count, "at most row_count");
   if (header.removed_count > header.row_count) refuse("removed_count", header.removed_count, "at most row_count");
   if (header.safe_scale > 1) refuse("safe_scale", header.safe_scale, "0 or 1");
-  if (header.slot_count % kBlockRows != 0 || header.slot_count > (1u << 28)) {
+  if (header.slot_count % kBlockRows != 0 || header.slot_count > kMostSlots) {
     refuse("slot_count", header.slot_count, "a multiple of 32 up to 2^28");
   }
   if (header.representation == 0) {
@@ -105,9 +105,13 @@ void check_header(const IndexHeader& header) {
     fail(Status::kInput, "search index: the step is %g, expected a finite number of at least %g; build it again",
          double{step}, double{kSmallestStep});
   }
-  if (header.representation == 1 &&
-      !(header.scale > 0 && std::isfinite(header.scale) && std::isfinite(header.tail_mean))) {
-    fail(Status::kInput, "search index: the scale of the projection is %g; build it again", header.scale);
+  // A projection by whole numbers that lengthens nothing has a scale of at most 1; a larger one could make infinities.
+  if (header.representation == 1 && !(header.scale > 0 && header.scale <= 1 && std::isfinite(header.tail_mean))) {
+    fail(Status::kInput,
+         "search index: the projection has scale %g and mean tail %g, expected a scale above 0 and at most 1 and a "
+         "finite "
+         "mean; build it again",
+         header.scale, double{header.tail_mean});
   }
 }
 

@@ -61,6 +61,8 @@ struct SlotFacts {
 };
 static_assert(sizeof(SlotFacts) == 16);
 
+inline constexpr size_t kMostSlots = size_t{1} << 28;
+
 // Of at most kMostScreened codes c: 0 ≤ norm / 2 ≤ |c|²/4 < 2^18 and |sum| < 2^13. Every number unpacks within these.
 inline constexpr size_t kMostScreened = 64;
 inline uint32_t pack_screen(int32_t norm, int32_t sum) noexcept {

@@ -195,6 +195,12 @@ static void what_follows_a_run_needs_one_that_succeeded(void) {
   CHECK_FAILS(DRAW(HOST_HEIGHT, HOST_WIDTH, HOST_WIDTH - 1), ONCEOVER_USAGE, "stride_floats is 47");
   CHECK_FAILS(onceover_session_draw_map(session, NULL, 4, 4, 4), ONCEOVER_USAGE, "map is NULL");
   CHECK_FAILS(FIND(HOST_WIDTH + 1, NULL, 0), ONCEOVER_USAGE, "set max_map_width");
+  /* A good part has no regions, but must not hide that the map of a bad one will be too wide. */
+  CHECK(onceover_session_set_threshold(session, 1e6f) == ONCEOVER_OK);
+  CHECK(run_of(session, &seen.image).verdict == ONCEOVER_NORMAL);
+  CHECK_FAILS(FIND(HOST_WIDTH + 1, NULL, 0), ONCEOVER_USAGE, "set max_map_width");
+  CHECK(onceover_session_set_threshold(session, 0) == ONCEOVER_OK);
+  CHECK(run_of(session, &seen.image).verdict == ONCEOVER_ANOMALOUS);
   CHECK_FAILS(FIND(HOST_WIDTH, NULL, 1), ONCEOVER_USAGE, "regions is NULL");
   CHECK(count == 9);
 #define TRACE(region, points, capacity) \

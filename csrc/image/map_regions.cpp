@@ -163,11 +163,16 @@ void MapRegions::close_row(size_t current, Found& found) {
   std::swap(above_, runs_);
 }
 
+void MapRegions::check_width(size_t columns) const {
+  if (columns <= max_width_) return;
+  fail(Status::kUsage,
+       "map of %zu columns; this session finds regions in maps of up to %zu, set max_map_width in the options it is "
+       "created with to the width of your images",
+       columns, max_width_);
+}
+
 size_t MapRegions::find(MatrixView<const float> map, float threshold, MapRegion* regions, size_t capacity) {
-  if (map.columns > max_width_) {
-    fail(Status::kUsage, "map of %zu columns; this session finds regions in maps of up to %zu, set max_map_width",
-         map.columns, max_width_);
-  }
+  check_width(map.columns);
   Found found = {regions, capacity, 0};
   size_t above = 0;
   open_ = 0;

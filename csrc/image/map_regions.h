@@ -27,6 +27,8 @@ class MapRegions {
   // nothing. Throws Error(kUsage) when the map is wider than max_width.
   size_t find(MatrixView<const float> map, float threshold, MapRegion* regions, size_t capacity);
 
+  // Throws Error(kUsage) for more columns than max_width.
+  void check_width(size_t columns) const;
   size_t max_width() const noexcept { return max_width_; }
 
  private:

@@ -174,7 +174,7 @@ typedef struct onceover_session_options {
   onceover_release release;
   void* allocator_context;
   size_t memory_limit_bytes; /* of our buffers, not of what the engine allocates; 0: none */
-  uint32_t max_map_width;    /* of maps whose regions are asked for; 0: map_width */
+  uint32_t max_map_width;    /* of maps whose regions are asked for: your images'; 0: the package's map_width */
   uint32_t touch_pages;      /* 1: read every page of the package now, so that no run waits for one */
   uint64_t cpu_mask;         /* CPUs 0 … 63 where threads that we start may run; 0: all */
 } onceover_session_options;
@@ -271,7 +271,8 @@ ONCEOVER_API onceover_status onceover_session_run_features(onceover_session* ses
 ONCEOVER_API onceover_status onceover_session_draw_map(onceover_session* session, float* map, size_t height,
                                                        size_t width, size_t stride_floats);
 /* The regions above the map threshold of a map that draw_map drew, those with the largest peaks first, up to `capacity`
- * of them; `count` gets how many there are. None unless the last image was anomalous. */
+ * of them; `count` gets how many there are. None unless the last image was anomalous. USAGE: the map is wider than the
+ * session's max_map_width. */
 ONCEOVER_API onceover_status onceover_session_find_regions(onceover_session* session, const float* map, size_t height,
                                                            size_t width, size_t stride_floats, onceover_region* regions,
                                                            size_t capacity, size_t* count);

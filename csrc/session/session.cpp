@@ -178,6 +178,7 @@ const Result& Session::decide() {
 
 size_t Session::find_regions(MatrixView<const float> map, MapRegion* regions, size_t capacity) {
   require_run();
+  regions_.check_width(map.columns);  // for good parts, too: else it shows at the first bad one, on the line
   if (result_.decision != Decision::kAnomalous) return 0;
   return regions_.find(map, active().map_threshold(), regions, capacity);
 }

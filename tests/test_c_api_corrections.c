@@ -195,6 +195,42 @@ static void feed(void* context, const char* what, size_t done, size_t total) {
   snprintf(dog->last, sizeof dog->last, "%s", what);
 }
 
+typedef struct impatient {
+  size_t asked, patience;
+} impatient;
+
+static int32_t is_cancelled(void* context) {
+  impatient* who = context;
+  return ++who->asked > who->patience;
+}
+
+static void compacting_stops_when_it_is_asked_to_and_writes_nothing(void) {
+  new_journal();
+  char output[80];
+  snprintf(output, sizeof output, "%s.onceover", journal);
+  onceover_package* package = opened();
+  onceover_corrections* corrections = journal_of(package, 0);
+  const uint64_t row = 0;
+  CHECK(onceover_corrections_remove(corrections, &row, 1, NULL, 0) == ONCEOVER_OK);
+  const onceover_session_options engine = host_options();
+  impatient who = {0, SIZE_MAX};
+  const onceover_compact_options options = {
+      .struct_size = sizeof options, .session = &engine, .progress_context = &who, .is_cancelled = is_cancelled};
+  CHECK(onceover_corrections_compact(corrections, output, &options, NULL) == ONCEOVER_OK);
+  const size_t all = who.asked;
+  CHECK(all > 4 && unlink(output) == 0);
+  for (size_t patience = 0; patience < all; ++patience) { /* at every place, the last one is "verifying" */
+    who = (impatient){0, patience};
+    CHECK_FAILS(onceover_corrections_compact(corrections, output, &options, NULL), ONCEOVER_CANCELLED,
+                "stopped by the application");
+    CHECK(who.asked == patience + 1 && access(output, F_OK) != 0);
+  }
+  CHECK(strstr(onceover_last_error(), "verifying 1 of 1") != NULL);
+  onceover_corrections_free(corrections);
+  onceover_package_free(package);
+  unlink(journal);
+}
+
 static void a_compacted_package_decides_as_the_corrected_session_and_begins_a_journal_of_its_own(void) {
   new_journal();
   char output[80], next[96];
@@ -292,6 +328,7 @@ int main(int argc, char** argv) {
   an_arena_of_the_size_asked_for_is_enough_and_runs_allocate_nothing();
   what_makes_no_sense_is_refused_and_changes_nothing();
   a_compacted_package_decides_as_the_corrected_session_and_begins_a_journal_of_its_own();
+  compacting_stops_when_it_is_asked_to_and_writes_nothing();
   char tiles[512]; /* and of tiles, with a region of interest */
   snprintf(tiles, sizeof tiles, "%s.tiles", package_path);
   package_path = tiles;

@@ -20,6 +20,7 @@ enum class Status : int {
   kVerification = ONCEOVER_VERIFICATION,
   kInternal = ONCEOVER_INTERNAL,
   kOutput = ONCEOVER_OUTPUT,
+  kCancelled = ONCEOVER_CANCELLED,
 };
 
 class Error : public std::runtime_error {

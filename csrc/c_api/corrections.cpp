@@ -208,11 +208,11 @@ onceover_status onceover_corrections_compact(onceover_corrections* corrections, 
       arena.emplace(session.arena, session.arena_bytes);
       return std::make_unique<Session>(std::move(package), session_options(session, *arena));
     };
-    if (given.progress != nullptr) {
-      made.progress = [&](const char* what, size_t done, size_t total) {
-        given.progress(given.progress_context, what, done, total);
-      };
-    }
+    made.progress = [&](const char* what, size_t done, size_t total) {
+      if (given.progress != nullptr) given.progress(given.progress_context, what, done, total);
+      if (given.is_cancelled == nullptr || given.is_cancelled(given.progress_context) == 0) return;
+      fail(Status::kCancelled, "stopped by the application at %s %zu of %zu; nothing was written", what, done, total);
+    };
     const Digest id = compact(own, required(output, "output"), made);
     if (package_id != nullptr) std::copy(id.begin(), id.end(), package_id);
   });

@@ -155,6 +155,7 @@ Digest proven(const std::string& path, const std::string& output, const CompactO
     options.progress("verifying", 1, 1);
     return made->id();
   } catch (const Error& error) {
+    if (error.status() == Status::kCancelled) throw;
     fail(error.status(), "%s: was not written, because it did not pass its own verification: %s", output.c_str(),
          error.what());
   }

@@ -71,7 +71,8 @@ typedef enum onceover_status {
   ONCEOVER_MISSING_EXTRA = 9, /* an optional dependency is absent (Python only) */
   ONCEOVER_VERIFICATION = 10, /* a package does not reproduce its own record */
   ONCEOVER_INTERNAL = 11,     /* a defect of onceover itself */
-  ONCEOVER_OUTPUT = 12        /* a file cannot be written */
+  ONCEOVER_OUTPUT = 12,       /* a file cannot be written */
+  ONCEOVER_CANCELLED = 13     /* the application asked to stop (C only; in Python an exception does) */
 } onceover_status;
 
 /* What went wrong in the last call of this thread that failed, or "". The library's; valid until the next one fails. */

@@ -130,13 +130,16 @@ ONCEOVER_API onceover_status onceover_corrections_query_memory(onceover_correcti
 /* `done` of `total` steps of `what` ("reference images", "search index", "neighbors", "verifying"), on the caller's
  * thread: time to feed a watchdog or to draw a bar. */
 typedef void (*onceover_progress)(void* context, const char* what, size_t done, size_t total);
+/* Asked as often as progress is told, after it: other than 0 stops. */
+typedef int32_t (*onceover_is_cancelled)(void* context);
 
 typedef struct onceover_compact_options {
   uint32_t struct_size;
   const onceover_session_options* session; /* of the two sessions that prove the new package, one after the other, each
                                               in the whole arena; NULL: as for onceover_session_create */
   onceover_progress progress;              /* NULL: none */
-  void* progress_context;
+  void* progress_context;                  /* of progress and is_cancelled */
+  onceover_is_cancelled is_cancelled;      /* NULL: never */
 } onceover_compact_options;
 
 /* A new package with the corrections inside, at `output`, another file; sign it again. Go on with it and a journal of
@@ -153,8 +156,8 @@ typedef struct onceover_compact_options {
  * one of the new package as it was read back, before the file gets its name: what fails, or is killed, leaves what was
  * there. `package_id` (onceover_package_info) may be NULL. Beside the sessions it takes on the heap the rows twice,
  * their search index and what calibrates again. USAGE: nothing is confirmed or removed; `output` is the package or the
- * journal, or `output`.journal exists. OUTPUT, VERIFICATION, ENGINE, MEMORY; PACKAGE, INPUT: the package is damaged, or
- * its graph not complete in itself. */
+ * journal, or `output`.journal exists. OUTPUT, VERIFICATION, ENGINE, MEMORY, CANCELLED; PACKAGE, INPUT: the package is
+ * damaged, or its graph not complete in itself. */
 ONCEOVER_API onceover_status onceover_corrections_compact(onceover_corrections* corrections, const char* output,
                                                           const onceover_compact_options* options,
                                                           uint8_t package_id[32]);

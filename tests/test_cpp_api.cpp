@@ -45,6 +45,13 @@ void test_it_answers_as_the_core_does(const char* path) {
     std::vector<float> drawn(map.size());
     core.draw_map({drawn.data(), HOST_HEIGHT, HOST_WIDTH});
     CHECK(map == drawn);
+    std::vector<float> apart(HOST_HEIGHT * (HOST_WIDTH + 5), -1);
+    session.draw_map(apart.data(), HOST_HEIGHT, HOST_WIDTH, HOST_WIDTH + 5);
+    CHECK(std::memcmp(&apart[HOST_WIDTH + 5], &map[HOST_WIDTH], HOST_WIDTH * sizeof(float)) == 0);
+    CHECK(apart[HOST_WIDTH] == -1 && apart[HOST_WIDTH + 4] == -1);
+    const std::pair<const float*, const uint32_t*> patches = session.patches();
+    CHECK(std::memcmp(patches.first, core.patch_scores(), HOST_PATCHES * sizeof(float)) == 0);
+    CHECK(std::memcmp(patches.second, core.nearest_rows(), HOST_PATCHES * sizeof(uint32_t)) == 0);
     std::vector<onceover::MapRegion> regions(64);
     regions.resize(core.find_regions({drawn.data(), HOST_HEIGHT, HOST_WIDTH}, regions.data(), regions.size()));
     const std::vector<onceover_region> found = session.regions(map, HOST_HEIGHT, HOST_WIDTH);
@@ -61,6 +68,24 @@ void test_it_answers_as_the_core_does(const char* path) {
     }
   }
   CHECK(session.self_test() == 3 && session.info().memory_bytes == core.memory_bytes());
+}
+
+void test_a_network_that_runs_elsewhere_gives_the_same_bits(const char* path) {
+  const onceover::PackageFile package = onceover::PackageFile::open(path);
+  onceover::InspectionSession whole(package, host_options()), halves(package);
+  const host_package::Image image = host_package::image(50, true);
+  std::vector<float> input(3 * HOST_HEIGHT * HOST_WIDTH), features(HOST_PATCHES * HOST_DIM);
+  std::vector<float> apart(HOST_PATCHES * (HOST_DIM + 3));
+  halves.prepare(image_of(image), input.data(), input.size());
+  CHECK(host_network(nullptr, input.data(), features.data()) == 0);
+  for (size_t patch = 0; patch < HOST_PATCHES; ++patch) {
+    std::copy_n(&features[patch * HOST_DIM], HOST_DIM, &apart[patch * (HOST_DIM + 3)]);
+  }
+  const onceover_result expected = whole.run(image_of(image));
+  CHECK(halves.run_features(features.data(), HOST_PATCHES, HOST_DIM).score == expected.score);
+  CHECK(halves.run_features(apart.data(), HOST_PATCHES, HOST_DIM, HOST_DIM + 3).p_value == expected.p_value);
+  CHECK(halves.map(HOST_HEIGHT, HOST_WIDTH) == whole.map(HOST_HEIGHT, HOST_WIDTH));
+  CHECK(throws([&] { halves.prepare(image_of(image), input.data(), 7); }, ONCEOVER_USAGE, "input_floats is 7"));
 }
 
 void test_options_reach_the_library(const char* path) {
@@ -109,6 +134,7 @@ void test_failures_are_thrown(const char* path) {
 int main(int argc, char** argv) {
   if (argc != 2) return 2;
   test_it_answers_as_the_core_does(argv[1]);
+  test_a_network_that_runs_elsewhere_gives_the_same_bits(argv[1]);
   test_options_reach_the_library(argv[1]);
   test_failures_are_thrown(argv[1]);
   return check::summary("cpp_api");

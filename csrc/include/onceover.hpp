@@ -1,8 +1,9 @@
 // onceover.h for C++11 and later: handles that free themselves, and StatusError where a call fails; what is said there
 // holds here. Header only, over the C ABI: its user's compiler need not be the library's, and no name is one that the
-// library has inside, so that the static library fits, too.
+// library has inside, so that the static library fits, too. Beside it: onceover_corrections.hpp, onceover_monitor.hpp.
 //
 //   onceover::InspectionOptions options("onnxruntime", "/opt/onnxruntime/lib/libonnxruntime.so.1");
+//   options.other.max_map_width = 640;  // of the maps whose regions are asked for
 //   onceover::InspectionSession session(onceover::PackageFile::open("part.onceover"), options);
 //   const onceover_result result = session.run(onceover::image(ONCEOVER_BGR8, frame.data, 480, 640));
 //   if (result.verdict == ONCEOVER_ANOMALOUS) { … session.map(480, 640) … }
@@ -148,15 +149,33 @@ class InspectionSession {
     StatusError::check(onceover_session_run(get(), &seen, &result));
     return result;
   }
+  // The two halves around a network that runs elsewhere; input: of all tiles, input_floats values.
+  void prepare(const onceover_image& seen, float* input, size_t input_floats) {
+    StatusError::check(onceover_session_prepare(get(), &seen, input, input_floats));
+  }
   onceover_result run_features(const float* features, size_t patches, size_t dims) {
+    return run_features(features, patches, dims, dims);
+  }
+  onceover_result run_features(const float* features, size_t patches, size_t dims, size_t stride_floats) {
     onceover_result result = sized<onceover_result>();
-    StatusError::check(onceover_session_run_features(get(), features, patches, dims, dims, &result));
+    StatusError::check(onceover_session_run_features(get(), features, patches, dims, stride_floats, &result));
     return result;
+  }
+  // The session's, (score_height, score_width) each, until the next run: patch scores, nearest memory bank rows.
+  std::pair<const float*, const uint32_t*> patches() {
+    std::pair<const float*, const uint32_t*> told(nullptr, nullptr);
+    StatusError::check(onceover_session_patches(get(), &told.first, &told.second));
+    return told;
   }
   std::vector<float> map(size_t height, size_t width) {
     std::vector<float> drawn(height * width);
-    StatusError::check(onceover_session_draw_map(get(), drawn.data(), height, width, width));
+    draw_map(drawn.data(), height, width);
     return drawn;
+  }
+  // Into memory that is there; stride 0: rows without gaps.
+  void draw_map(float* map, size_t height, size_t width, size_t stride_floats = 0) {
+    StatusError::check(
+        onceover_session_draw_map(get(), map, height, width, stride_floats == 0 ? width : stride_floats));
   }
   // Of a map that map() gave, the `most` with the largest peaks.
   std::vector<onceover_region> regions(const std::vector<float>& map, size_t height, size_t width, size_t most = 64) {

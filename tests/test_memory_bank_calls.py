@@ -173,6 +173,22 @@ def test_a_row_that_is_not_finite_is_named(value: float) -> None:
     assert built.shape == (500, 100)
 
 
+def test_what_numpy_cannot_view_is_refused_with_what_to_call() -> None:
+    bank, queries = case()
+    built = onceover.MemoryBank.build(bank)
+    with pytest.raises(InputError, match="rows is a masked array"):
+        onceover.MemoryBank.build(np.ma.masked_greater(bank, 0))
+    with pytest.raises(InputError, match=r"queries .list. cannot be read as an array"):
+        built.search([[1.0], [1.0, 2.0]])
+    torch = pytest.importorskip("torch")
+    with pytest.raises(InputError, match=r"queries is a tensor that requires grad; pass .detach\(\)"):
+        built.search(torch.from_numpy(queries).requires_grad_())
+    with pytest.raises(InputError, match=r"rows is on meta.*pass .cpu\(\)"):
+        onceover.MemoryBank.build(torch.from_numpy(bank).to("meta"))
+    with pytest.raises(InputError, match=r"rows .Tensor. cannot be read.*pass .float\(\)"):
+        onceover.MemoryBank.build(torch.from_numpy(bank).bfloat16())
+
+
 def test_counts_out_of_range_are_refused() -> None:
     bank, queries = case()
     built = onceover.MemoryBank.build(bank)
@@ -184,6 +200,19 @@ def test_counts_out_of_range_are_refused() -> None:
             built.search(queries, threads=threads)
     with pytest.raises(UsageError, match="threads is 257, expected 1 to 256"):
         built.search(queries, threads=257)
+    for wrong in (1.5, "3", True, None):
+        with pytest.raises(UsageError, match=f"k is {wrong!r}, expected a whole number"):
+            built.search(queries, wrong)  # type: ignore[arg-type]
+        with pytest.raises(UsageError, match="threads is"):
+            built.search(queries, threads=wrong)  # type: ignore[arg-type]
+        with pytest.raises(UsageError, match="seed is"):
+            onceover.MemoryBank.build(bank, seed=wrong)  # type: ignore[arg-type]
+    for seed in (-1, 2**64):
+        with pytest.raises(UsageError, match=f"seed is {seed}, expected 0 to"):
+            onceover.MemoryBank.build(bank, seed=seed)
+    for limit in (0, -10, 1.5):
+        with pytest.raises(UsageError, match=f"max_memory is {limit}, expected"):
+            onceover.MemoryBank.build(bank, max_memory=limit)  # type: ignore[arg-type]
     for k in (0, 33):
         with pytest.raises(UsageError, match=f"k is {k}"):
             built.neighbors(k)

@@ -220,6 +220,26 @@ def test_a_refused_change_changes_nothing(representation: str) -> None:
     assert not wrong_results(core.search(queries, 3), found)
 
 
+def test_only_whole_numbers_name_rows_to_remove() -> None:
+    bank = onceover.MemoryBank.build(np.eye(4, dtype=np.float32))
+    mask = np.array([False, True])  # as numbers: rows 0 and 1
+    for wrong, told in (
+        (mask, "np.flatnonzero"),
+        ([True, False], "np.flatnonzero"),
+        ([1.9], "float64"),
+        (2, "rows is 2"),
+    ):
+        with pytest.raises(UsageError, match=told):
+            bank.remove(wrong)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="whole numbers"):
+        bank.remove(["1"])  # type: ignore[list-item]
+    assert len(bank) == 4
+    bank.remove(np.flatnonzero(mask))
+    bank.remove({3})  # type: ignore[arg-type]
+    bank.remove([])
+    assert bank.search(np.eye(4, dtype=np.float32))[1][:, 0].tolist() == [0, 0, 2, 0]
+
+
 def test_a_change_leaves_the_arrays_of_the_caller_as_they_were() -> None:
     bank, queries = case()
     index = aligned_copy(build(bank, "rank 64+64").index_bytes())

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from onceover import _core
+from onceover.arrays import is_array, view_array, whole_number
 from onceover.errors import InputError, PackageError, UnknownNameError, UsageError
 
 Metric = Literal["l2", "cosine"]
@@ -56,10 +57,15 @@ class MemoryBank:
         the rows. progress: called with (done, total) steps. The same arguments give the same index, byte for byte.
 
         Raises InputError for a NaN or infinity (naming the row), a wrong shape or dtype, a row without direction
-        (cosine); MemoryLimitError; UnknownNameError for an unknown metric.
+        (cosine); MemoryLimitError; UnknownNameError for an unknown metric; UsageError for seed and max_memory.
         """
         if metric not in METRICS:
             raise UnknownNameError(f"metric {metric!r} does not exist; known: {', '.join(METRICS)}")
+        seed = whole_number(seed, "seed")
+        if not 0 <= seed < 2**64:
+            raise UsageError(f"seed is {seed}, expected 0 to 2^64 - 1")
+        if max_memory is not None and whole_number(max_memory, "max_memory") < 1:
+            raise UsageError(f"max_memory is {max_memory}, expected at least 1 byte, or None for no limit")
         bank = _prepare(_matrix(rows, "rows"), metric, "rows")
         if metric == "cosine" and not np.isfinite(bank).all():
             row = int(np.argmin(np.isfinite(bank).all(axis=1)))
@@ -81,10 +87,7 @@ class MemoryBank:
         Where there is no neighbor (fewer than k rows, or a query with a NaN or infinity): +inf and −1, so that nothing
         that cannot be compared looks near. Raises InputError for a wrong shape or dtype, UsageError for k or threads.
         """
-        if not 1 <= k <= MAX_NEIGHBORS:
-            raise UsageError(f"k is {k}, expected 1 to {MAX_NEIGHBORS} neighbors")
-        if threads < 1:
-            raise UsageError(f"threads is {threads}, expected 1 or more")
+        k, threads = _counts(k, threads)
         asked = _prepare(_matrix(queries, "queries"), self._metric, "queries")
         distances, indices = self._core.search(asked, k, threads)
         if self._metric == "cosine":  # |a − b|² = 2 − 2 cos for unit vectors
@@ -101,9 +104,10 @@ class MemoryBank:
     def remove(self, rows: Sequence[int] | NDArray[np.integer[Any]]) -> None:
         """Take rows out by number. Other rows keep theirs; numbers are not used again before `compact`.
 
-        Raises UsageError, and changes nothing, when a number is not there or named twice.
+        Raises UsageError, and changes nothing, when a number is not there or named twice, and for what is no list of
+        whole numbers: a mask is turned into numbers by np.flatnonzero.
         """
-        self._core.remove([int(row) for row in rows])
+        self._core.remove(_numbers(rows))
         self._neighbors = None
 
     def compact(self) -> NDArray[np.int64]:
@@ -119,6 +123,7 @@ class MemoryBank:
         What PatchCore's re-weighting (Roth et al. 2022, eq. 7) looks at beside a patch's nearest row. Computed once and
         stored by `save`. Fewer than k rows: padded with 2^32 − 1, as are removed rows.
         """
+        k, threads = _counts(k, threads)
         if self._neighbors is None or self._neighbors.shape[1] != k:
             _, indices = self._core.search(self._core.rows(), k, threads)
             graph = np.where(indices < 0, np.iinfo(np.uint32).max, indices).astype(np.uint32)
@@ -230,9 +235,30 @@ def _checked_graph(package: _core.Package, core: _core.MemoryBank) -> NDArray[np
     return graph
 
 
+def _counts(k: int, threads: int) -> tuple[int, int]:
+    k, threads = whole_number(k, "k"), whole_number(threads, "threads")
+    if not 1 <= k <= MAX_NEIGHBORS:
+        raise UsageError(f"k is {k}, expected 1 to {MAX_NEIGHBORS} neighbors")
+    if threads < 1:
+        raise UsageError(f"threads is {threads}, expected 1 or more")
+    return k, threads
+
+
+def _numbers(rows: Any) -> list[int]:
+    """Row numbers. 1.9 is not row 1, and a mask of booleans does not mean rows 0 and 1."""
+    try:
+        array = np.asarray(rows if is_array(rows) else list(rows))
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"rows is {rows!r}, expected a list of whole numbers (n,)") from error
+    if array.ndim != 1 or (array.dtype.kind not in "iu" and array.size > 0):
+        hint = "; give np.flatnonzero(mask)" if array.dtype.kind == "b" else ""
+        raise UsageError(f"rows are {array.dtype} {array.shape}, expected a list of whole numbers (n,){hint}")
+    return [int(row) for row in array]
+
+
 def _matrix(values: ArrayLike, what: str) -> NDArray[np.float32]:
     """(n, D) float32, C-contiguous; the same memory where it is that already. Reads torch tensors and any buffer."""
-    array = np.asarray(values)
+    array = view_array(values, what)
     if array.dtype == np.float16:
         array = array.astype(np.float32)
     if array.ndim != 2 or array.dtype != np.float32:

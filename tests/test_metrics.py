@@ -200,12 +200,27 @@ def test_image_metrics_equal_their_slow_definitions(seed: int) -> None:
         ([], [], "no images"),
         ([1.0, 2.0], [0, 2], "0 .normal. or 1"),
         (["a", "b"], [0, 1], "expected numbers"),
+        ([[1.0], [1.0, 2.0]], [0, 1], "scores .list. cannot be read"),
+        ([1.0, 2.0], [[0], [0, 1]], "labels .list. cannot be read"),
+        (np.ma.masked_array([1.0, 2.0], [True, False]), [0, 1], "scores is a masked array"),
     ],
 )
 def test_bad_image_scores_are_refused(scores: list, labels: list, said: str) -> None:
     for metric in (metrics.image_auroc, metrics.average_precision, metrics.f1_max):
         with pytest.raises(InputError, match=said):
             metric(scores, labels)
+
+
+def test_scores_in_tensors_are_taken_or_refused_with_what_to_call() -> None:
+    torch = pytest.importorskip("torch")
+    scores, labels = torch.tensor([3.0, 1.0, 2.0]), torch.tensor([True, False, False])
+    for metric in (metrics.image_auroc, metrics.average_precision, metrics.f1_max):
+        assert metric(scores, labels) == metric([3.0, 1.0, 2.0], [1, 0, 0])
+        assert metric(list(scores), list(labels)) == metric([3.0, 1.0, 2.0], [1, 0, 0])
+        with pytest.raises(InputError, match=r"scores is a tensor that requires grad; pass .detach\(\)"):
+            metric(scores.clone().requires_grad_(), labels)
+        with pytest.raises(InputError, match=r"scores .Tensor. cannot be read.*pass .float\(\)"):
+            metric(scores.bfloat16(), labels)
 
 
 @pytest.mark.parametrize(("labels", "lacking"), [([0, 0], "anomalous"), ([1, 1], "normal")])

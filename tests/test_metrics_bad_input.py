@@ -39,7 +39,10 @@ RANDOM = np.random.default_rng(0).normal(size=(30, 40)).astype(np.float32)
         ([MAP.astype(np.float64)], [MASK], r"map 0 is float64, expected float32; cast it with .astype\(np.float32\)"),
         ([MAP.astype(np.int64)], [MASK], r"map 0 is int64, expected float32 \(or float16, uint8, uint16\)"),
         ([MAP > 3], [MASK], "map 0 is bool, expected float32"),
-        ([MAP[None]], [MASK], r"map 0 is \(1, 3, 4\)"),
+        ([MAP[None]], [MASK], r"map 0 is \(1, 3, 4\).*of maps \(N, 1, H, W\) by maps\[:, 0\]"),
+        (MAP, MASK, r"map 0 is \(4,\).*one by one"),  # type: ignore[arg-type]
+        (None, [MASK], "maps is NoneType, expected one array"),
+        ([MAP], 3, "masks is int, expected one array"),
         ([MAP[:0]], [MASK[:0]], r"map 0 is \(0, 4\)"),
         ([[1, 2]], [MASK], "map 0 is list"),
         ([None], [MASK], "map 0 is NoneType"),
@@ -243,12 +246,34 @@ def test_arguments_that_make_no_sense_are_usage_errors() -> None:
         (lambda: collected.curve("scratch"), "no image has the defect 'scratch'; known: hole"),
         (lambda: collected.intervals(), "bootstrap=True"),
         (lambda: metrics.region_overlap(MAP, MASK, math.nan), "threshold is NaN"),
+        (lambda: metrics.region_overlap(MAP, MASK, None), "threshold is None, expected a number"),  # type: ignore[arg-type]
+        (lambda: collected.curve().at("3"), "threshold is '3', expected a number"),  # type: ignore[arg-type]
+        (lambda: collected.curve().threshold_at_fpr([1, 2]), "fpr_limit is"),  # type: ignore[arg-type]
+        (lambda: collected.curve(thresholds=0.5), "expected several numbers"),  # type: ignore[arg-type]
+        (lambda: collected.curve(thresholds=["a"]), "a threshold is 'a'"),  # type: ignore[list-item]
+        (lambda: metrics.saturation_area(1.5, 1, True), "area is 1.5, expected a whole number"),  # type: ignore[arg-type]
         (lambda: metrics.connected_components(MASK, 5), "connectivity is 5"),
     )
     for asked, said in cases:
         with pytest.raises(UsageError, match=said):
             asked()
     assert collected.images == 1
+
+
+def test_intervals_of_arguments_that_make_no_sense_are_usage_errors() -> None:
+    collected = metrics.SegmentationMetrics(bootstrap=True)
+    collected.update(MAP, MASK)
+    wrong: tuple[tuple[dict[str, Any], str], ...] = (
+        ({"level": 95}, "level is 95"),
+        ({"level": "a"}, "level is 'a', expected a number"),
+        ({"resamples": 1.5}, "resamples is 1.5, expected a whole number"),
+        ({"resamples": 0}, "resamples 0"),
+        ({"seed": -1}, "seed is -1, expected 0 or more"),
+        ({"seed": None}, "seed is None"),
+    )
+    for arguments, said in wrong:
+        with pytest.raises(UsageError, match=said):
+            collected.intervals(**arguments)
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from onceover.arrays import real_number, whole_number
+from onceover.errors import UsageError
 from onceover.metrics.summaries import ImageSummary
 
 Array = NDArray[np.float64]
@@ -35,6 +37,17 @@ class Interval:
     level: float
     summary_error: float
     left_out: int = 0
+
+
+def checked(level: float, resamples: int, seed: int) -> tuple[float, int, int]:
+    """The arguments of a bootstrap. Raises UsageError."""
+    level, resamples = real_number(level, "level"), whole_number(resamples, "resamples")
+    if not 0 < level < 1 or resamples < 1:
+        raise UsageError(f"level is {level} and resamples {resamples}; expected between 0 and 1, and at least 1")
+    seed = whole_number(seed, "seed")
+    if seed < 0:
+        raise UsageError(f"seed is {seed}, expected 0 or more")
+    return level, resamples, seed
 
 
 def intervals(

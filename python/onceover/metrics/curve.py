@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from onceover.arrays import real_number
 from onceover.errors import UsageError
 
 
@@ -49,6 +50,7 @@ class SegmentationCurve:
         Exact at every anomalous score, at any threshold passed to SegmentationMetrics.curve, and wherever no normal
         score lies between the neighboring vertices. Elsewhere only pro, spro and tpr are known: UsageError.
         """
+        threshold = real_number(threshold, "threshold")
         if np.isnan(threshold):
             raise UsageError("threshold is NaN; nothing is at or above it")
         lowest = float32_at_or_above(threshold)  # what a float32 score must reach
@@ -67,7 +69,7 @@ class SegmentationCurve:
         A still lower one, before the next vertex, could only predict more normal pixels. Raises UsageError for a limit
         outside [0, 1], and when not even +inf keeps it, because so many normal scores are +inf.
         """
-        if not 0 <= limit <= 1:
+        if not 0 <= real_number(limit, "fpr_limit") <= 1:
             raise UsageError(f"fpr_limit is {limit}; it must lie in [0, 1]")
         index = int(np.searchsorted(self.fpr, limit, side="right")) - 1
         if index == 0 and np.isposinf(self.thresholds[1]):  # the first vertex, (0, 0), is above +inf

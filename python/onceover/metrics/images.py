@@ -10,21 +10,30 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from onceover.arrays import view_array
 from onceover.errors import InputError
 
 
 def image_auroc(scores: ArrayLike, labels: ArrayLike) -> float:
-    """Probability that an anomalous image scores above a normal one, ties count half; (n,) scores, (n,) labels 0/1."""
+    """Probability that an anomalous image scores above a normal one, ties count half.
+
+    scores: (n,) numbers of any type, higher is more anomalous, ±inf are scores. labels: (n,) 0 or 1, or bool. NaN, with
+    a RuntimeWarning, where all images are of one class. Raises InputError for no images, a NaN, other labels, other
+    shapes, and what numpy cannot view.
+    """
     return _rank_images(scores, labels).auroc()
 
 
 def average_precision(scores: ArrayLike, labels: ArrayLike) -> float:
-    """Σ (increase of recall) · precision over the distinct scores, a step sum; (n,) scores, (n,) labels 0/1."""
+    """Σ (increase of recall) · precision over the distinct scores, a step sum as in scikit-learn.
+
+    Input, NaN and errors as for image_auroc.
+    """
     return _rank_images(scores, labels).average_precision()
 
 
 def f1_max(scores: ArrayLike, labels: ArrayLike) -> tuple[float, float]:
-    """Largest F1 over all thresholds, and the lowest threshold that reaches it; (n,) scores, (n,) labels 0/1.
+    """Largest F1 over all thresholds, and the lowest threshold that reaches it. Input and errors as for image_auroc.
 
     Chosen with the labels of the test set in hand: a figure for comparison, not a threshold to deploy.
     """
@@ -97,7 +106,7 @@ class _Ranks:
 
 
 def _rank_images(scores: ArrayLike, labels: ArrayLike) -> _Ranks:
-    values, truth = np.asarray(scores), np.asarray(labels)
+    values, truth = view_array(scores, "scores"), view_array(labels, "labels")
     if values.ndim != 1 or truth.shape != values.shape:
         raise InputError(f"scores have shape {values.shape} and labels {truth.shape}; expected one of each per image")
     if len(values) == 0:

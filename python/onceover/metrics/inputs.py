@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from onceover.arrays import is_array, view_array, whole_number
 from onceover.errors import InputError, UsageError
 
 Map = NDArray[Any]  # float32, float16, uint8 or uint16 (H, W)
 Mask = NDArray[Any]  # bool or uint8 (H, W)
 
 _MAP_DTYPES = (np.float32, np.float16, np.uint8, np.uint16)
-_ARRAY_MARKS = ("__array_interface__", "__array_struct__", "__array__")
 
 
 def anomaly_map(value: Any, index: int) -> Map:
@@ -23,7 +22,7 @@ def anomaly_map(value: Any, index: int) -> Map:
     what = f"anomaly map {index}"
     array = _view(value, what)
     if array.ndim != 2 or array.size == 0:
-        raise InputError(f"{what} is {array.shape}, expected an array (H, W)")
+        raise InputError(f"{what} is {array.shape}, expected an array (H, W){_shape_hint(array.shape)}")
     if array.dtype not in _MAP_DTYPES:
         hint = "cast it with .astype(np.float32), knowing that rounding can make different scores equal"
         also = "" if array.dtype == np.float64 else " (or float16, uint8, uint16)"
@@ -90,40 +89,17 @@ def connectivity(value: int) -> int:
     return int(value)
 
 
-def whole_number(value: int, what: str) -> int:
-    """A Python int, from numpy's too; UsageError for bool and float."""
-    try:
-        if isinstance(value, (bool, np.bool_)):
-            raise TypeError
-        return operator.index(value)
-    except TypeError as error:
-        raise UsageError(f"{what} is {value!r}, expected a whole number") from error
+def _shape_hint(shape: tuple[int, ...]) -> str:
+    if 1 in shape and len(shape) in (3, 4):
+        return "; take away the axes of length 1, of maps (N, 1, H, W) by maps[:, 0]"
+    return "; give maps and masks one by one, as a list, an array (N, H, W) or a generator" if len(shape) == 1 else ""
 
 
 def _view(value: Any, what: str) -> NDArray[Any]:
-    """The array behind numpy arrays, torch tensors on the CPU, memoryviews and others, aligned, in native order."""
-    if getattr(value, "requires_grad", False):
-        raise InputError(f"{what} is a tensor that requires grad; pass .detach()")
-    device = getattr(getattr(value, "device", None), "type", "cpu")
-    if device != "cpu" or (hasattr(value, "__cuda_array_interface__") and not hasattr(value, "detach")):
-        place = device if device != "cpu" else "a GPU"
-        raise InputError(f"{what} is on {place}, not in the memory of the CPU; pass .cpu()")
-    if not (isinstance(value, np.ndarray) or any(hasattr(value, mark) for mark in _ARRAY_MARKS) or _is_buffer(value)):
+    """An array of any shape, aligned, in native order; lists are refused, which may hold anything."""
+    if not is_array(value):
         raise InputError(f"{what} is {type(value).__name__}, expected an array (H, W)")
-    if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
-        raise InputError(f"{what} is a masked array; every pixel needs a value")
-    try:
-        array = np.asarray(value)
-    except (TypeError, ValueError, RuntimeError, BufferError) as error:  # e.g. torch.bfloat16, which numpy lacks
-        raise InputError(f"{what} ({type(value).__name__}) cannot be read as an array: {error}") from error
+    array = view_array(value, what)
     if not array.dtype.isnative:
         array = array.astype(array.dtype.newbyteorder("="))
     return array if array.flags.aligned else array.copy()
-
-
-def _is_buffer(value: Any) -> bool:
-    try:
-        memoryview(value).release()
-    except TypeError:
-        return False
-    return True

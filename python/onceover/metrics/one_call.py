@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+from onceover.arrays import real_number, whole_number
 from onceover.errors import InputError, UsageError
 from onceover.metrics.report import SegmentationReport
 from onceover.metrics.segmentation import SegmentationMetrics
@@ -44,6 +45,7 @@ def saturation_area(area: int, threshold: float, relative: bool) -> int:
     Otherwise: threshold pixels, at most the area. Raises UsageError for an area below 1, and for a negative or infinite
     threshold.
     """
+    area, threshold = whole_number(area, "area"), real_number(threshold, "threshold")
     if area < 1 or not 0 <= threshold < math.inf:
         raise UsageError(f"area is {area} and threshold {threshold}; expected at least 1 pixel and at least 0")
     return max(1, int(threshold * area) if relative else min(int(threshold), area))
@@ -51,9 +53,17 @@ def saturation_area(area: int, threshold: float, relative: bool) -> int:
 
 def _collect(maps: Iterable[Any], masks: Iterable[Any], fpr_limits: Sequence[float]) -> SegmentationMetrics:
     collected = SegmentationMetrics(fpr_limits)
-    for index, (anomaly_map, mask) in enumerate(itertools.zip_longest(maps, masks, fillvalue=_MISSING)):
+    pairs = itertools.zip_longest(_series(maps, "maps"), _series(masks, "masks"), fillvalue=_MISSING)
+    for index, (anomaly_map, mask) in enumerate(pairs):
         if anomaly_map is _MISSING or mask is _MISSING:
             fewer = "maps" if anomaly_map is _MISSING else "masks"
             raise InputError(f"there are only {index} {fewer}; give one map and one mask (or None) for each image")
         collected.update(anomaly_map, mask)
     return collected
+
+
+def _series(values: Iterable[Any], what: str) -> Iterator[Any]:
+    try:
+        return iter(values)
+    except TypeError as error:
+        raise InputError(f"{what} is {type(values).__name__}, expected one array (H, W) for each image") from error

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onceover import _core
+from onceover.arrays import real_number
 from onceover.errors import InputError, UsageError
 from onceover.metrics import inputs
 
@@ -69,9 +70,10 @@ def connected_components(mask: Any, connectivity: int = 8) -> Components:
 def region_overlap(anomaly_map: Any, mask: Any, threshold: float, connectivity: int = 8) -> RegionOverlap:
     """How much of each region of `mask` has a score ≥ threshold; (H, W) each, as for SegmentationMetrics.update.
 
-    The mean of `overlaps` over all regions of a test set is PRO at that threshold. Raises InputError as update does.
+    The mean of `overlaps` over all regions of a test set is PRO at that threshold. Raises InputError as update does,
+    UsageError for a threshold that is NaN or no number.
     """
-    if math.isnan(threshold):
+    if math.isnan(real_number(threshold, "threshold")):
         raise UsageError("threshold is NaN; nothing is at or above it")
     scores = inputs.anomaly_map(anomaly_map, 0)
     if scores.dtype.kind == "f" and (bad := int(np.isnan(scores).sum())):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import threading
 import warnings
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from onceover import _core
+from onceover.arrays import real_number, whole_number
 from onceover.errors import InputError, UnsupportedPackageError, UsageError
 from onceover.metrics import bootstrap as bootstrapping
 from onceover.metrics import curve as curves
@@ -51,7 +53,7 @@ class SegmentationMetrics:
         times as long. Raises UsageError.
         """
         if page_budget_bytes is not None:
-            page_budget_bytes = inputs.whole_number(page_budget_bytes, "page_budget_bytes")
+            page_budget_bytes = whole_number(page_budget_bytes, "page_budget_bytes")
         if page_budget_bytes is not None and page_budget_bytes < 1:
             raise UsageError(f"page_budget_bytes is {page_budget_bytes}, expected at least 1, or None for no budget")
         self._fpr_limits = inputs.fpr_limits(fpr_limits)
@@ -140,11 +142,14 @@ class SegmentationMetrics:
         if report.reason:
             raise InputError(f"there is no curve: {report.reason}")
         found = SegmentationCurve(**self._core.curve(-1 if defect is None else self._group(defect)))
-        if len(thresholds) == 0:
+        if np.ndim(thresholds) != 1:
+            raise UsageError(f"thresholds is {thresholds!r}, expected several numbers, such as (0.5,)")
+        numbers = [real_number(threshold, "a threshold") for threshold in thresholds]
+        if not numbers:
             return found
-        if any(threshold != threshold for threshold in thresholds):
+        if any(math.isnan(threshold) for threshold in numbers):
             raise UsageError("a threshold is NaN; nothing is at or above it")
-        asked = np.unique([curves.float32_at_or_above(threshold) for threshold in thresholds])  # ascending
+        asked = np.unique([curves.float32_at_or_above(threshold) for threshold in numbers])  # ascending
         # An anomalous pixel of a kind of its own at each threshold: the core ranks it among the normal ones.
         probe = _core.SegmentationState(self._connectivity)  # no budget: it must not coarsen any further
         probe.merge(self._core)
@@ -162,8 +167,7 @@ class SegmentationMetrics:
         """
         if self._summaries is None:
             raise UsageError("no summaries were kept; create the metrics with bootstrap=True")
-        if not 0 < level < 1 or resamples < 1:
-            raise UsageError(f"level is {level} and resamples {resamples}; expected between 0 and 1, and at least 1")
+        level, resamples, seed = bootstrapping.checked(level, resamples, seed)
         exact = self._report(self._fpr_limits, None).values()
         summaries = [ImageSummary.from_bytes(data) for data in sorted(self._summaries)]
         return bootstrapping.intervals(summaries, exact, level, resamples, seed)

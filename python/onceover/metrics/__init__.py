@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from onceover.metrics.bootstrap import Interval
 from onceover.metrics.curve import OperatingPoint, SegmentationCurve
+from onceover.metrics.image_curve import ImageCurve, ImagePoint, image_curve, image_intervals
 from onceover.metrics.images import average_precision, f1_max, image_auroc
 from onceover.metrics.one_call import aupro, pixel_auroc, saturation_area, segmentation_metrics
 from onceover.metrics.regions import Components, RegionOverlap, connected_components, region_overlap
@@ -25,6 +26,8 @@ from onceover.metrics.segmentation import SegmentationMetrics
 
 __all__ = [
     "Components",
+    "ImageCurve",
+    "ImagePoint",
     "Interval",
     "OperatingPoint",
     "RegionOverlap",
@@ -36,6 +39,8 @@ __all__ = [
     "connected_components",
     "f1_max",
     "image_auroc",
+    "image_curve",
+    "image_intervals",
     "pixel_auroc",
     "region_overlap",
     "saturation_area",

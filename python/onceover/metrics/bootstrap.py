@@ -60,12 +60,37 @@ def intervals(
     found: dict[str, Interval] = {}
     for name, value in exact.items():
         whole, *resampled = np.concatenate([part[name] for part in parts]).tolist()
-        usable = [sample for sample in resampled if not math.isnan(sample)]
-        lower, upper = np.quantile(usable, ((1 - level) / 2, (1 + level) / 2)) if usable else (math.nan, math.nan)
-        shift = value - whole
-        low, high = (float(np.clip(end + shift, 0, 1)) for end in (lower, upper))
-        found[name] = Interval(low, high, level, abs(shift), len(resampled) - len(usable))
+        found[name] = _interval(value, whole, resampled, level)
     return found
+
+
+def image_intervals(
+    values: NDArray[Any], anomalous: NDArray[np.bool_], exact: dict[str, float], level: float, resamples: int, seed: int
+) -> dict[str, Interval]:
+    """Of images by descending score, (n,) each: a cell is a distinct score, so that nothing is lost."""
+    starts = np.flatnonzero(np.append(True, values[1:] != values[:-1]))
+    counts = _resampled_counts(len(values), resamples, seed)
+    names = ["pixel_auroc" if name == "image_auroc" else name for name in exact]
+    parts: list[dict[str, Array]] = []
+    for first in range(0, resamples, _BLOCK):
+        drawn = counts[first : first + _BLOCK]
+        normal, found = (np.add.reduceat(drawn * kind, starts, axis=1) for kind in (~anomalous, anomalous))
+        nothing = np.zeros((len(drawn), 1))
+        parts.append(_metrics(_Pooled(normal, found, nothing, nothing, nothing, nothing), names))
+    resampled = [np.concatenate([part[name] for part in parts]).tolist() for name in names]
+    return {
+        name: _interval(value, value, samples, level)
+        for (name, value), samples in zip(exact.items(), resampled, strict=True)
+    }
+
+
+def _interval(value: float, whole: float, resampled: list[float], level: float) -> Interval:
+    """whole: what the summaries make of the value; resampled: of each draw, NaN where a class is missing."""
+    usable = [sample for sample in resampled if not math.isnan(sample)]
+    lower, upper = np.quantile(usable, ((1 - level) / 2, (1 + level) / 2)) if usable else (math.nan, math.nan)
+    shift = value - whole
+    low, high = (float(np.clip(end + shift, 0, 1)) for end in (lower, upper))
+    return Interval(low, high, level, abs(shift), len(resampled) - len(usable))
 
 
 def _resampled_counts(images: int, resamples: int, seed: int) -> Array:

@@ -21,7 +21,7 @@ def image_auroc(scores: ArrayLike, labels: ArrayLike) -> float:
     a RuntimeWarning, where all images are of one class. Raises InputError for no images, a NaN, other labels, other
     shapes, and what numpy cannot view.
     """
-    return _rank_images(scores, labels).auroc()
+    return rank_images(scores, labels).auroc()
 
 
 def average_precision(scores: ArrayLike, labels: ArrayLike) -> float:
@@ -29,7 +29,7 @@ def average_precision(scores: ArrayLike, labels: ArrayLike) -> float:
 
     Input, NaN and errors as for image_auroc.
     """
-    return _rank_images(scores, labels).average_precision()
+    return rank_images(scores, labels).average_precision()
 
 
 def f1_max(scores: ArrayLike, labels: ArrayLike) -> tuple[float, float]:
@@ -37,7 +37,7 @@ def f1_max(scores: ArrayLike, labels: ArrayLike) -> tuple[float, float]:
 
     Chosen with the labels of the test set in hand: a figure for comparison, not a threshold to deploy.
     """
-    threshold, value = _rank_images(scores, labels).f1_max()
+    threshold, value = rank_images(scores, labels).f1_max()
     return value, threshold
 
 
@@ -105,7 +105,8 @@ class _Ranks:
         return self.anomalous - self.first  # anomalous scores ≥ each distinct one
 
 
-def _rank_images(scores: ArrayLike, labels: ArrayLike) -> _Ranks:
+def scores_and_labels(scores: ArrayLike, labels: ArrayLike) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    """(n,) scores without NaN, (n,) True where anomalous. Raises InputError."""
     values, truth = view_array(scores, "scores"), view_array(labels, "labels")
     if values.ndim != 1 or truth.shape != values.shape:
         raise InputError(f"scores have shape {values.shape} and labels {truth.shape}; expected one of each per image")
@@ -118,7 +119,12 @@ def _rank_images(scores: ArrayLike, labels: ArrayLike) -> _Ranks:
         raise InputError(f"the score of image {bad[0]} is NaN ({len(bad)} of {len(values)} scores); find out why")
     if truth.dtype.kind not in "biuf" or not np.isin(truth, (0, 1)).all():
         raise InputError("labels must be 0 (normal) or 1 (anomalous)")
-    anomalous = truth.astype(bool)
+    return values, truth.astype(bool)
+
+
+def rank_images(scores: ArrayLike, labels: ArrayLike) -> _Ranks:
+    """Warns at the line that asked the caller."""
+    values, anomalous = scores_and_labels(scores, labels)
     ranks = _Ranks.of_sorted(np.sort(values[anomalous]), values[~anomalous])
     if not ranks.defined:
         lacking = "anomalous" if ranks.anomalous == 0 else "normal"

@@ -184,12 +184,11 @@ def _intervals(
     scores: NDArray[np.float32], labels: NDArray[np.int_], found: PixelResults
 ) -> dict[str, tuple[float, float]]:
     """Of image_auroc, pixel_auroc, aupro: those that are defined."""
-    images = metrics.SegmentationMetrics((), bootstrap=True)  # a score is a map of one pixel
-    for score, label in zip(scores, labels, strict=True):
-        images.update(score.reshape(1, 1), np.full((1, 1), label == 1))
     named: dict[str, metrics.Interval] = {}
     if 0 < int((labels == 1).sum()) < len(labels):
-        named["image_auroc"] = images.intervals(INTERVAL_LEVEL, seed=INTERVAL_SEED)["pixel_auroc"]
+        named["image_auroc"] = metrics.image_intervals(scores, labels, INTERVAL_LEVEL, seed=INTERVAL_SEED)[
+            "image_auroc"
+        ]
     for name, key in (("pixel_auroc", "pixel_auroc"), ("aupro", "aupro@0.3")):
         if key in found.intervals:
             named[name] = found.intervals[key]

@@ -209,6 +209,21 @@ def test_a_map_is_resized_into_an_array_that_fits() -> None:
     np.testing.assert_array_equal(out, _core.resize_map(scores, 40, 30))
     frozen = np.zeros((40, 30), np.float32)
     frozen.flags.writeable = False
-    for wrong in (np.zeros((30, 40), np.float32), np.zeros(1200, np.float32), frozen):
-        with pytest.raises(InputError, match=r"expected a writable float32 \(40, 30\)"):
+    gaps, double = np.zeros((40, 60), np.float32)[:, ::2], np.zeros((40, 30))
+    wrong: Any
+    for wrong in (np.zeros((30, 40), np.float32), np.zeros(1200, np.float32), frozen, gaps, gaps.T.copy().T, double):
+        with pytest.raises(InputError, match=r"expected a writable float32 \(40, 30\), C-contiguous"):
             _core.resize_map(scores, 40, 30, wrong)
+    with pytest.raises(TypeError):
+        _core.resize_map(scores, 2, 2, [[0.0, 0.0], [0.0, 0.0]])  # type: ignore[arg-type]
+
+
+def test_a_map_is_not_resized_into_memory_that_is_read() -> None:
+    memory = np.random.default_rng(6).random((16, 16)).astype(np.float32)
+    before = memory.copy()
+    for read, out in ((memory[:8], memory), (memory[15:], memory), (memory[:9], memory[8:])):
+        with pytest.raises(InputError, match="out shares memory with the array that is read"):
+            _core.resize_map(read, *out.shape, out)
+    np.testing.assert_array_equal(memory, before)
+    beside = memory[8:]
+    np.testing.assert_array_equal(_core.resize_map(memory[:8], 8, 16, beside), before[:8])

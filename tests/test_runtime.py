@@ -25,6 +25,7 @@ from tiny_package import (
 )
 
 from onceover import _core, errors
+from onceover.errors import InputError
 from onceover.runtime.inspector import Inspector
 from onceover.runtime.session import EngineOptions, open_session
 
@@ -100,6 +101,20 @@ def test_the_session_agrees_with_a_numpy_reference_of_the_whole_path(inspector: 
         np.testing.assert_allclose(verdict.anomaly_map, expected_map, atol=DISTANCE_TOLERANCE)
         calibration = inspector.calibration.scores
         assert verdict.p_value == pytest.approx((1 + (calibration >= verdict.score).sum()) / 20)
+
+
+def test_a_map_is_drawn_into_memory_of_the_caller(inspector: Inspector) -> None:
+    image = tiny_image(300, 50, 61)
+    expected = inspector.inspect(image).anomaly_map
+    out = np.full((50, 61), -1, np.float32)
+    verdict = inspector.inspect(image, map_out=out)
+    assert verdict.anomaly_map is out
+    np.testing.assert_array_equal(out, expected)
+    inspector.inspect(tiny_image(1, 32, 48), map_size=(50, 61), map_out=out)
+    assert (out != expected).any()
+    for wrong in (np.zeros((61, 50), np.float32), np.zeros((50, 61)), np.zeros((50, 122), np.float32)[:, ::2]):
+        with pytest.raises(InputError, match=r"expected a writable float32 \(50, 61\), C-contiguous"):
+            inspector.inspect(image, map_out=wrong)  # type: ignore[arg-type]
 
 
 def test_the_embedder_agrees_with_the_python_session_of_the_engine() -> None:

@@ -101,6 +101,24 @@ MatrixView<const T> view_matrix(const pybind11::array& array, const char* what) 
   return {data, static_cast<size_t>(array.shape(0)), static_cast<size_t>(array.shape(1))};
 }
 
+// Memory that a caller wants a result in → its view. `read`: bytes that are read meanwhile; empty: none. Throws
+// Error(kInput) for another dtype, shape or layout, and where writing would change what is read.
+inline MatrixView<float> view_out(pybind11::array& out, size_t rows, size_t columns, const void* read,
+                                  size_t read_bytes) {
+  const int needed = pybind11::array::c_style | pybind11::detail::npy_api::NPY_ARRAY_ALIGNED_;
+  if (!has_dtype<float>(out) || out.ndim() != 2 || static_cast<size_t>(out.shape(0)) != rows ||
+      static_cast<size_t>(out.shape(1)) != columns || !out.writeable() || (out.flags() & needed) != needed) {
+    fail(Status::kInput, "out is %s%s; expected a writable float32 (%zu, %zu), C-contiguous",
+         describe_array(out).c_str(), out.writeable() ? "" : ", read-only", rows, columns);
+  }
+  auto* to = static_cast<float*>(out.mutable_data());
+  const auto first = reinterpret_cast<uintptr_t>(to), source = reinterpret_cast<uintptr_t>(read);
+  if (first < source + read_bytes && source < first + rows * columns * sizeof(float)) {
+    fail(Status::kInput, "out shares memory with the array that is read; give another one");
+  }
+  return {to, rows, columns};
+}
+
 // A new uninitialized C-contiguous array of this shape.
 template <typename T>
 pybind11::array_t<T> new_array(std::initializer_list<size_t> shape) {

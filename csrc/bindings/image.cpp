@@ -83,16 +83,11 @@ py::array_t<float> draw_anomaly_map(const py::array& patch_scores, int64_t heigh
 }
 
 // into: drawn there and given back, so that no fresh pages are asked of the system.
-py::array_t<float> resize_map(const py::array& anomaly_map, int64_t height, int64_t width,
-                              const std::optional<py::array_t<float, py::array::c_style>>& into) {
+py::array resize_map(const py::array& anomaly_map, int64_t height, int64_t width, std::optional<py::array> into) {
   const MatrixView<const float> map = view_scores(anomaly_map, "anomaly_map");
   const uint32_t rows = checked_side(height, "height"), columns = checked_side(width, "width");
-  if (into && (into->ndim() != 2 || into->shape(0) != rows || into->shape(1) != columns || !into->writeable())) {
-    fail(Status::kInput, "out is %s; expected a writable float32 (%u, %u)", describe_array(*into).c_str(), rows,
-         columns);
-  }
-  auto out = into ? py::reinterpret_borrow<py::array_t<float>>(*into) : new_array<float>({rows, columns});
-  const MatrixView<float> resized = mutable_view(out);
+  py::array out = into ? *into : new_array<float>({rows, columns});
+  const MatrixView<float> resized = view_out(out, rows, columns, map.data, map.rows * map.columns * sizeof(float));
   py::gil_scoped_release release;
   check_finite_rows(map, "anomaly_map");
   Memory memory;

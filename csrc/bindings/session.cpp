@@ -74,7 +74,7 @@ struct BoundSession {
     return out;
   }
 
-  py::array_t<float> anomaly_map(py::ssize_t height, py::ssize_t width) {
+  py::array anomaly_map(py::ssize_t height, py::ssize_t width, std::optional<py::array> into) {
     const Turn turn(busy, "session");
     if (height == 0 && width == 0) {
       height = static_cast<py::ssize_t>(session.config().map_height());
@@ -87,8 +87,9 @@ struct BoundSession {
            "anomaly map of %zd x %zd: both sides must be 0 (its own size) or 1 to %zd, at most %zd pixels", height,
            width, kSide, kPixels);
     }
-    py::array_t<float> out = new_array<float>({static_cast<size_t>(height), static_cast<size_t>(width)});
-    const MatrixView<float> view = mutable_view(out);
+    const auto rows = static_cast<size_t>(height), columns = static_cast<size_t>(width);
+    py::array out = into ? *into : new_array<float>({rows, columns});
+    const MatrixView<float> view = view_out(out, rows, columns, nullptr, 0);
     const py::gil_scoped_release release;
     session.draw_map(view);
     return out;
@@ -325,7 +326,8 @@ void bind_session(py::module_& m) {
       .def("patch_scores", &BoundSession::patch_scores)
       .def("nearest_rows", &BoundSession::nearest_rows)
       .def("patch_features", &BoundSession::patch_features)
-      .def("anomaly_map", &BoundSession::anomaly_map, py::arg("height") = 0, py::arg("width") = 0)
+      .def("anomaly_map", &BoundSession::anomaly_map, py::arg("height") = 0, py::arg("width") = 0,
+           py::arg("out").noconvert() = py::none())
       .def(
           "map_p_value", [](const BoundSession& s, float peak) { return s.session.calibration().map_p_value(peak); },
           py::arg("peak"))

@@ -39,7 +39,7 @@ def draw_anomaly_map(patch_scores: NDArray[np.float32], height: int, width: int,
 def resize_map(
     anomaly_map: NDArray[np.float32], height: int, width: int, out: NDArray[np.float32] | None = None
 ) -> NDArray[np.float32]:
-    """(h, w) → (height, width), bilinear; into out (C-contiguous, no part of anomaly_map), if given, and returned."""
+    """(h, w) → (height, width), bilinear; into out (C-contiguous, apart from anomaly_map), if given, and returned."""
 
 def find_regions(
     anomaly_map: NDArray[np.float32], threshold: float
@@ -403,7 +403,9 @@ class Session:
     def patch_scores(self) -> NDArray[np.float32]: ...  # (h, w) of the last run, a copy
     def nearest_rows(self) -> NDArray[np.int64]: ...  # (h, w)
     def patch_features(self) -> NDArray[np.int64]: ...  # (h, w) of which feature, tile after tile, each score is
-    def anomaly_map(self, height: int = 0, width: int = 0) -> NDArray[np.float32]: ...  # 0: config.map_size
+    def anomaly_map(  # 0: config.map_size; into out, C-contiguous, if given, and returned
+        self, height: int = 0, width: int = 0, out: NDArray[np.float32] | None = None
+    ) -> NDArray[np.float32]: ...
     def inside(self, height: int, width: int) -> NDArray[np.bool_] | None: ...  # region of interest; None: all
     def prepare(self, image: NDArray[Any], color: str = "rgb") -> NDArray[np.float32]: ...  # (tiles, 3, H, W)
     def map_p_value(self, peak: float) -> float: ...  # of a region, among the calibration maps' maxima

@@ -123,11 +123,15 @@ class Inspector:
         color: str = "rgb",
         map_size: tuple[int, int] | None = None,
         product: str | None = None,
+        *,
+        map_out: NDArray[np.float32] | None = None,
     ) -> Verdict:
         """One image, or the path of one, → its verdict. The map has the image's own size, or map_size (H, W).
 
         color: "rgb" or "bgr", the channel order of an array; files are always read as RGB. product: this one, for once.
-        Raises InputError for an image that cannot be used, EngineError for an answer that cannot be trusted.
+        map_out: float32 (H, W), C-contiguous, in which the map is drawn: the verdict's map is this array, and changes
+        with the next image drawn there. Raises InputError for an image that cannot be used, or another map_out,
+        EngineError for an answer that cannot be trusted.
         """
         session = self.session
         if not isinstance(image, np.ndarray):
@@ -138,7 +142,7 @@ class Inspector:
         result = session.run(image, color)
         calibration = self._calibrations[result.product]
         height, width = image.shape[:2] if map_size is None else map_size
-        anomaly_map = session.anomaly_map(height, width)
+        anomaly_map = session.anomaly_map(height, width, map_out)
         patch_scores, nearest_rows = session.patch_scores(), session.nearest_rows()  # (h, w) each
         worst = divmod(result.worst_patch, patch_scores.shape[1])
 

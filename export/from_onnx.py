@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -34,6 +33,7 @@ from onceover.export.to_onnx import (
     export_module,
     with_metadata,
 )
+from onceover.file_hash import file_hash
 
 STANDARD_DOMAINS = ("", "ai.onnx")
 
@@ -271,7 +271,7 @@ def _rename(body: Any, old: str, new: str) -> None:
 
 def _facts(source: Path, trunk: OwnTrunk, taps: Sequence[Tap]) -> dict[str, Any]:
     card = trunk.card or WeightsCard(source.stem, "unknown source", "license not stated", "unknown", "")
-    sha256 = hashlib.sha256(source.read_bytes()).hexdigest()
+    sha256 = file_hash(source, "graph")
     return describe(
         stages=[StageInfo(tap.name, tap.channels, tap.stride) for tap in taps],
         grid=(taps[0].height, taps[0].width),

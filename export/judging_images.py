@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 
 from onceover import _core
 from onceover.errors import InputError, UsageError
+from onceover.file_hash import file_hash
 from onceover.images import list_images, read_image, write_image
 from onceover.runtime.package import PackageFile
 from onceover.training.dataset import (
     Dataset,
     Sample,
     dataset_folders,
-    file_hash,
     fitting_layouts,
     read_dataset,
 )

@@ -14,6 +14,7 @@ from onceover import _core, export
 from onceover.detectors.detector import Progress, no_progress
 from onceover.errors import InputError, UsageError
 from onceover.export.repackage import take_apart
+from onceover.file_hash import file_hash
 from onceover.images import read_image
 from onceover.runtime.assemble import PackageParts, assemble, parity_item
 from onceover.runtime.package import PackageFile, open_package, require_one_product
@@ -26,7 +27,7 @@ from onceover.training.calibrate import (
     required_parts,
 )
 from onceover.training.calibration_patches import CalibrationPatches
-from onceover.training.dataset import file_hash, listed
+from onceover.training.dataset import listed
 from onceover.training.fit_job import numbered
 from onceover.training.leaks import LeakWatch, known_by_bytes, known_by_part, rank_sum_p_value
 from onceover.training.normal_parts import NormalParts, find_normal_parts

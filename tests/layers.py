@@ -13,8 +13,8 @@ from pathlib import Path
 
 # Python: room → the rooms it may import besides its own. A room is a module or a folder of python/onceover.
 FOUNDATION = {"types", "registry", "errors", "_core"}
-RUNTIME = {"images", "image_header", *FOUNDATION}
-BACKBONES = {"images", "metrics", *FOUNDATION}
+RUNTIME = {"images", "image_header", "file_hash", *FOUNDATION}
+BACKBONES = {"images", "metrics", "file_hash", *FOUNDATION}
 DETECTORS = {"backbones", "runtime", "memory_bank", *BACKBONES}
 TRAINING = {"detectors", *DETECTORS}
 EXPORT = {"training", *TRAINING}
@@ -25,6 +25,7 @@ PYTHON_ROOMS: dict[str, set[str]] = {
     "registry": {"errors", "types", "_core"},
     "image_header": FOUNDATION,
     "arrays": {"errors"},
+    "file_hash": {"errors"},
     "images": {"image_header", *FOUNDATION},
     "metrics": {"arrays", *FOUNDATION},
     "memory_bank": {"arrays", *FOUNDATION},

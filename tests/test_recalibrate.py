@@ -20,12 +20,12 @@ from onceover.detectors import BankSize
 from onceover.errors import InputError, UsageError
 from onceover.export.recalibrate import CalibrateOptions, calibrate_package
 from onceover.export.repackage import take_apart
+from onceover.file_hash import file_hash
 from onceover.images import read_image, write_image
 from onceover.runtime.assemble import parity_item
 from onceover.runtime.inspector import Inspector
 from onceover.runtime.package import open_package
 from onceover.training.calibrate import calibrate
-from onceover.training.dataset import file_hash
 from onceover.training.fit import fit
 from onceover.training.refit import refit
 

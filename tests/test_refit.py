@@ -18,12 +18,12 @@ from tiny_package import tiny_graph, tiny_image, tiny_package
 from onceover import _core, export
 from onceover.detectors.patchcore import BankSize, PatchCore
 from onceover.errors import InputError, NotFittedError
+from onceover.file_hash import file_hash
 from onceover.images import read_image, write_image
 from onceover.runtime.assemble import PackageParts, assemble
 from onceover.runtime.graph import read_graph_spec
 from onceover.runtime.package import PackageFile, open_package
 from onceover.runtime.session import EngineOptions
-from onceover.training.dataset import file_hash
 from onceover.training.fit import fit
 from onceover.training.refit import find_images, refit, used_images
 

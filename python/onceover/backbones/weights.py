@@ -5,7 +5,6 @@ checkpoints.py reads them, key_matching.py finds the place of every tensor.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import os
@@ -22,6 +21,7 @@ from onceover.backbones.backbone import Backbone, Normalization
 from onceover.backbones.checkpoints import WeightsFile, is_safetensors, metadata, read_checkpoint, save_safetensors
 from onceover.backbones.key_matching import match_keys, to_float32
 from onceover.errors import InputError, UsageError
+from onceover.file_hash import file_hash
 
 AnyWeights = WeightsFile | str | os.PathLike[str]
 
@@ -99,7 +99,7 @@ KNOWN_CARDS = (
 def read_card(weights: AnyWeights) -> WeightsCard:
     """The card of a weights file: known by hash, or carried by the file, or 'unknown source'."""
     file = WeightsFile.of(weights)
-    sha256 = _hash(file.path)
+    sha256 = file_hash(file.path, "weights file")
     for card in KNOWN_CARDS:
         if card.sha256 == sha256:
             return card
@@ -164,20 +164,9 @@ def convert(checkpoint: AnyWeights, backbone_name: str, output: Path, card: Weig
     matched = match_keys(backbone, load_weights(file), str(file.path))
     spare = {key: tensor for key, tensor in matched.spare.items() if tensor.is_floating_point()}
     tensors = to_float32({**spare, **matched.used}, str(file.path))
-    origin = f"converted from {file.path.name}, SHA-256 {_hash(file.path)}"
+    origin = f"converted from {file.path.name}, SHA-256 {file_hash(file.path, 'weights file')}"
     save_weights(output, tensors, replace(card, source=f"{card.source}; {origin}"))
     return read_card(output)
-
-
-def _hash(path: Path) -> str:
-    try:
-        with open(path, "rb") as stream:
-            digest = hashlib.sha256()
-            while block := stream.read(1 << 20):
-                digest.update(block)
-    except OSError as error:
-        raise InputError(f"{path}: cannot read the weights file ({error.strerror}); check the path") from error
-    return digest.hexdigest()
 
 
 __all__ = ["KNOWN_CARDS", "WeightsCard", "convert", "load_into", "load_weights", "read_card", "save_weights"]

@@ -4,7 +4,6 @@ the package. A thin view of csrc/corrections; docs/corrections.md tells how to u
 
 from __future__ import annotations
 
-import hashlib
 import os
 import time as clock
 from collections.abc import Sequence
@@ -16,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onceover import _core
-from onceover.errors import InputError, UsageError
+from onceover.errors import UsageError
+from onceover.file_hash import file_hash
 from onceover.runtime.package import PackageFile, open_package
 from onceover.types import Image, Verdict
 
@@ -173,7 +173,7 @@ class Corrections:
             raise UsageError(f"the inspector is of package {inspector.package.id[:16]}, not {self.package.id[:16]}")
         digest = b""
         if not isinstance(image, np.ndarray):
-            digest = _file_digest(image)
+            digest = bytes.fromhex(file_hash(image))
             name = os.fspath(image) if name is None else name
         verdict = inspector.inspect(image)
         candidate = inspector.session.candidate()
@@ -224,13 +224,6 @@ def _text(name: str) -> str:
 
 def _time(time: int | None) -> int:
     return int(clock.time()) if time is None else time
-
-
-def _file_digest(path: StrPath) -> bytes:
-    try:
-        return hashlib.sha256(Path(path).read_bytes()).digest()
-    except OSError as error:
-        raise InputError(f"{path}: cannot read the image: {error.strerror}; check the path") from error
 
 
 __all__ = ["STANDINGS", "AppliedCorrections", "Candidate", "Corrections", "Operation", "journal_path"]

@@ -6,7 +6,6 @@ A layout (training/layouts/) knows which file is what; what holds for every layo
 from __future__ import annotations
 
 import csv
-import hashlib
 import os
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
@@ -19,13 +18,13 @@ import numpy as np
 from onceover import registry
 from onceover.detectors.detector import Progress, no_progress
 from onceover.errors import InputError, UsageError, unknown_name
+from onceover.file_hash import file_hash
 
 if TYPE_CHECKING:
     from onceover.training.layouts.layout import Layout
 
 Split = Literal["train", "validation", "test"]
 Label = Literal[-1, 0, 1]
-_BLOCK = 1 << 20  # bytes of a file in memory at once
 
 MAX_CATEGORIES = 40  # named in a message; Real-IAD has 30
 
@@ -225,15 +224,6 @@ def join_copies(
         if old != new:
             leads[old] = new
     return {path: _lead(group, leads) for path, group in groups.items()}, copies
-
-
-def file_hash(path: Path) -> str:
-    """SHA-256 of a file, hex."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as stream:
-        while block := stream.read(_BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _lead(group: str, leads: Mapping[str, str]) -> str:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from onceover import _core
 from onceover.detectors import BankSize, create_detector
 from onceover.detectors.detector import Detector, Progress, no_progress
+from onceover.file_hash import file_hash
 from onceover.images import read_image
 from onceover.runtime import thumbnails
 from onceover.runtime.assemble import PackageParts, assemble, config_of, parity_item, uncalibrated
@@ -22,7 +23,6 @@ from onceover.training.adapting import Adaptation, Adapter, NothingToAdapt, stud
 from onceover.training.calibrate import calibrate
 from onceover.training.calibration_patches import CalibrationPatches
 from onceover.training.cross_conformal import cross_scores, fold_of_images
-from onceover.training.dataset import file_hash
 from onceover.training.gate import fit_gate, gate_threshold
 from onceover.training.image_patches import ImagePatches
 from onceover.training.references import choose_references

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from onceover import _core
 from onceover.detectors.detector import Progress
 from onceover.errors import InputError
+from onceover.file_hash import file_hash
 from onceover.images import read_image
-from onceover.training.dataset import file_hash
 
 
 class ImagePatches:

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from onceover.detectors.detector import Progress, no_progress
 from onceover.errors import InputError
+from onceover.file_hash import file_hash
 from onceover.images import list_images
 from onceover.runtime.package import PackageFile
 from onceover.runtime.reasons import BankImages
-from onceover.training.dataset import file_hash
 
 
 def find_normal_images(

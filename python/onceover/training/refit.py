@@ -21,6 +21,7 @@ from onceover import _core
 from onceover.detectors import BankSize
 from onceover.detectors.detector import Progress, no_progress
 from onceover.errors import InputError, PackageError, UsageError
+from onceover.file_hash import file_hash
 from onceover.images import list_images
 from onceover.runtime import thumbnails
 from onceover.runtime.assemble import PackageParts, config_of
@@ -28,7 +29,7 @@ from onceover.runtime.graph import read_graph_spec
 from onceover.runtime.package import PackageFile, require_one_product
 from onceover.runtime.session import EngineOptions
 from onceover.training.adapting import Adaptation, most_images
-from onceover.training.dataset import file_hash, listed
+from onceover.training.dataset import listed
 from onceover.training.fit import FitOptions, FitPlan, with_memory
 from onceover.training.fit_job import FitJob
 from onceover.training.machine_memory import memory_limit

@@ -11,12 +11,15 @@ from pathlib import Path
 import numpy as np
 
 from onceover.errors import InputError, UsageError
+from onceover.file_hash import file_hash
 from onceover.images import list_images, read_image, to_rgb8
 from onceover.training.pretrain.augmentation import Pixels
 from onceover.training.procedural import draw_material
 
 CACHE_BYTES = 1 << 30  # of decoded and drawn images, per process
 Progress = Callable[[str, int, int], None]
+
+_LOST = "put it back, or record again"
 
 
 @dataclass(frozen=True)
@@ -27,24 +30,12 @@ class ImageFile:
     sha256: str
 
 
-def hash_file(path: Path) -> str:
-    """SHA-256 of the file; InputError when it cannot be read."""
-    try:
-        with open(path, "rb") as stream:
-            digest = hashlib.sha256()
-            while block := stream.read(1 << 20):
-                digest.update(block)
-    except OSError as error:
-        raise InputError(f"{path}: cannot read the image ({error.strerror}); put it back, or record again") from error
-    return digest.hexdigest()
-
-
 def find_images(folder: Path, progress: Progress) -> tuple[ImageFile, ...]:
     """Every image below the folder, hashed."""
     paths = list_images(folder)
     files = []
     for done, path in enumerate(paths):
-        files.append(ImageFile(path.relative_to(folder).as_posix(), hash_file(path)))
+        files.append(ImageFile(path.relative_to(folder).as_posix(), file_hash(path, advice=_LOST)))
         progress("hashing", done + 1, len(paths))
     return tuple(files)
 
@@ -92,7 +83,7 @@ class Sources:
         """InputError unless the file still has the bytes that were recorded; a drawn image has none."""
         if index >= len(self.files):
             return
-        recorded, found = self.files[index].sha256, hash_file(self._path(index))
+        recorded, found = self.files[index].sha256, file_hash(self._path(index), advice=_LOST)
         if found != recorded:
             raise InputError(
                 f"{self._path(index)}: the image has changed since it was recorded (SHA-256 {found[:16]}, expected "
@@ -116,4 +107,4 @@ def _seed_from(text: str) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little") >> 1
 
 
-__all__ = ["ImageFile", "Progress", "Sources", "find_images", "hash_file"]
+__all__ = ["ImageFile", "Progress", "Sources", "find_images"]

@@ -33,6 +33,7 @@ CompactedBank::CompactedBank(const Package& package, const Config& config, const
   rows_.reserve(left_.size() * dims_ + changes.added.size());
   for (const uint32_t row : left_) rows_.insert(rows_.end(), fitted_.row(row), fitted_.row(row) + dims_);
   rows_.insert(rows_.end(), changes.added.begin(), changes.added.end());
+  // Seed 0, whatever the fit's was: it names projections, which decide what a search costs and never what it finds.
   BuildOptions options;
   options.progress = [&](size_t done, size_t total) { progress("search index", done, total); };
   bank_ = std::make_unique<MemoryBank>(rows(), options, kernels());

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -41,6 +43,37 @@ def test_a_saved_bank_opens_as_it_was(metric: Any, mmap: bool, tmp_path: Path) -
     np.testing.assert_array_equal(opened.neighbors(4), graph)
     opened.save(tmp_path / "again.bank")
     assert (tmp_path / "again.bank").read_bytes() == (tmp_path / "rows.bank").read_bytes()
+
+
+@pytest.mark.parametrize("metric", ["l2", "cosine"])
+def test_a_pickled_or_copied_bank_is_one_of_its_own(metric: Any) -> None:
+    rows, queries = case()
+    bank = onceover.MemoryBank.build(rows, metric)
+    graph = bank.neighbors(4)
+    bank.remove([7])
+    for made in (pickle.loads(pickle.dumps(bank)), copy.deepcopy(bank)):
+        assert (made.metric, made.shape, made.representation) == (metric, (499, 129), bank.representation)
+        assert not wrong_results(made.search(queries, 3), bank.search(queries, 3))
+        made.remove([8])
+        assert (len(made), len(bank)) == (498, 499)
+    whole = onceover.MemoryBank.build(rows, metric)
+    whole.neighbors(4)
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(whole)).neighbors(4), graph)
+
+
+def test_a_bank_hands_out_its_rows_by_their_numbers() -> None:
+    rows, _ = case()
+    bank = onceover.MemoryBank.build(rows[:450])
+    bank.add(rows[450:])
+    bank.remove([3, 460])
+    got = bank.rows()
+    assert np.flatnonzero(np.isnan(got).any(axis=1)).tolist() == [3, 460]
+    kept = np.delete(np.arange(500), [3, 460])
+    np.testing.assert_array_equal(got[kept], rows[kept])
+    got[:] = 0
+    np.testing.assert_array_equal(bank.rows()[kept], rows[kept])
+    unit = onceover.MemoryBank.build(rows, "cosine").rows()
+    np.testing.assert_allclose(np.linalg.norm(unit, axis=1), 1, atol=1e-6)
 
 
 @pytest.mark.parametrize("mmap", [True, False])

@@ -132,7 +132,17 @@ class MemoryBank:
         return self._neighbors
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write rows, index and, if computed, the neighbor graph to one file, completely or not at all."""
+        """Write rows, index and, if computed, the neighbor graph to one file, completely or not at all.
+
+        Raises OutputError when it cannot be written.
+        """
+        self._writer().save(os.fspath(path))
+
+    def __reduce__(self) -> tuple[Callable[[bytes], MemoryBank], tuple[bytes]]:
+        """Pickles are what `save` writes. Processes of one machine share memory if they `open` one file instead."""
+        return _from_bytes, (self._writer().bytes(),)
+
+    def _writer(self) -> _core.PackageWriter:
         writer = _core.PackageWriter()
         facts = {"format": _FORMAT, "metric": self._metric, "onceover": _core.__version__}
         writer.add("manifest.json", json.dumps(facts, sort_keys=True).encode())
@@ -140,7 +150,7 @@ class MemoryBank:
         writer.add("bank_index", np.frombuffer(self._core.index_bytes(), np.uint8))
         if self._neighbors is not None:
             writer.add("bank_neighbors", self._neighbors, required=False)
-        writer.save(os.fspath(path))
+        return writer
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], *, mmap: bool = True) -> MemoryBank:
@@ -157,6 +167,10 @@ class MemoryBank:
                     package = _core.Package.view(file.read(), os.fspath(path))
             except OSError as error:
                 raise InputError(f"{os.fspath(path)}: cannot be read ({error.strerror})") from error
+        return cls._of(package)
+
+    @classmethod
+    def _of(cls, package: _core.Package) -> MemoryBank:
         names = {member["name"] for member in package.members}
         if not {"memory_bank", "bank_index"} <= names:
             raise PackageError(f"{package.label}: holds no memory bank with a search index; save or fit it again")
@@ -167,6 +181,12 @@ class MemoryBank:
             raise PackageError(f"{package.label}: member 'bank_index': {error}") from error
         graph = _checked_graph(package, core) if "bank_neighbors" in names else None
         return cls(core, metric, graph)
+
+    def rows(self) -> NDArray[np.float32]:
+        """A copy, (M + removed, D) float32: rows by their numbers, removed ones NaN; with "cosine" unit vectors."""
+        rows = self._core.rows()
+        rows[~self._core.alive] = np.nan
+        return rows
 
     @property
     def metric(self) -> Metric:
@@ -205,6 +225,10 @@ class MemoryBank:
     def __repr__(self) -> str:
         rows, dims = self.shape
         return f"MemoryBank({rows} × {dims}, metric={self._metric!r}, representation={self.representation!r})"
+
+
+def _from_bytes(data: bytes) -> MemoryBank:
+    return MemoryBank._of(_core.Package.view(data, "pickled memory bank"))
 
 
 def _metric_of(package: _core.Package) -> Metric:

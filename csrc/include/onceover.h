@@ -201,7 +201,8 @@ ONCEOVER_API onceover_status onceover_session_create(const onceover_package* pac
 ONCEOVER_API onceover_status onceover_session_describe(onceover_session* session, onceover_session_info* info);
 ONCEOVER_API void onceover_session_free(onceover_session* session); /* NULL is allowed */
 
-/* Alpha is ignored; 16 bits are in the machine's byte order; NV12 has even sides. */
+/* Alpha is ignored; NV12 has even sides. 16 bits are in the machine's byte order, and white is 65535: values of a
+ * 12-bit camera are shifted left by 4 first. */
 /* clang-format off */
 typedef enum onceover_pixel_format {
   ONCEOVER_GRAY8 = 1, ONCEOVER_RGB8 = 2, ONCEOVER_BGR8 = 3, ONCEOVER_RGBA8 = 4, ONCEOVER_BGRA8 = 5,

@@ -33,6 +33,9 @@ EngineOptions engine_options(const onceover_session_options& given) {
 
 onceover_session_options read_session_options(const onceover_session_options* options) {
   const onceover_session_options given = read_struct(options, "options");
+  if (given.threads > kMaxEngineThreads) {  // before any of them is started
+    fail(Status::kUsage, "options->threads is %u, expected at most %u", given.threads, kMaxEngineThreads);
+  }
   if ((given.allocate == nullptr) != (given.release == nullptr)) {
     fail(Status::kUsage, "options->allocate and options->release belong together; set both or none");
   }

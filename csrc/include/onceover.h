@@ -161,7 +161,7 @@ typedef void (*onceover_release)(void* context, void* pointer, size_t bytes, siz
 
 typedef struct onceover_session_options {
   uint32_t struct_size;
-  uint32_t threads;           /* of scoring and engine; 0: 1 */
+  uint32_t threads;           /* of scoring and engine, at most 256; 0: 1 */
   const char* engine;         /* "onnxruntime", "openvino" or "host"; NULL: "host" */
   const char* engine_library; /* path of libonnxruntime.so or libopenvino_c.so, or a name for the system's search */
   const char* device;         /* as docs/exporting.md; NULL: the CPU */

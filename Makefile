@@ -9,7 +9,7 @@ PYTEST := $(PY) -m pytest -q -ra
 METADATA := setup.py pyproject.toml VERSION
 CORE_SOURCES := $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.inl' -o -name '*.def' \
   -o -name CMakeLists.txt -o -name "*.cmake")
-CXX_FILES = $$(git ls-files 'csrc/*.cpp' 'csrc/*.h' 'csrc/*.hpp' 'csrc/*.inl' 'tests/*.cpp' 'tests/*.h' 'tests/*.c' 'examples/*.c' 'benchmarks/*.cpp')
+CXX_FILES = $$(git ls-files 'csrc/*.cpp' 'csrc/*.h' 'csrc/*.hpp' 'csrc/*.inl' 'tests/*.cpp' 'tests/*.h' 'tests/*.c' 'examples/*.c' 'examples/*.cpp' 'benchmarks/*.cpp')
 FIND_ENGINE := import sys; from onceover.runtime.session import engine_library as find; print(find(sys.argv[1]))
 ENGINES_FOR_TESTS = ONCEOVER_TEST_ORT=$$($(PY) -c '$(FIND_ENGINE)' onnxruntime) \
   && ONCEOVER_TEST_OPENVINO=$$($(PY) -c '$(FIND_ENGINE)' openvino) \

@@ -10,10 +10,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import abi_stubs
+import numpy as np
 import pytest
 from c_library import BUILT, built
+from numpy.typing import NDArray
 from tiny_package import tiny_image, tiny_package
 
+from onceover.monitoring.monitor import DriftMonitor
 from onceover.runtime.inspector import Inspector
 from onceover.runtime.session import engine_library
 
@@ -61,9 +64,9 @@ def test_every_header_is_cpp_from_eleven_on(standard: str, require_tool: FindToo
     run(require_tool("g++"), f"-std={standard}", *STRICT, "-fsyntax-only", f"-I{HEADERS}", source)
 
 
-def picture(folder: Path) -> Path:
-    image = tiny_image(50)
-    path = folder / "picture.ppm"
+def picture(folder: Path, image: NDArray[np.uint8] | None = None, name: str = "picture.ppm") -> Path:
+    image = tiny_image(50) if image is None else image
+    path = folder / name
     path.write_bytes(f"P6 {image.shape[1]} {image.shape[0]} 255\n".encode() + image.tobytes())
     return path
 
@@ -111,6 +114,68 @@ def test_a_cmake_project_in_c_alone_links_both_libraries(prefix: Path, package: 
         program = tmp_path / "build" / f"inspect_{kind}"
         answer = run(program, package, engine_library("onnxruntime"), picture(tmp_path))
         assert answer == expected_answer(package)
+
+
+CXX_CONSUMER = """cmake_minimum_required(VERSION 3.18)
+project(consumer LANGUAGES CXX)
+set(CMAKE_CXX_STANDARD 11)
+set(CMAKE_CXX_EXTENSIONS OFF)
+find_package(onceover 0.1 REQUIRED)
+foreach(kind shared static)
+  add_executable(line_${kind} line.cpp)
+  target_compile_options(line_${kind} PRIVATE -Wall -Wextra -Werror -pedantic)
+  target_link_libraries(line_${kind} PRIVATE onceover::${kind})
+endforeach()
+"""
+
+
+def test_the_line_in_cpp_learns_what_is_good_and_its_monitor_goes_on(
+    prefix: Path, package: Path, tmp_path: Path
+) -> None:
+    shutil.copy(ROOT / "examples" / "line.cpp", tmp_path)
+    (tmp_path / "CMakeLists.txt").write_text(CXX_CONSUMER)
+    run("cmake", "-S", tmp_path, "-B", tmp_path / "build", f"-DCMAKE_PREFIX_PATH={prefix}")
+    run("cmake", "--build", tmp_path / "build")
+    image = tiny_image(50)
+    image[10:30, 10:30] = 255
+    good, bad = picture(tmp_path, name="good.ppm"), picture(tmp_path, image, "bad.ppm")
+    engine = engine_library("onnxruntime")
+    for kind in ("shared", "static"):
+        own = Path(shutil.copy(package, tmp_path / f"{kind}.onceover"))
+        state = tmp_path / f"{kind}.state"
+
+        def line(*pictures: str | Path, expected: int, own: Path = own, kind: str = kind, state: Path = state) -> str:
+            program = tmp_path / "build" / f"line_{kind}"
+            done = subprocess.run([program, own, engine, state, *pictures], capture_output=True, text=True, check=False)
+            assert done.returncode == expected, done.stderr
+            return done.stdout
+
+        with Inspector.open(own) as inspector:
+            verdicts = [inspector.inspect(tiny_image(50)), inspector.inspect(image)]
+        assert [verdict.decision for verdict in verdicts] == ["normal", "anomalous"]
+        told = line(good, bad, expected=1).splitlines()
+        assert told[0] == f"{good}: not anomalous, score {verdicts[0].score:.9g}"
+        assert told[1] == f"{bad}: anomalous, score {verdicts[1].score:.9g}"
+        regions = [f"  at {r.peak[0]},{r.peak[1]}: {r.area} pixels, p {r.p_value:.3g}" for r in verdicts[1].regions]
+        assert told[2:] == regions
+        assert regions
+        assert "parts like it pass" in line("--good", bad, expected=0)
+        assert line(good, bad, expected=0).count(": not anomalous") == 2
+        with Inspector.open(own, corrections="auto") as inspector:
+            assert inspector.inspect(image).decision == "normal"
+            assert inspector.corrections is not None
+            assert [candidate.name for candidate in inspector.corrections.candidates] == [str(bad)]
+        assert DriftMonitor.load(state).parts == 5
+        state.write_bytes(b"torn")
+        assert (
+            "no intact monitor"
+            in subprocess.run(
+                [tmp_path / "build" / f"line_{kind}", own, engine, state, good],
+                capture_output=True,
+                text=True,
+                check=False,
+            ).stderr
+        )
 
 
 def test_the_installed_tool_finds_its_library(prefix: Path) -> None:

@@ -106,7 +106,8 @@ ONCEOVER_API onceover_status onceover_monitor_describe(const onceover_monitor* m
 ONCEOVER_API onceover_status onceover_monitor_restart(onceover_monitor* monitor, int32_t keep_baseline);
 
 /* Everything, as info.state_bytes bytes that any machine can load; on the same one they go on with the same bits. Write
- * them to a second file and rename it, so that a power cut leaves one of both. */
+ * them to a second file and rename it, so that a power cut leaves one of both. `buffer` may be NULL, and then only
+ * `size` is written. USAGE: `capacity` is too small. */
 ONCEOVER_API onceover_status onceover_monitor_save(const onceover_monitor* monitor, void* buffer, size_t capacity,
                                                    size_t* size);
 

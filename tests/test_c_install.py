@@ -116,6 +116,24 @@ def test_a_cmake_project_in_c_alone_links_both_libraries(prefix: Path, package: 
         assert answer == expected_answer(package)
 
 
+SUBPROJECT = f"""cmake_minimum_required(VERSION 3.18)
+project(device LANGUAGES C CXX)
+add_subdirectory("{ROOT / "csrc"}" onceover EXCLUDE_FROM_ALL)
+foreach(kind shared static)
+  add_executable(inspect_${{kind}} inspect.c)
+  target_link_libraries(inspect_${{kind}} PRIVATE onceover::${{kind}})
+endforeach()
+"""
+
+
+def test_a_project_that_adds_the_sources_has_the_names_of_an_installed_tree(tmp_path: Path) -> None:
+    shutil.copy(ROOT / "examples" / "inspect.c", tmp_path)
+    (tmp_path / "CMakeLists.txt").write_text(SUBPROJECT)
+    run("cmake", "-S", tmp_path, "-B", tmp_path / "build")  # fails for targets that do not exist
+    cache = (tmp_path / "build" / "CMakeCache.txt").read_text()
+    assert "CMAKE_BUILD_TYPE:STRING=\n" in cache, "the build type is the project's own affair"
+
+
 CXX_CONSUMER = """cmake_minimum_required(VERSION 3.18)
 project(consumer LANGUAGES CXX)
 set(CMAKE_CXX_STANDARD 11)

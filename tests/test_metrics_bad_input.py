@@ -30,6 +30,8 @@ RANDOM = np.random.default_rng(0).normal(size=(30, 40)).astype(np.float32)
         ([NAN_MAP.astype(np.float16)], [MASK], "image 0: 2 of 12 scores are NaN"),
         ([MAP], [MASK.T], r"mask 0 has shape \(4, 3\), its anomaly map \(3, 4\)"),
         ([MAP], [MASK.reshape(2, 6)], r"mask 0 has shape \(2, 6\), its anomaly map \(3, 4\)"),
+        ([MAP], [np.stack([MASK] * 3, 2)], r"mask 0 has shape \(3, 4, 3\).*take one of its channels, as in \[..., 0\]"),
+        ([MAP], [MASK[None]], r"mask 0 has shape \(1, 3, 4\).*take away the axes of length 1"),
         ([MAP], [MASK, MASK], "only 1 maps"),
         ([MAP, MAP], [MASK], "only 1 masks"),
         ([], [], "no images"),

@@ -38,9 +38,10 @@ def binary_mask(value: Any, shape: tuple[int, ...] | None, what: str) -> Mask:
     """
     array = _view(value, what)
     if shape is not None and array.shape != shape:
-        raise InputError(f"{what} has shape {array.shape}, its anomaly map {shape}; neither is resized here")
+        told = "; neither is resized here" if array.ndim == 2 else _shape_hint(array.shape)
+        raise InputError(f"{what} has shape {array.shape}, its anomaly map {shape}{told}")
     if array.ndim != 2 or array.size == 0:
-        raise InputError(f"{what} is {array.shape}, expected an array (H, W)")
+        raise InputError(f"{what} is {array.shape}, expected an array (H, W){_shape_hint(array.shape)}")
     if array.dtype in (np.bool_, np.uint8):
         return array
     if array.dtype.kind not in "uif":
@@ -92,6 +93,8 @@ def connectivity(value: int) -> int:
 def _shape_hint(shape: tuple[int, ...]) -> str:
     if 1 in shape and len(shape) in (3, 4):
         return "; take away the axes of length 1, of maps (N, 1, H, W) by maps[:, 0]"
+    if len(shape) == 3 and shape[2] in (3, 4):
+        return "; take one of its channels, as in [..., 0]"
     return "; give maps and masks one by one, as a list, an array (N, H, W) or a generator" if len(shape) == 1 else ""
 
 

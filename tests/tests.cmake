@@ -94,7 +94,7 @@ add_test(NAME c_api_exports COMMAND sh "${CMAKE_CURRENT_SOURCE_DIR}/../tests/c_a
 
 # The C++ face of the C ABI beside the core's own answers: over the shared library, and in one program with the core.
 foreach(library onceover onceover_static)
-  foreach(face cpp_api cpp_api_line cpp_api_metrics)
+  foreach(face cpp_api cpp_api_line cpp_api_metrics cpp_api_memory_bank)
     string(REPLACE onceover ${face} test ${library})
     add_executable(test_${test} ../tests/test_${face}.cpp)
     target_link_libraries(test_${test} PRIVATE ${library} onceover_session onceover_metrics)
@@ -104,5 +104,7 @@ foreach(library onceover onceover_static)
     add_test(NAME ${face}${kind} COMMAND test_${face}${kind} "${HOST_PACKAGE}")
     set_tests_properties(${face}${kind} PROPERTIES FIXTURES_REQUIRED host_package)
   endforeach()
-  add_test(NAME cpp_api_metrics${kind} COMMAND test_cpp_api_metrics${kind})
+  foreach(face cpp_api_metrics cpp_api_memory_bank)
+    add_test(NAME ${face}${kind} COMMAND test_${face}${kind})
+  endforeach()
 endforeach()

@@ -1,6 +1,6 @@
 /* onceover: visual anomaly inspection on edge devices. The C ABI (C99): image → verdict, without Python. Beside it:
  * onceover_memory_bank.h (nearest neighbors), onceover_metrics.h (pixel metrics), onceover_monitor.h (drift),
- * onceover_corrections.h (false alarms); all but the memory bank for C++ in a .hpp of the same name. A whole program:
+ * onceover_corrections.h (false alarms); each for C++ in a .hpp of the same name. A whole program:
  *
  *   #include <stdio.h>
  *

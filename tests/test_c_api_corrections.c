@@ -4,6 +4,7 @@
 
 #include "onceover_corrections.h"
 
+#include <stddef.h>
 #include <unistd.h>
 
 #include "count_allocations.h"
@@ -226,6 +227,11 @@ static void compacting_stops_when_it_is_asked_to_and_writes_nothing(void) {
     CHECK(who.asked == patience + 1 && access(output, F_OK) != 0);
   }
   CHECK(strstr(onceover_last_error(), "verifying 1 of 1") != NULL);
+  onceover_compact_options older = options; /* of a program that knows no is_cancelled */
+  older.struct_size = offsetof(onceover_compact_options, is_cancelled);
+  who = (impatient){0, 0};
+  CHECK(onceover_corrections_compact(corrections, output, &older, NULL) == ONCEOVER_OK);
+  CHECK(who.asked == 0 && unlink(output) == 0);
   onceover_corrections_free(corrections);
   onceover_package_free(package);
   unlink(journal);

@@ -8,6 +8,7 @@ from onceover import _core
 from onceover.errors import OnceoverError, VerificationError
 from onceover.export.verify import verify_bytes
 from onceover.runtime.assemble import PackageParts, assemble
+from onceover.runtime.corrections import check_no_journal
 from onceover.runtime.self_contained import check_self_contained
 from onceover.runtime.session import EngineOptions
 
@@ -17,8 +18,10 @@ def package(parts: PackageParts, path: str | os.PathLike[str], engine: str | Eng
 
     The bytes are opened and their parity record replayed before anything is written; the file then appears complete
     under its name or not at all, and is reopened once more. Raises VerificationError, OutputError, and InputError for a
-    graph that is not complete in itself (external data, custom operators).
+    graph that is not complete in itself (external data, custom operators), UsageError where corrections of another
+    package lie beside that name.
     """
+    check_no_journal(path)
     check_self_contained(parts.graph, "the graph")
     data = assemble(parts).bytes()
     package_id = verify_bytes(data, engine)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from onceover import _core
 from onceover.errors import OnceoverError, UsageError
+from onceover.runtime.corrections import check_no_journal
 from onceover.runtime.inspector import Inspector
 from onceover.runtime.package import PackageFile, open_package
 from onceover.runtime.session import EngineOptions
@@ -27,9 +28,11 @@ def combine(
     """Write one package that holds the products of `packages`, and verify it. Returns its id.
 
     names: of the products, in order; empty: what their manifests say. The same packages give the same bytes. Raises
-    UsageError for packages of different networks or settings, fewer than 2 or more than 32, or names that are not
-    distinct, and what opening, verifying and saving a package raises.
+    UsageError for packages of different networks or settings, fewer than 2 or more than 32, names that are not
+    distinct, or corrections of another package beside `output`, and what opening, verifying and saving a package
+    raises.
     """
+    check_no_journal(output)
     opened = [open_package(path) for path in packages]
     if not 2 <= len(opened) <= MAX_PRODUCTS:
         raise UsageError(f"{len(opened)} packages: give 2 to {MAX_PRODUCTS}, each of one product")

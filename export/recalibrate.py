@@ -17,6 +17,7 @@ from onceover.export.repackage import take_apart
 from onceover.file_hash import file_hash
 from onceover.images import read_image
 from onceover.runtime.assemble import PackageParts, assemble, parity_item
+from onceover.runtime.corrections import check_no_journal
 from onceover.runtime.package import PackageFile, open_package, require_one_product
 from onceover.runtime.session import EngineOptions, open_session
 from onceover.training.calibrate import (
@@ -101,6 +102,7 @@ def calibrate_package(
     target = source if output is None else Path(output)
     if output is not None and target.exists() and target.samefile(source):
         raise UsageError(f"{target}: is the package itself; say so to replace it (--replace), or give another name")
+    check_no_journal(target)
     package = open_package(source)
     require_one_product(package, "a calibration")
     _check_engine(package, options)

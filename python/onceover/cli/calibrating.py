@@ -10,7 +10,7 @@ from rich.markup import escape
 
 from onceover.cli.bank import warn_left_out
 from onceover.cli.commands import engine_options
-from onceover.cli.exporting import check_target
+from onceover.cli.exporting import check_package_target, check_target
 from onceover.cli.output import Output, number, percent
 from onceover.cli.packages import AddCommand
 from onceover.errors import UsageError
@@ -57,7 +57,10 @@ def run_calibrate(options: argparse.Namespace, output: Output) -> int:
 
     if options.output is None and not options.replace:
         raise UsageError("calibrate needs -o FILE for the new package, or --replace to write it in place of the old")
-    check_target(options.package if options.replace else options.output)
+    if not options.replace:
+        check_package_target(options.output)
+    else:
+        check_target(options.package)
     if options.replace and journal_path(options.package).exists():
         raise UsageError(
             f"{journal_path(options.package)}: holds corrections of the package that would be replaced, and no other "

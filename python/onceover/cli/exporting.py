@@ -34,6 +34,14 @@ def check_target(path: Path) -> None:
         raise OutputError(f"{path}: the folder {folder} is read-only; choose another or change its permissions")
 
 
+def check_package_target(path: Path) -> None:
+    """As check_target, for a package; also UsageError where corrections of another one lie beside that name."""
+    from onceover.runtime.corrections import check_no_journal
+
+    check_target(path)
+    check_no_journal(path)
+
+
 def weights_file(path: Path, options: argparse.Namespace) -> WeightsFile:
     """Only where torch is known to be there."""
     from onceover.backbones.checkpoints import WeightsFile
@@ -51,7 +59,7 @@ def run_export_package(options: argparse.Namespace, output: Output) -> int:
         raise UsageError("export needs -o FILE for a package, or --to-onnx FILE for a plain graph")
     if options.raw_pixels:
         raise UsageError("--raw-pixels is for --to-onnx FILE; a package takes images as they are")
-    check_target(options.output)
+    check_package_target(options.output)
     warn_left_out([options.package], output)
     settings = ExportOptions(
         engine=engine_options(options),

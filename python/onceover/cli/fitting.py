@@ -12,7 +12,7 @@ from rich.markup import escape
 
 from onceover import registry
 from onceover.cli.commands import engine_options
-from onceover.cli.exporting import check_target, weights_file
+from onceover.cli.exporting import check_package_target, weights_file
 from onceover.cli.field import tiling_options
 from onceover.cli.output import Output, percent
 from onceover.errors import UsageError
@@ -53,7 +53,7 @@ def run_fit(options: argparse.Namespace, output: Output) -> int:
         plans.append(plan)
         show_plan(plan, output)
 
-    check_target(options.output)
+    check_package_target(options.output)
     plans: list[FitPlan] = []
     with output.progress() as progress:
         settings = FitOptions(

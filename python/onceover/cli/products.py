@@ -36,11 +36,11 @@ def add_product_options(parser: argparse.ArgumentParser, gate: bool = False) -> 
 
 def run_combine(options: argparse.Namespace, output: Output) -> int:
     from onceover.cli.commands import engine_options
-    from onceover.cli.exporting import check_target
+    from onceover.cli.exporting import check_package_target
     from onceover.export.combine import combine
     from onceover.runtime.package import open_package
 
-    check_target(options.output)
+    check_package_target(options.output)
     warn_left_out(options.packages, output)
     package_id = combine(options.packages, options.output, options.name, engine_options(options))
     package = open_package(options.output)

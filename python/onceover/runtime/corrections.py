@@ -100,6 +100,19 @@ def journal_path(package: StrPath) -> Path:
     return Path(f"{os.fspath(package)}.journal")
 
 
+def check_no_journal(package: StrPath) -> None:
+    """Before another package gets this name. UsageError where a journal lies beside it: it is of the package that is
+    there or was, no other one inspects with it, and the corrections in it would be lost to the line.
+    """
+    journal = journal_path(package)
+    if journal.exists():
+        raise UsageError(
+            f"{journal}: holds corrections of the package that has this name until now, and no other one inspects with "
+            f"them; give the new package another name (or move both away), or keep the corrections: `onceover bank "
+            f"compact {os.fspath(package)}` writes them into a package of their own"
+        )
+
+
 @dataclass(frozen=True)
 class Corrections:
     """The journal of a package: an append-only file, each change on the disk when its call returns.
@@ -226,4 +239,12 @@ def _time(time: int | None) -> int:
     return int(clock.time()) if time is None else time
 
 
-__all__ = ["STANDINGS", "AppliedCorrections", "Candidate", "Corrections", "Operation", "journal_path"]
+__all__ = [
+    "STANDINGS",
+    "AppliedCorrections",
+    "Candidate",
+    "Corrections",
+    "Operation",
+    "check_no_journal",
+    "journal_path",
+]

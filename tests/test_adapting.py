@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,7 +22,8 @@ from onceover.runtime.inspector import Inspector
 from onceover.runtime.package import open_package
 from onceover.runtime.session import EngineOptions
 from onceover.training import adapting
-from onceover.training.adapting import B_SHRINKAGE, MIN_IMAGES, W_SHRINKAGE, Adaptation, Adapter, adapting_matrix, study
+from onceover.training.adapter import B_SHRINKAGE, CHECKS, W_SHRINKAGE, Adapter, adapting_matrix
+from onceover.training.adapting import MIN_PARTS, study
 from onceover.training.damage import KINDS, draw_damage
 from onceover.training.field import TilingOptions
 from onceover.training.fit import fit
@@ -131,9 +131,10 @@ def test_the_manifest_says_what_was_done(folder: Path, parts: PackageParts) -> N
     assert record["images"] == len(parts.manifest["data"]["bank_images"])
     assert record["damaged_images"] == 2 * record["images"]
     assert record["seed"] == 0
+    assert record["parts"] == record["images"]
     assert list(record["contrast"]) == list(KINDS)
-    assert all(before > 0 for before, _ in record["contrast"].values())
-    assert any(after > before for before, after in record["contrast"].values())
+    assert record["contrast_folds"] == CHECKS
+    assert all(before > 0 < after for before, after in record["contrast"].values())
     plain = fit(folder, tiny_options(adapt=False))
     assert "adaptation" not in plain.manifest
     assert plain.adaptation is None
@@ -141,44 +142,15 @@ def test_the_manifest_says_what_was_done(folder: Path, parts: PackageParts) -> N
 
 def test_fit_adapts_unasked_where_the_images_are_enough(folder: Path, parts: PackageParts, tmp_path: Path) -> None:
     assert assemble(fit(folder, tiny_options())).bytes() == assemble(parts).bytes()
-    few = fit(good_folder(tmp_path / "few", MIN_IMAGES), tiny_options(holdout=1))
+    few = fit(good_folder(tmp_path / "few", MIN_PARTS), tiny_options(holdout=1))
     assert few.adaptation is None
     enough = fit(tmp_path / "few", tiny_options(holdout=0))
     assert enough.adaptation is not None
 
 
-def test_each_fold_is_scored_by_a_map_learned_without_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    good_folder(tmp_path / "good", HELD_OUT)
-    left_out: list[list[int]] = []
-
-    class Noted(Adapter):
-        def without(self, images: Collection[int]) -> Adaptation:
-            left_out.append(sorted(images))
-            return super().without(images)
-
-    monkeypatch.setattr(adapting, "Adapter", Noted)
-    parts = fit(tmp_path / "good", tiny_options())
-    assert parts.calibration.cross_conformal
-    assert left_out[0] == []  # the map that the package keeps
-    assert sorted(left_out[1:]) == [[i] for i in range(HELD_OUT)]
-
-
-def test_a_map_without_an_image_does_not_depend_on_it(tmp_path: Path) -> None:
-    images = sorted(good_folder(tmp_path / "good", MIN_IMAGES + 2).iterdir())
-    for left_out in (0, 4, len(images) - 1):
-        before = learned(images)
-        original = read_image(images[left_out])
-        write_image(images[left_out], tiny_image(7000))
-        after = learned(images)
-        write_image(images[left_out], original)
-        np.testing.assert_array_equal(before.without([left_out]).matrix, after.without([left_out]).matrix)
-        assert (before.of_all.matrix != after.of_all.matrix).any()
-        assert before.without([left_out]).record["images"] == len(images) - 1
-
-
 def test_with_a_region_only_what_is_inspected_counts(tmp_path: Path) -> None:
     """Below the region parts may differ as they like: pasted damage moves a little of that into it, no more."""
-    images = sorted(good_folder(tmp_path / "good", MIN_IMAGES).iterdir())
+    images = sorted(good_folder(tmp_path / "good", MIN_PARTS).iterdir())
     roi = np.zeros((8, 8), np.uint8)
     roi[:4] = 1
     upper, whole = learned(images, roi=roi), learned(images)
@@ -220,7 +192,7 @@ def test_no_image_that_calibrates_is_read(folder: Path, parts: PackageParts, tmp
 
 
 def test_only_the_given_images_are_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    given, read = sorted(folder.iterdir())[:MIN_IMAGES], set[Path]()
+    given, read = sorted(folder.iterdir())[:MIN_PARTS], set[Path]()
 
     def noted(path: Path) -> Image:
         read.add(path)
@@ -232,23 +204,23 @@ def test_only_the_given_images_are_read(folder: Path, monkeypatch: pytest.Monkey
 
 
 def test_too_few_images_are_refused_with_what_would_do(tmp_path: Path) -> None:
-    good_folder(tmp_path, MIN_IMAGES - 1)
-    with pytest.raises(UsageError, match=r"from the 6 images of the memory bank, .* give 8 or more"):
+    good_folder(tmp_path, MIN_PARTS - 1)
+    with pytest.raises(UsageError, match=r"the memory bank has 6 parts, which is too few: give 8 or more"):
         fit(tmp_path, tiny_options(adapt=True))
 
 
 def test_images_that_do_not_differ_are_refused(tmp_path: Path) -> None:
-    for i in range(MIN_IMAGES):
+    for i in range(MIN_PARTS):
         write_image(tmp_path / f"{i}.png", tiny_image(0))
     with pytest.raises(InputError, match="good parts do not differ at all"):
         learned(sorted(tmp_path.iterdir()))
-    with pytest.raises(InputError, match="good parts do not differ at all"):
+    with pytest.raises(UsageError, match="the memory bank has 1 part,"):  # copies are one part
         fit(tmp_path, tiny_options(adapt=True, holdout=0))
     assert fit(tmp_path, tiny_options(holdout=0)).adaptation is None  # where nobody asked for it
 
 
 def test_damage_that_leaves_smooth_parts_alone_is_left_out(tmp_path: Path) -> None:
-    for i in range(MIN_IMAGES):
+    for i in range(MIN_PARTS):
         write_image(tmp_path / f"{i}.png", np.full((32, 48, 3), 60 + 10 * i, np.uint8))
     record = learned(sorted(tmp_path.iterdir())).of_all.record
     assert "blurred" not in record["contrast"]
@@ -346,11 +318,4 @@ def test_eight_images_are_read_whatever_the_tiles(tmp_path: Path) -> None:
     for i in range(9):
         write_image(folder / f"{i}.png", tiny_image(i, 96, 144))
     parts = fit(folder, tiny_options(tiling=TilingOptions(tiles=(3, 3)), holdout=0))
-    assert parts.manifest["adaptation"]["images"] == MIN_IMAGES
-
-
-def test_pictures_of_few_parts_do_not_count_as_many(tmp_path: Path) -> None:
-    good_folder(tmp_path / "good", 12)
-    lines = [f"{i:02}.png,part {i % 2}" for i in range(12)]
-    (tmp_path / "groups.csv").write_text("\n".join(["file,group", *lines]) + "\n")
-    assert fit(tmp_path / "good", tiny_options(groups=tmp_path / "groups.csv", holdout=0)).adaptation is None
+    assert parts.manifest["adaptation"]["images"] == MIN_PARTS

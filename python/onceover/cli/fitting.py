@@ -116,7 +116,7 @@ def run_fit(options: argparse.Namespace, output: Output) -> int:
         listed = ", ".join(f"{kind} {gain:.1f}" for kind, gain in gains.items())
         output.say(
             f"adapted by {adaptation['images']} images of the memory bank: against how good parts differ, drawn damage "
-            f"stands out by these factors (mean squares): {listed}"
+            f"stands out by these factors (mean squares, on parts that it was not learned from): {listed}"
         )
     output.object(
         {

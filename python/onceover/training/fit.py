@@ -22,7 +22,7 @@ from onceover.runtime import thumbnails
 from onceover.runtime.assemble import PackageParts, config_of
 from onceover.runtime.graph import DEFAULT_BACKBONE, load_graph
 from onceover.runtime.session import EngineOptions
-from onceover.training.adapting import MIN_IMAGES, most_images
+from onceover.training.adapting import MIN_PARTS, most_images
 from onceover.training.calibrate import DEFAULT_FALSE_ALARM_RATE, check_validation, plan_holdout
 from onceover.training.choosing import AUTO, Choice, choose_network
 from onceover.training.cross_conformal import planned_folds
@@ -99,6 +99,7 @@ class FitPlan:
     patch_count: int
     embedding_dim: int
     bank_rows: int
+    bank_groups: tuple[str, ...]  # of bank_images, one each: pictures of one part
     copies: int  # images that are byte for byte like an earlier one
     layout: str = ""  # of the data set they are the train images of; empty for an ordinary folder
     choice: Choice | None = None  # of backbone "auto"
@@ -146,7 +147,7 @@ def plan_fit(directory: Path, spec: GraphSpec, options: FitOptions, progress: Pr
         bank, calibration = split_holdout(images, groups, held_out, options.seed)
     field_of_view = _field_of_view(everything[0], spec, options)
     patch_count = len(bank) * field_of_view.pop("patches")
-    adapting = options.adapt or (options.adapt is None and len({groups[path] for path in bank}) >= MIN_IMAGES)
+    adapting = options.adapt or (options.adapt is None and len({groups[path] for path in bank}) >= MIN_PARTS)
     config = config_of(spec, options.blur_sigma, field_of_view["tiling"])
     return FitPlan(
         bank_images=tuple(bank),
@@ -156,6 +157,7 @@ def plan_fit(directory: Path, spec: GraphSpec, options: FitOptions, progress: Pr
         patch_count=patch_count,
         embedding_dim=spec.embedding_dim,
         bank_rows=options.bank.resolve(patch_count, spec.embedding_dim),
+        bank_groups=tuple(groups[path] for path in bank),
         copies=copies,
         layout=layout,
         folds=folds,

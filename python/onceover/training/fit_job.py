@@ -19,7 +19,8 @@ from onceover.runtime import thumbnails
 from onceover.runtime.assemble import PackageParts, assemble, config_of, parity_item, uncalibrated
 from onceover.runtime.reasons import owners
 from onceover.runtime.session import EngineOptions
-from onceover.training.adapting import Adaptation, Adapter, NothingToAdapt, study
+from onceover.training.adapter import Adaptation, Adapter, NothingToAdapt
+from onceover.training.adapting import study
 from onceover.training.calibrate import calibrate
 from onceover.training.calibration_patches import CalibrationPatches
 from onceover.training.cross_conformal import cross_scores, fold_of_images
@@ -100,7 +101,9 @@ class FitJob:
         """To the product, by the bank's images; nothing where there is nothing to learn and nobody asked for it."""
         plan, seed = self.plan, self.options.seed
         try:
-            adapter = study(plan.bank_images, self.graph, self.config, self.engine, seed, plan.roi, self.progress)
+            adapter = study(
+                plan.bank_images, self.graph, self.config, self.engine, seed, plan.roi, self.progress, plan.bank_groups
+            )
         except NothingToAdapt:
             if self.options.adapt:
                 raise

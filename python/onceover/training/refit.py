@@ -28,7 +28,8 @@ from onceover.runtime.assemble import PackageParts, config_of
 from onceover.runtime.graph import read_graph_spec
 from onceover.runtime.package import PackageFile, require_one_product
 from onceover.runtime.session import EngineOptions
-from onceover.training.adapting import Adaptation, most_images
+from onceover.training.adapter import Adaptation
+from onceover.training.adapting import most_images
 from onceover.training.dataset import listed
 from onceover.training.fit import FitOptions, FitPlan, with_memory
 from onceover.training.fit_job import FitJob
@@ -62,16 +63,18 @@ def refit(
     config, tiling, roi = _field_of_view(package, spec)
     patches = config.feature_count if roi is None else len(config.features_inside(roi))
     members = {member.name for member in package.members}
+    groups, folds = tuple(str(group) for group in data["calibration_groups"]), _folds(package)
     plan = FitPlan(
         bank_images=tuple(bank),
         calibration_images=tuple(calibration),
-        calibration_groups=tuple(str(group) for group in data["calibration_groups"]),
+        calibration_groups=groups,
         false_alarm_rate=float(stored["false_alarm_rate"]) or 1.0 / (len(calibration) + 2),
         patch_count=len(bank) * patches,
         embedding_dim=spec.embedding_dim,
         bank_rows=rows,
+        bank_groups=groups if folds else tuple(map(str, bank)),  # nothing is learned of how parts differ, but by folds
         copies=0,
-        folds=_folds(package),
+        folds=folds,
         tiling=tiling,
         roi=roi,
         inspected=patches / config.feature_count,

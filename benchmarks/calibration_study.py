@@ -125,18 +125,13 @@ def _drawn_calibration(n: int, rng: np.random.Generator) -> tuple[float, float]:
     rows = BankSize(ratio=RATIO).resolve(n * PATCHES, DIMS)
     whole = _fitted(PatchCore(BankSize(rows=rows)), parts)
 
-    def score(detector: Detector, images: list[int]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        scores = _scores(detector, parts[images])
+    def score(
+        inside: NDArray[np.int64], count: int, outside: NDArray[np.int64]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        scores = _scores(_fitted(PatchCore(BankSize(rows=count)), parts[inside]), parts[outside])
         return scores, scores
 
-    crossed, _ = cross_scores(
-        parts.reshape(-1, DIMS),
-        fold_of_images([str(i) for i in range(n)], n, 0),
-        rows,
-        lambda count: PatchCore(BankSize(rows=count)),
-        score,
-        no_progress,
-    )
+    crossed, _ = cross_scores(fold_of_images([str(i) for i in range(n)], n, 0), rows, score, no_progress)
     own, further = _scores(whole, parts), _scores(whole, fresh)
     rates = []
     for scores in (crossed, own):

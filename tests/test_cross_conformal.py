@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -105,6 +106,24 @@ def test_every_image_is_scored_by_a_bank_of_the_others(folder: Path) -> None:
     assert (found.n, found.cross_conformal, found.method) == (FEW, True, "cross-conformal")
     assert found.threshold == found.scores[conformal_rank(FEW, 0.05) - 1]
     assert len(parts.manifest["data"]["bank_images"]) == FEW  # the package knows all of them
+
+
+@pytest.mark.parametrize("adapt", [False, True])
+def test_folds_hold_the_embeddings_once(folder: Path, adapt: bool) -> None:
+    held = FEW * 64 * 64 * 64 * 4  # patches of all images, 64 values each: 25 MB
+    options = tiny_options(backbone=tiny_graph(512, 512, channels=64), bank=BankSize(rows=50), adapt=adapt)
+
+    def progress(stage: str, done: int, total: int) -> None:
+        if (stage, done) == ("patch embeddings", 0):
+            tracemalloc.reset_peak()  # what drawing damage took is over
+
+    tracemalloc.start()
+    try:
+        assert fit(folder, options, progress).calibration.cross_conformal
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert held < peak < 2 * held  # with half of it for the projections; an adapted copy would be as much again
 
 
 def test_the_package_says_it_wherever_it_speaks(package: Path) -> None:

@@ -50,6 +50,13 @@ class Detector(ABC):
         """As `fit`, for other embeddings of the same patches, of which an earlier fit had `chosen` some."""
 
     @abstractmethod
+    def fit_source(
+        self, source: PatchSource, chosen: NDArray[np.int64] | None = None, progress: Progress = no_progress
+    ) -> None:
+        """As `fit`, or with `chosen` as `refit`, of a source that answers at once and is asked twice for each image: no
+        second copy of all embeddings is held beside it."""
+
+    @abstractmethod
     def stream(
         self,
         source: PatchSource,

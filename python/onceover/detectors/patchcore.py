@@ -99,6 +99,25 @@ class PatchCore(Detector):
             chosen = self._greedy(_project(embeddings, projection), count, rng, progress).selected
         self._keep(embeddings, chosen, progress)
 
+    def fit_source(
+        self, source: PatchSource, chosen: NDArray[np.int64] | None = None, progress: Progress = no_progress
+    ) -> None:
+        """Of all patches only the projections are held, which the greedy selection compares."""
+        if chosen is not None or self.coreset == "random":
+            self.stream(source, 0, chosen, progress)
+            return
+        total = source.image_count * source.patches
+        rng = np.random.Generator(np.random.PCG64(self.seed))
+        projection = self._projection(source.dim, rng)
+        points = np.empty((total, source.dim if projection is None else self.projection_dim), np.float32)
+        for image in range(source.image_count):
+            start = image * source.patches
+            points[start : start + source.patches] = _project(source.embed(image), projection)
+        self._chosen = self._greedy(points, self.bank.resolve(total, source.dim), rng, progress).selected
+        del points
+        rows, samples = gather(source, self._chosen, _held_out_rows(self._chosen, total), no_progress)
+        self._build(rows, samples, progress)
+
     def stream(
         self,
         source: PatchSource,

@@ -19,7 +19,6 @@ from onceover.detectors.detector import Progress
 from onceover.training.calibrate import plan_holdout, required_groups
 
 MAX_FOLDS = 40  # where 5 % is asked for, parts are fewer, and each is a fold of its own
-Rows = NDArray[np.float32]
 Scores = tuple[NDArray[np.float32], NDArray[np.float32]]  # image scores and largest map values, (n,) each
 
 
@@ -53,28 +52,23 @@ def fold_of_images(groups: Sequence[str], folds: int, seed: int) -> NDArray[np.i
 
 
 def cross_scores(
-    embeddings: Rows,
     fold_of: NDArray[np.int64],
     bank_rows: int,
-    score: Callable[[Rows, int, list[int]], Scores],
+    score: Callable[[NDArray[np.int64], int, NDArray[np.int64]], Scores],
     progress: Progress,
 ) -> Scores:
     """Image scores and largest map values (n,) of n images, each by a bank without its fold.
 
-    embeddings: (n·P, D), the patches of the images one after another. score(rows, bank_rows, images): of those images,
-    by index, by a bank of so many of the rows (n·P, D), of all other images; it has as many for each patch as the bank
-    of all.
+    fold_of: (n,). score(inside, count, outside): of the images `outside`, by a bank of `count` rows of the images
+    `inside`, all others; it has as many for each patch as the bank of all, which has bank_rows.
     """
     images = len(fold_of)
-    patches = embeddings.reshape(images, -1, embeddings.shape[1])  # (n, P, D)
     scores, maxima = np.zeros(images, np.float32), np.zeros(images, np.float32)
     done = 0
     for fold in range(int(fold_of.max()) + 1):
-        inside = np.flatnonzero(fold_of != fold)
-        outside = np.flatnonzero(fold_of == fold)
-        rows = np.ascontiguousarray(patches[inside].reshape(-1, patches.shape[2]))
+        inside, outside = np.flatnonzero(fold_of != fold), np.flatnonzero(fold_of == fold)
         count = max(1, round(bank_rows * len(inside) / images))
-        scores[outside], maxima[outside] = score(rows, count, outside.tolist())
+        scores[outside], maxima[outside] = score(inside, count, outside)
         done += len(outside)
         progress("calibration", done, images)
     return scores, maxima

@@ -25,7 +25,7 @@ from onceover.training.calibrate import calibrate
 from onceover.training.calibration_patches import CalibrationPatches
 from onceover.training.cross_conformal import cross_scores, fold_of_images
 from onceover.training.gate import fit_gate, gate_threshold
-from onceover.training.image_patches import ImagePatches
+from onceover.training.image_patches import HeldPatches, ImagePatches
 from onceover.training.references import choose_references
 from onceover.types import ONE_TILE, GraphSpec, Image
 
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from onceover.training.fit import FitOptions, FitPlan
 
 Rows = NDArray[np.float32]  # (n·P, D)
+Matrix = NDArray[np.float32] | None  # (D, D), by which embeddings are multiplied; None: not at all
 # Image scores and largest map values, float32 (n,) each, and distances to the gate, 0 without one.
 Scored = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float64]]
 
@@ -57,11 +58,14 @@ class FitJob:
         adaptation: Adaptation | None = None,
     ) -> None:
         self.chosen, self.adaptation = chosen, adaptation
-        self.adapter: Adapter | None = None  # from which folds learn their own maps
+        self.fold_of: NDArray[np.int64] | None = None  # (n,), of each image, where folds score each other
+        self.fold_matrices: list[Matrix] = []  # of each fold, learned without it; empty: as for all
         self.graph, self.spec, self.plan = graph, spec, plan
         self.options, self.names, self.product = options, names, product
         self.progress = progress
         self.config = config_of(spec, options.blur_sigma, plan.tiling)
+        if plan.folds:
+            self.fold_of = fold_of_images(plan.calibration_groups, plan.folds, options.seed)
         # (n,): the patches of an image that are learned from, tile after tile
         self.patches: NDArray[np.int64] = (
             np.arange(self.config.feature_count) if plan.roi is None else self.config.features_inside(plan.roi)
@@ -79,11 +83,13 @@ class FitJob:
         images = self.plan.calibration_images
         # A gate needs parts that it was not fitted on; across folds there are none.
         gate = fit_gate(self.pooled) if len(self.pooled) > 1 and images and crossed is None else None
-        session = self._session(replace(parts, gate=None if gate is None else gate.to_bytes()))
         patches = CalibrationPatches()
-        scores, map_maxima, distances = crossed or self._score(
-            session, images, gate is not None, self.progress, patches
-        )
+        if crossed is None:
+            session = self._session(replace(parts, gate=None if gate is None else gate.to_bytes()))
+            scores, map_maxima, distances = self._score(session, images, gate is not None, self.progress, patches)
+            del session  # and its engine, before there is another one
+        else:
+            scores, map_maxima, distances = crossed
         groups, rate = list(self.plan.calibration_groups), self.plan.false_alarm_rate
         calibration = replace(calibrate(scores, map_maxima, groups, rate), cross_conformal=crossed is not None)
         parts = replace(parts, calibration=calibration)
@@ -109,13 +115,24 @@ class FitJob:
                 raise
             return
         self.adaptation = self.adaptation or adapter.of_all
-        self.adapter = adapter if plan.folds else None
+        # Now, before patches are held: learning takes memory of its own.
+        for fold in range(plan.folds):
+            self.progress("adapting folds", fold, plan.folds)
+            self.fold_matrices.append(self._without(adapter, fold))
+        if plan.folds:
+            self.progress("adapting folds", plan.folds, plan.folds)
+
+    def _without(self, adapter: Adapter, fold: int) -> Matrix:
+        try:
+            return adapter.without(np.flatnonzero(self.fold_of == fold).tolist()).matrix
+        except NothingToAdapt:  # the images that differ are these
+            return None
 
     @property
-    def _matrix(self) -> NDArray[np.float32] | None:
+    def _matrix(self) -> Matrix:
         return None if self.adaptation is None else self.adaptation.matrix
 
-    def _uncalibrated_parts(self, detector: Detector, matrix: NDArray[np.float32] | None) -> PackageParts:
+    def _uncalibrated_parts(self, detector: Detector, matrix: Matrix) -> PackageParts:
         return PackageParts(
             graph=self.graph,
             spec=self.spec,
@@ -129,37 +146,31 @@ class FitJob:
             adaptation=matrix,
         )
 
-    def _cross_scores(self, embeddings: NDArray[np.float32]) -> Scored:
+    def _cross_scores(self, network: Rows) -> Scored:
         """Of all images, each by the session of a bank without its fold (training/cross_conformal.py).
 
-        embeddings: (n·P, D), not adapted: what a fold is scored by is adapted without it.
+        network: not adapted: what a fold is scored by is adapted without it.
         """
-        plan, options = self.plan, self.options
+        plan, options, fold_of = self.plan, self.options, self.fold_of
+        assert fold_of is not None  # folds were planned
 
-        def score(rows: Rows, count: int, images: list[int]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-            matrix = self._matrix_without(images)
+        def score(
+            inside: NDArray[np.int64], count: int, outside: NDArray[np.int64]
+        ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+            matrix = self.fold_matrices[fold_of[outside[0]]] if self.fold_matrices else self._matrix
             detector = create_detector(options.detector, BankSize(rows=count), options.coreset, options.seed)
-            detector.fit(rows if matrix is None else _core.adapt(rows, matrix))
+            detector.fit_source(HeldPatches(network, len(self.patches), inside, matrix))
             session = self._session(self._uncalibrated_parts(detector, matrix))
-            return self._score(session, [plan.bank_images[i] for i in images], gated=False)[:2]
+            return self._score(session, [plan.bank_images[i] for i in outside], gated=False)[:2]
 
-        fold_of = fold_of_images(plan.calibration_groups, plan.folds, options.seed)
-        scores, maxima = cross_scores(embeddings, fold_of, plan.bank_rows, score, self.progress)
+        scores, maxima = cross_scores(fold_of, plan.bank_rows, score, self.progress)
         return scores, maxima, np.zeros(len(scores))
-
-    def _matrix_without(self, images: list[int]) -> NDArray[np.float32] | None:
-        if self.adapter is None:
-            return self._matrix
-        try:
-            return self.adapter.without(images).matrix
-        except NothingToAdapt:  # the images that differ are these
-            return None
 
     def _session(self, parts: PackageParts) -> _core.Session:
         package = _core.Package.view(assemble(parts).bytes(), "the package being fitted")
         return _core.Session(package, self.engine)
 
-    def _learn(self) -> tuple[NDArray[np.float32] | None, list[str]]:
+    def _learn(self) -> tuple[Rows | None, list[str]]:
         """The detector's fit on the bank images, in memory or as a stream.
 
         Returns the network's embeddings (n·P, D) where folds will score each other, and the SHA-256 of each file.
@@ -171,14 +182,17 @@ class FitJob:
         if self.plan.memory is not None and self.plan.memory.streaming:
             self.detector.stream(images, self.plan.memory.sample_images, self.chosen, self.progress)
             return None, images.hashes
-        network = embeddings = images.all(self.progress)
-        if crossing and self._matrix is not None:
-            embeddings = _core.adapt(network, self._matrix)
+        embeddings = images.all(self.progress)
+        if crossing:
+            every = np.arange(images.image_count)
+            held = HeldPatches(embeddings, len(self.patches), every, self._matrix)
+            self.detector.fit_source(held, self.chosen, self.progress)
+            return embeddings, images.hashes
         if self.chosen is None:
             self.detector.fit(embeddings, self.progress)
         else:
             self.detector.refit(embeddings, self.chosen, self.progress)
-        return network if crossing else None, images.hashes
+        return None, images.hashes
 
     def _bank_source(self) -> NDArray[np.uint32] | None:
         """(M, 2): image and patch of every bank row, for detectors that keep patches."""

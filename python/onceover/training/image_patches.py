@@ -1,4 +1,4 @@
-"""Images as patch embeddings for a detector: each read, hashed and embedded once, in any order."""
+"""Images as patch embeddings for a detector: each read, hashed and embedded once, in any order; and held ones again."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class ImagePatches:
     """A source of patches for detectors.
 
     chosen: (n,), the patches of an image that are learned from, tile after tile. adaptation: (D, D), by which their
-    embeddings are multiplied (`training.adapting`). hashes: SHA-256 of each file, empty
-    until it was embedded. pooled: float32 (N, D), the mean embedding of each image, likewise, not adapted.
+    embeddings are multiplied (`training.adapter`). hashes: SHA-256 of each file, empty until it was embedded. pooled:
+    float32 (N, D), the mean embedding of each image, likewise, not adapted.
     """
 
     def __init__(
@@ -65,4 +65,29 @@ class ImagePatches:
         return embeddings
 
 
-__all__ = ["ImagePatches"]
+class HeldPatches:
+    """Embeddings in memory as a source of patches for detectors, adapted whenever they are asked for: an adapted copy
+    of all, for every fold, would double what a fit holds.
+
+    network: float32 (n·P, D), the patches of n images one after another. images: (m,), the numbers of those that count.
+    adaptation: (D, D); None: embeddings stay what they are.
+    """
+
+    def __init__(
+        self,
+        network: NDArray[np.float32],
+        patches: int,
+        images: NDArray[np.int64],
+        adaptation: NDArray[np.float32] | None,
+    ) -> None:
+        self._network = network.reshape(-1, patches, network.shape[1])  # (n, P, D)
+        self._images, self._adaptation = images, adaptation
+        self.image_count, self.patches, self.dim = len(images), patches, network.shape[1]
+
+    def embed(self, image: int) -> NDArray[np.float32]:
+        """(P, D)."""
+        embeddings: NDArray[np.float32] = self._network[self._images[image]]
+        return embeddings if self._adaptation is None else _core.adapt(embeddings, self._adaptation)
+
+
+__all__ = ["HeldPatches", "ImagePatches"]

@@ -123,9 +123,11 @@ def cells(rng: np.random.Generator, size: int) -> Float:
     y, x = pixel_grid(size)
     count = int(log_uniform(rng, 8, 150))
     sites = rng.uniform(-0.05 * size, 1.05 * size, (count, 2)).astype(np.float32)
-    distances = np.sqrt((y[..., None] - sites[:, 0]) ** 2 + (x[..., None] - sites[:, 1]) ** 2)  # (size, size, count)
-    owner = distances.argmin(axis=-1)
-    nearest = np.partition(distances, 1, axis=-1)[..., :2]
+    owner, nearest = np.empty((size, size), np.intp), np.empty((size, size, 2), np.float32)
+    for row in range(size):  # all rows at once would take a kilobyte for each pixel
+        distances = np.sqrt((y[row, :, None] - sites[:, 0]) ** 2 + (x.T - sites[:, 1]) ** 2)  # (size, count)
+        owner[row] = distances.argmin(axis=-1)
+        nearest[row] = np.partition(distances, 1, axis=-1)[:, :2]
     seam = np.clip((nearest[..., 1] - nearest[..., 0]) / np.float32(rng.uniform(1, 5)), 0, 1)
     base, other = two_colors(rng)
     mixed = rng.random((count, 1), dtype=np.float32)

@@ -26,6 +26,7 @@ from onceover.training.calibration_patches import CalibrationPatches
 from onceover.training.cross_conformal import cross_scores, fold_of_images
 from onceover.training.gate import fit_gate, gate_threshold
 from onceover.training.image_patches import HeldPatches, ImagePatches
+from onceover.training.machine_memory import return_freed_memory
 from onceover.training.references import choose_references
 from onceover.types import ONE_TILE, GraphSpec, Image
 
@@ -76,9 +77,11 @@ class FitJob:
     def run(self) -> PackageParts:
         if self.plan.adapting_images and (self.adaptation is None or self.plan.folds):
             self._adapt()
+            return_freed_memory()
         embeddings, hashes = self._learn()
         crossed = self._cross_scores(embeddings) if embeddings is not None else None
         del embeddings
+        return_freed_memory()
         parts = replace(self._uncalibrated_parts(self.detector, self._matrix), bank_source=self._bank_source())
         images = self.plan.calibration_images
         # A gate needs parts that it was not fitted on; across folds there are none.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import math
 import os
 import re
@@ -32,6 +33,17 @@ def resident_bytes(field: str = "VmRSS") -> int:
         return _FALLBACK_RESIDENT
     found = re.search(rf"^{field}:\s*(\d+) kB", text, re.MULTILINE)
     return int(found[1]) * 1024 if found else _FALLBACK_RESIDENT
+
+
+def return_freed_memory() -> None:
+    """What was freed goes back to the system, where the C library can do that (glibc).
+
+    It keeps up to some ten megabytes in hand for the next small arrays, which those that hold all patches do not use.
+    """
+    try:
+        ctypes.CDLL(None).malloc_trim(0)
+    except (AttributeError, OSError, TypeError):  # another C library; TypeError: of Windows
+        return
 
 
 def available_bytes(root: Path = Path("/")) -> int | None:
@@ -103,4 +115,4 @@ def _droppable(file: Path) -> int:
     return int(found[1]) if found else 0
 
 
-__all__ = ["available_bytes", "memory_limit", "parse_size", "resident_bytes"]
+__all__ = ["available_bytes", "memory_limit", "parse_size", "resident_bytes", "return_freed_memory"]

@@ -1,6 +1,6 @@
 """Memory and time that `fit` says it will take, beside what it took; and how well the streaming coreset covers.
 
-    python benchmarks/fit_memory.py plan                         # several sizes, in memory and as a stream
+    python benchmarks/fit_memory.py plan                         # several sizes, adapted and not, also as a stream
     python benchmarks/fit_memory.py large --images 20000 --max-memory 2GiB
     python benchmarks/fit_memory.py radius                       # 250,000 patches: streaming beside plain greedy
 
@@ -37,6 +37,7 @@ from onceover.runtime.graph import load_graph
 from onceover.runtime.session import EngineOptions
 from onceover.training.demo_parts import PRODUCTS
 from onceover.training.demo_products import draw_part
+from onceover.training.field import TilingOptions
 from onceover.training.fit import FitOptions, FitPlan, fit
 from onceover.training.machine_memory import resident_bytes
 
@@ -47,11 +48,21 @@ ORIGINALS = 40  # of each product
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 REAL = ("magnetic_tile", "pcb")
 PATCHES = 250_000
-# images, --max-memory, bank rows
-PLANS = (
-    (60, None, 10_000), (300, None, 10_000), (1000, None, 10_000), (300, None, 1000), (1000, None, 40_000),
-    (1000, "400MB", 2000), (1000, "550MB", 10_000), (2000, "500MB", 10_000),
-)  # fmt: skip
+# images; of FitOptions, but rows: of the bank; tiles; inside: the share of the width and of the height in the region
+PLANS: tuple[tuple[int, dict[str, Any]], ...] = (
+    (2000, {"rows": 10_000, "max_memory": "500MB"}),
+    (1000, {"rows": 2000, "max_memory": "400MB"}),
+    (300, {"rows": 40_000}),
+    (20, {"rows": 1000}),  # across folds
+    (60, {"rows": 300}),
+    (30, {"rows": 1000, "size": 384}),  # across folds
+    (120, {"rows": 1000, "size": 384, "false_alarm_rate": 0.01}),  # across folds
+    (100, {"rows": 2000, "tiles": (2, 2)}),
+    (100, {"rows": 1000, "inside": 0.25}),
+    (300, {"rows": 10_000}),
+    (1000, {"rows": 10_000}),
+    (2000, {"rows": 10_000}),
+)
 
 
 def draw(folder: Path, count: int, seed: int = 0) -> Path:
@@ -82,10 +93,15 @@ def varied(picture: NDArray[Any], number: int, seed: int) -> NDArray[np.uint8]:
     return np.clip(moved * light + grain.reshape(SIDE, SIDE, *(1,) * (moved.ndim - 2)), 0, 255).astype(np.uint8)
 
 
-def measured_fit(folder: Path, backbone: str, max_memory: str | None, rows: int, adapt: bool | None) -> dict[str, Any]:
+def measured_fit(folder: Path, changes: dict[str, Any]) -> dict[str, Any]:
     """In this process: the plan, the peak and the wall time of fit and of writing the package."""
     plans: list[FitPlan] = []
-    options = FitOptions(backbone=backbone, bank=BankSize(rows=rows), max_memory=max_memory, size=SIDE, adapt=adapt)
+    bank, tiles, inside = BankSize(rows=changes.pop("rows")), changes.pop("tiles", None), changes.pop("inside", None)
+    if inside is not None:
+        changes["roi"] = np.zeros((16, 16), np.uint8)
+        changes["roi"][: round(16 * inside), : round(16 * inside)] = 1
+    tiling = TilingOptions(tiles=tuple(tiles)) if tiles else None
+    options = FitOptions(bank=bank, tiling=tiling, **{"size": SIDE, **changes})
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as scratch:
         parts = fit(folder, options, on_plan=plans.append)
@@ -94,13 +110,14 @@ def measured_fit(folder: Path, backbone: str, max_memory: str | None, rows: int,
     memory = plans[0].memory
     assert memory is not None
     return {
-        "plan": asdict(memory), "peak_bytes": resident_bytes("VmHWM"), "seconds": took,
+        "plan": asdict(memory), "peak_bytes": resident_bytes("VmHWM"), "seconds": took, "folds": plans[0].folds,
         "rows": plans[0].bank_rows, "detector": parts.manifest["detector"], "patches": plans[0].patch_count,
+        "adapted": parts.adaptation is not None,
     }  # fmt: skip
 
 
-def in_a_process(folder: Path, backbone: str, max_memory: str | None, rows: int, adapt: bool | None) -> dict[str, Any]:
-    command = [sys.executable, __file__, "one", str(folder), backbone, max_memory or "-", str(rows), str(adapt)]
+def in_a_process(folder: Path, changes: dict[str, Any]) -> dict[str, Any]:
+    command = [sys.executable, __file__, "one", str(folder), json.dumps(changes)]
     found: dict[str, Any] = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
     return found
 
@@ -117,19 +134,25 @@ def show(console: Console, title: str, results: list[tuple[str, dict[str, Any]]]
 
 
 def plan(console: Console, backbone: str, adapt: bool | None) -> None:
+    """Each adapted to the product and not, unless asked for one of both."""
     results = []
     with tempfile.TemporaryDirectory() as scratch:
-        for images, limit, rows in PLANS:
+        for images, changes in PLANS:
             folder = draw(Path(scratch, str(images)), images)
-            name = f"{images} images, {rows:,} rows" + (f", --max-memory {limit}" if limit else "")
-            results.append((name, in_a_process(folder, backbone, limit, rows, adapt)))
+            for adapted in (True, False) if adapt is None else (adapt,):
+                found = in_a_process(folder, {"backbone": backbone, "adapt": adapted, **changes})
+                facts = [f"{key} {value}" for key, value in changes.items()]
+                facts += ["adapted"] * adapted + [f"{found['folds']} folds"] * (found["folds"] > 0)
+                results.append((f"{images} images, {', '.join(facts)}", found))
+                print(results[-1][0], found["plan"]["peak_bytes"], found["peak_bytes"], file=sys.stderr, flush=True)
     show(console, f"fit, {backbone}, what it says and what it takes", results)
 
 
 def large(console: Console, backbone: str, images: int, limit: str, keep: Path | None, adapt: bool | None) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         folder = draw(keep or Path(scratch), images)
-        found = in_a_process(folder, backbone, limit, 10_000, adapt)
+        changes = {"backbone": backbone, "max_memory": limit, "rows": 10_000, "adapt": adapt}
+        found = in_a_process(folder, changes)
     show(console, f"{images} images of {SIDE} × {SIDE}, --max-memory {limit}, {backbone}", [("fit", found)])
     console.print_json(data=found)
 
@@ -198,9 +221,7 @@ def embedded(paths: list[Path], backbone: str) -> F32:
 
 def main() -> None:
     if sys.argv[1:2] == ["one"]:
-        folder, backbone, limit, rows, adapt = sys.argv[2:7]
-        asked = {"None": None, "True": True, "False": False}[adapt]
-        print(json.dumps(measured_fit(Path(folder), backbone, None if limit == "-" else limit, int(rows), asked)))
+        print(json.dumps(measured_fit(Path(sys.argv[2]), json.loads(sys.argv[3]))))
         return
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("plan", "large", "radius"))

@@ -261,7 +261,17 @@ def with_memory(
         pictures = min(plan.bank_rows, len(plan.bank_images)) * int(THUMBNAIL_PIXEL_BYTES * options.thumbnails**2)
     counts = (len(plan.bank_images), len(plan.calibration_images))
     patches = plan.patch_count // len(plan.bank_images)
-    size = FitSize(*counts, plan.bank_rows, len(graph) + pictures, greedy, patches, plan.adapting_images, plan.folds)
+    size = FitSize(
+        *counts,
+        rows=plan.bank_rows,
+        stored_bytes=len(graph) + pictures,
+        greedy=greedy,
+        image_patches=patches,
+        adapting_images=plan.adapting_images,
+        folds=plan.folds,
+        tiles=plan.tiling.count,
+        map_size=config_of(spec, options.blur_sigma, plan.tiling).map_size,
+    )
     found = replace(found, image_s=found.image_s * plan.tiling.count)  # of one tile
     return replace(plan, memory=plan_memory(spec, size, limit, found))
 

@@ -18,7 +18,9 @@ from onceover.detectors.streaming import SAMPLE_PATCHES, least_sample
 from onceover.errors import MemoryLimitError
 from onceover.images import read_image
 from onceover.runtime.assemble import config_of
+from onceover.training.adapter import CHECKS
 from onceover.training.adapting import MAX_MOVES, NEIGHBORS, VIEWS
+from onceover.training.calibration_patches import MAX_BYTES, TRACKED
 from onceover.training.machine_memory import resident_bytes
 from onceover.types import GraphSpec
 
@@ -27,10 +29,13 @@ _HELD_PER_ROW = 4  # rows of all nets together, per row of the bank: 2 to 3 were
 _HELD_BYTES = 400  # beside the row itself and its projection
 _INDEX_PER_DIM, _INDEX_PER_ROW_BYTE = 80_000, 1.5  # building the search index
 _PACKAGE_COPIES = 4  # of graph and bank while a package is made and verified
+_PACKING = 12 << 20  # an engine that opens for that takes so much more than one that runs
 _INDEX_ROW_BYTES = 270  # search index and neighbors
 _IMAGE_BYTES = 2_000  # names, hashes and the manifest, per image
-_ADAPTING_COPIES = 3  # joined by kind, by side, and in float64
-_CONSTANT = 16 << 20
+_TOUCHED = 0.06  # share of an image's patches that drawn damage moves; 0.03 was seen
+_DRAWING_BYTES = (150, 30)  # a pixel: of a material, which is a square, and of the image
+_DRAWN = 24 << 20  # what stays in the process once damage was drawn and learned from: fonts, buffers of linear algebra
+_CONSTANT = 6 << 20
 
 # Seconds on a machine that takes _REFERENCE_S for the greedy selection that `_machine_factor` measures.
 _REFERENCE_S = 0.0097
@@ -52,6 +57,7 @@ class Probe:
     base_bytes: int
     image_s: float
     factor: float = 1.0  # how much slower than the reference selections run here
+    open_s: float = 0.0  # to open the engine
 
 
 @dataclass(frozen=True)
@@ -69,6 +75,8 @@ class FitSize:
     image_patches: int | None = None  # that are learned from, of an image; None: those of the network
     adapting_images: int = 0  # that tell how to adapt to the product
     folds: int = 0  # for each of which that is done again
+    tiles: int = 1  # of an image
+    map_size: tuple[int, int] = (256, 256)  # height and width that damage is drawn in
 
 
 @dataclass(frozen=True)
@@ -89,7 +97,9 @@ class MemoryPlan:
 
 def probe(spec: GraphSpec, graph: bytes, engine: _core.EngineOptions, images: Sequence[Path]) -> Probe:
     """Opens the engine as fit will and embeds a few images, evenly spread."""
+    start = time.perf_counter()
     embedder = _core.Embedder(config_of(spec, 0.0), graph, engine)
+    opened = time.perf_counter() - start
     spread = np.linspace(0, len(images) - 1, min(_PROBES, len(images))).round().astype(int)
     times, largest = [], 0
     embedder.embed(read_image(images[0]))  # the first run of an engine is slower
@@ -99,7 +109,7 @@ def probe(spec: GraphSpec, graph: bytes, engine: _core.EngineOptions, images: Se
         embedder.embed(image)
         times.append(time.perf_counter() - start)
         largest = max(largest, image.nbytes)
-    return Probe(resident_bytes() + 2 * largest, float(np.median(times)), _machine_factor())
+    return Probe(resident_bytes() + 2 * largest, float(np.median(times)), _machine_factor(), opened)
 
 
 def plan_memory(spec: GraphSpec, size: FitSize, limit: tuple[int | None, str], found: Probe) -> MemoryPlan:
@@ -111,17 +121,16 @@ def plan_memory(spec: GraphSpec, size: FitSize, limit: tuple[int | None, str], f
     dim = spec.embedding_dim
     rows, greedy, images = size.rows, size.greedy, size.bank_images + size.calibration_images
     total = size.bank_images * patches
-    base = found.base_bytes + _CONSTANT + _IMAGE_BYTES * images
-    index = int(_INDEX_PER_DIM * dim + _INDEX_PER_ROW_BYTE * rows * 4 * dim)
-    package = _PACKAGE_COPIES * (size.stored_bytes + rows * (4 * dim + _INDEX_ROW_BYTES))
+    base = found.base_bytes + _CONSTANT + _IMAGE_BYTES * images + (_DRAWN if size.adapting_images else 0)
+    index = _index_bytes(spec, rows)
+    package = _PACKING + _PACKAGE_COPIES * (size.stored_bytes + rows * (4 * dim + _INDEX_ROW_BYTES))
+    held_out = size.calibration_images * (8 * patches + TRACKED * 4 * (dim + 1))  # what a package remembers of them
+    package += _PACKAGE_COPIES * held_out if held_out <= MAX_BYTES else MAX_BYTES  # too much is let go
     projected = 4 * min(DEFAULT_PROJECTION_DIM, dim) if greedy and dim > DEFAULT_PROJECTION_DIM else 0
     selecting = (projected + _GREEDY_BYTES) if greedy else 8
     bank = rows * 4 * dim
-    adapting = 0  # over before patches are held
-    if size.adapting_images:
-        kept_rows = 2 * NEIGHBORS + min(MAX_MOVES, size.adapting_images * VIEWS * patches // 4)
-        compared = int(dim * (_INDEX_PER_DIM + _INDEX_PER_ROW_BYTE * 4 * NEIGHBORS))
-        adapting = base + _ADAPTING_COPIES * 4 * dim * kept_rows + compared
+    # Over before patches are held.
+    adapting = base + _adapting_bytes(spec, size, patches) if size.adapting_images else 0
 
     def peak(held: int) -> int:
         """With so many patches in memory at once."""
@@ -152,11 +161,13 @@ def plan_memory(spec: GraphSpec, size: FitSize, limit: tuple[int | None, str], f
     if streaming and greedy:
         select_s += (total - sample) * (_STREAM_S[0] + _STREAM_S[1] * rows**0.5)
     search_s = size.calibration_images * patches * rows * _SEARCH_S
-    seconds = images * found.image_s + found.factor * (select_s + search_s + _INDEX_S * rows * dim / 128) + _FINISH_S
+    bank_s = select_s + _INDEX_S * rows * dim / 128
+    seconds = images * found.image_s + found.factor * (bank_s + search_s) + _FINISH_S
+    seconds += size.folds * (found.factor * bank_s + found.open_s)  # a bank and a session of its own for each
     if size.adapting_images:
         views = size.adapting_images * VIEWS
         seconds += (size.adapting_images + views) * found.image_s
-        seconds += found.factor * (views * _DRAWING_S + (1 + size.folds) * _ADAPTING_S * dim / 128)
+        seconds += found.factor * (views * _DRAWING_S + (1 + 2 * CHECKS + size.folds) * _ADAPTING_S * dim / 128)
     return MemoryPlan(
         peak_bytes=needed,
         plain_bytes=plain,
@@ -166,6 +177,24 @@ def plan_memory(spec: GraphSpec, size: FitSize, limit: tuple[int | None, str], f
         limit_bytes=limit_bytes,
         limit_source=source,
     )
+
+
+def _adapting_bytes(spec: GraphSpec, size: FitSize, patches: int) -> int:
+    """What `training.adapting` takes: patches and moves of the images, and drawing, or learning from them after it."""
+    row, images = 4 * spec.embedding_dim, size.adapting_images
+    compared = min(2 * NEIGHBORS, images * patches)
+    touched = min(patches, int(_TOUCHED * spec.grid_height * spec.grid_width * size.tiles))
+    moves = min(MAX_MOVES, images * VIEWS * touched)
+    height, width = size.map_size
+    drawing = _DRAWING_BYTES[0] * max(height, width) ** 2 + _DRAWING_BYTES[1] * height * width
+    # A fold of them, all others, their index, and differences to the nearest.
+    learning = int(row * compared * (1 + 1 / CHECKS)) + _index_bytes(spec, compared - compared // CHECKS)
+    return row * (compared + moves) + max(drawing, learning)
+
+
+def _index_bytes(spec: GraphSpec, rows: int) -> int:
+    """Building a search index of rows."""
+    return int(spec.embedding_dim * (_INDEX_PER_DIM + _INDEX_PER_ROW_BYTE * 4 * rows))
 
 
 def megabytes(size: int) -> str:

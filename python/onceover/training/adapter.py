@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from onceover.detectors.detector import Progress, no_progress
 from onceover.errors import InputError
 from onceover.memory_bank import MemoryBank
 from onceover.training.damage import KINDS
@@ -63,13 +64,19 @@ class Adapter:
     """Embeddings of some images of good parts, from which maps are learned: one of all, and some without a few."""
 
     def __init__(
-        self, folder: Path, seed: int, normal: dict[int, Rows], moves: Sequence[Move], groups: Sequence[Hashable]
+        self,
+        folder: Path,
+        seed: int,
+        normal: dict[int, Rows],
+        moves: Sequence[Move],
+        groups: Sequence[Hashable],
+        progress: Progress = no_progress,
     ) -> None:
         """normal: for each image, by its number among the given ones, some of its patches. groups: of each given image,
         the part that it shows. Raises NothingToAdapt."""
         self._folder, self._seed, self._normal, self._moves, self._groups = folder, seed, normal, moves, groups
         of_all, kinds = self._learn(())
-        told = {"contrast": self._contrast(kinds), "contrast_folds": CHECKS}
+        told = {"contrast": self._contrast(kinds, progress), "contrast_folds": CHECKS}
         self.of_all = replace(of_all, record={**of_all.record, **told})
 
     def without(self, images: Collection[int]) -> Adaptation:
@@ -102,13 +109,14 @@ class Adapter:
         matrix = adapting_matrix(w, list(seen.values()))
         return Adaptation(matrix.astype(np.float32), record), list(seen)
 
-    def _contrast(self, kinds: Sequence[str]) -> dict[str, list[float]]:
+    def _contrast(self, kinds: Sequence[str], progress: Progress) -> dict[str, list[float]]:
         """Of these kinds, before and after: each fold of parts by the map of all others, as a device meets new parts,
         their patches against the nearest ones of those. By its own parts a map of few patches looks too good."""
         parts = self._shuffled(self._normal, 2)
         # Sums over patches of squared lengths, before and after, and how many patches that were.
         normal, damaged = np.zeros(3), {kind: np.zeros(3) for kind in kinds}
         for fold in range(CHECKS):
+            progress("checking the adaptation", fold, CHECKS)
             held = [image for part in parts[fold::CHECKS] for image in part]
             try:
                 matrix = self._learn(held)[0].matrix.astype(np.float64)
@@ -119,6 +127,7 @@ class Adapter:
             moved_by = _by_kind([move for move in self._moves if move.images[0] in held])
             for kind in damaged.keys() & moved_by.keys():
                 damaged[kind] += _sums(matrix, *moved_by[kind])
+        progress("checking the adaptation", CHECKS, CHECKS)
         if not (normal > 0).all():
             return {}
         means = {kind: sums[:2] / sums[2] for kind, sums in damaged.items() if (sums > 0).all()}

@@ -76,7 +76,7 @@ def study(
         normal[number] = embeddings[_some(rng, inside, sample)]
         other, other_number = image, number
         progress("adapting", done + 1, len(chosen))
-    return Adapter(images[0].parent, seed, normal, moves, groups)
+    return Adapter(images[0].parent, seed, normal, moves, groups, progress)
 
 
 def most_images(config: _core.Config) -> int:

@@ -60,7 +60,7 @@ class FitOptions:
     or polygon, `training.field.read_roi`) or an array (H, W) over the image, nonzero inside; a patch that overlaps it
     at all is inspected. tiling: how large images are cut.
     adapt: measure distances as the product's own images suggest (`training.adapting`); None, the default: where the
-    bank has as many parts as it takes images.
+    bank has the eight parts that it takes.
     max_memory: bytes, or text like "2GiB", that the whole process may take; None: a share of what is free here. Where
     the patches of all images do not fit, the greedy coreset is selected from a stream, and labelled so.
     """

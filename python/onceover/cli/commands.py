@@ -15,9 +15,10 @@ from onceover.cli.bank import corrections_of, say_corrections
 from onceover.cli.evaluation_page import check_report, new_gallery, write_report
 from onceover.cli.explaining import open_explainer, show_reasons
 from onceover.cli.exporting import check_target
+from onceover.cli.inspecting import Inspected, short_names, show_unreadable
 from onceover.cli.monitoring import now, open_log
 from onceover.cli.output import Output, number, percent
-from onceover.errors import OutputError, UsageError
+from onceover.errors import InputError, OnceoverError, OutputError, UsageError
 from onceover.types import Calibration, Image, NearestPatch, Verdict
 
 if TYPE_CHECKING:
@@ -167,19 +168,24 @@ def run_inspect(options: argparse.Namespace, output: Output) -> int:
     explainer = open_explainer(inspector, options, output)
     if explainer:
         drawings.append(("explanation", _picture_paths(options.explain, paths, "--explain"), explainer.draw))
-    results: list[dict[str, Any]] = []
-    rows: list[tuple[str, ...]] = []
-    reasons: list[tuple[str, NearestPatch]] = []
-    with output.progress() as progress, open_log(options.log, inspector.package) as log:
-        for i, path in enumerate(paths):
-            result, row, reason = _inspect_one(
-                inspector, path, [(key, targets[i], draw) for key, targets, draw in drawings], options.contours, log
-            )
-            results.append(result)
-            rows.append(row)
-            if reason is not None:
-                reasons.append((path.name, reason))
-            progress("inspecting", i + 1, len(paths))
+    inspected = Inspected()
+    stopped: OnceoverError | KeyboardInterrupt | None = None
+    try:
+        with output.progress() as progress, open_log(options.log, inspector.package) as log:
+            for i, (path, name) in enumerate(zip(paths, short_names(paths), strict=True)):
+                drawn = [(key, targets[i], draw) for key, targets, draw in drawings]
+                try:
+                    inspected.add(name, *_inspect_one(inspector, path, name, drawn, options.contours, log))
+                except InputError as error:  # a bad file says nothing about the others
+                    inspected.add_unreadable(name, path, str(error))
+                progress("inspecting", i + 1, len(paths))
+    except (OnceoverError, KeyboardInterrupt) as stop:  # a full disk, Ctrl-C: what is known by now is shown first
+        stopped = stop
+        output.warn(f"stopped after {len(inspected.rows)} of {len(paths)} images")
+    if not inspected.results:
+        if stopped is not None:
+            raise stopped
+        show_unreadable(inspected, output)
     calibration = inspector.calibration
     threshold = calibration.threshold
     corrected = say_corrections(inspector, options, output)
@@ -188,19 +194,25 @@ def run_inspect(options: argparse.Namespace, output: Output) -> int:
     output.table(
         str(name) if mixed else f"{name}: threshold {number(threshold, 4)}{_promise(calibration)}",
         ("image", *(("product",) if mixed else ()), "verdict", "score ", "p-value ", "regions ", "ms "),
-        [(row[0], result["product"], *row[1:]) if mixed else row for row, result in zip(rows, results, strict=True)],
+        inspected.table_rows(products=mixed),
     )
-    show_reasons(reasons, output)
+    show_reasons(inspected.reasons, output)
+    show_unreadable(inspected, output)
     for folder, what in ((options.save, "pictures"), (options.explain, "explanations")):
         if folder:
             output.say(f"{what}: {escape(str(folder))}")
-    if any(result["decision"] == "uncalibrated" for result in results):
+    if any(result["decision"] == "uncalibrated" for result in inspected.results):
         output.warn("this package is uncalibrated: scores mean something, verdicts do not; fit with more images")
+    if stopped is not None:
+        raise stopped
     facts = {"method": calibration.method, "parts": calibration.n, "confidence": calibration.confidence}
     facts |= {"false_alarm_rate": calibration.false_alarm_rate if calibration.calibrated else None}
     told = {"package": str(options.package), "id": inspector.package.id, **corrected}
-    output.object({**told, "calibration": None if mixed else facts, "results": results})
-    return 0 if all(result["decision"] == "normal" for result in results) else 1
+    told |= {"calibration": None if mixed else facts}
+    output.object({**told, "results": inspected.results, "unreadable": inspected.unreadable})
+    if inspected.unreadable:
+        return InputError.exit_code
+    return 0 if all(result["decision"] == "normal" for result in inspected.results) else 1
 
 
 def _promise(calibration: Calibration) -> str:
@@ -215,12 +227,13 @@ def _promise(calibration: Calibration) -> str:
 def _inspect_one(
     inspector: Inspector,
     path: Path,
+    name: str,
     drawings: list[tuple[str, Path, Draw]],
     contours: bool,
     log: InspectionLog | None,
 ) -> tuple[dict[str, Any], tuple[str, ...], NearestPatch | None]:
-    """The JSON, the table row and, unless it is normal, the reason of one image; its map is freed before the next is
-    drawn. drawings: what to call each picture of it, where it goes, and what draws it."""
+    """The JSON, the table's cells behind the name and, unless it is normal, the reason of one image; its map is freed
+    before the next is drawn. drawings: what to call each picture of it, where it goes, and what draws it."""
     from onceover.images import read_image
 
     image = read_image(path)
@@ -229,9 +242,9 @@ def _inspect_one(
         log.append(str(path), verdict, image, time=now())
     result = {"image": str(path), **verdict.to_dict(contours)}
     for key, target, draw in drawings:
-        draw(target, image, verdict, path.name)
+        draw(target, image, verdict, name)
         result[key] = str(target)
-    return result, _verdict_row(path, verdict), None if verdict.decision == "normal" else verdict.reason
+    return result, _verdict_cells(verdict), None if verdict.decision == "normal" else verdict.reason
 
 
 def _expand(paths: list[Path]) -> list[Path]:
@@ -240,9 +253,9 @@ def _expand(paths: list[Path]) -> list[Path]:
     return [image for path in paths for image in (list_images(path) if path.is_dir() else [path])]
 
 
-def _verdict_row(path: Path, verdict: Verdict) -> tuple[str, ...]:
+def _verdict_cells(verdict: Verdict) -> tuple[str, ...]:
     return (
-        path.name, verdict.decision, number(verdict.score, 4), number(verdict.p_value, 4),
+        verdict.decision, number(verdict.score, 4), number(verdict.p_value, 4),
         _regions_cell(verdict), number(verdict.timing.total_ms, 1),
     )  # fmt: skip
 

@@ -9,7 +9,7 @@ import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import Any, Literal
 
 from rich.console import Console
 from rich.markup import escape
@@ -66,7 +66,8 @@ class Output:
         table = Table(title=escape(title), title_justify="left", header_style="bold")
         for column in columns:
             is_name = column == "name"  # to be copied: a narrow terminal breaks the other cells first
-            table.add_column(column.strip(), justify="right" if column.endswith(" ") else "left", no_wrap=is_name)
+            side: Literal["left", "right"] = "right" if column.endswith(" ") else "left"
+            table.add_column(column.strip(), justify=side, no_wrap=is_name, overflow="fold")  # cut off, it tells less
         for row in rows:
             table.add_row(*(escape(cell) for cell in row))
         self.out.print(table)

@@ -1,0 +1,70 @@
+"""`onceover inspect` of many images: what was found so far, what to call each, and those that cannot be read."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from onceover.cli.output import Output
+from onceover.errors import InputError
+from onceover.types import NearestPatch
+
+LINES_SHOWN = 20  # of unreadable images in words; --json has all
+UNREADABLE = ("unreadable", "n/a", "n/a", "n/a", "n/a")  # the cells of such an image, in its place among the others
+
+
+@dataclass
+class Inspected:
+    """results, unreadable: for --json, each in order. rows: (name, product, other cells) of both kinds, in order.
+
+    reasons: (name, reason) of what is not normal.
+    """
+
+    results: list[dict[str, Any]] = field(default_factory=list)
+    unreadable: list[dict[str, str]] = field(default_factory=list)
+    rows: list[tuple[str, str, tuple[str, ...]]] = field(default_factory=list)
+    reasons: list[tuple[str, NearestPatch]] = field(default_factory=list)
+
+    def add(self, name: str, result: dict[str, Any], cells: tuple[str, ...], reason: NearestPatch | None) -> None:
+        self.results.append(result)
+        self.rows.append((name, result.get("product", ""), cells))
+        if reason is not None:
+            self.reasons.append((name, reason))
+
+    def add_unreadable(self, name: str, path: Path, message: str) -> None:
+        self.unreadable.append({"image": str(path), "message": message})
+        self.rows.append((name, "", UNREADABLE))
+
+    def table_rows(self, products: bool) -> list[tuple[str, ...]]:
+        return [(name, *((product,) if products else ()), *cells) for name, product, cells in self.rows]
+
+
+def short_names(paths: Sequence[Path]) -> list[str]:
+    """File names, with as many folders before them, of all alike, as it takes to tell different files apart."""
+    parts = [Path(os.path.abspath(path)).parts for path in paths]
+    files = len(set(parts))
+    depth = 1
+    while len({path[-depth:] for path in parts}) < files:  # ends: whole paths differ
+        depth += 1
+    return [os.path.join(*path[-depth:]) for path in parts]
+
+
+def show_unreadable(inspected: Inspected, output: Output) -> None:
+    """Why images were not inspected. Raises InputError where none was: then there is nothing else to show."""
+    unreadable = inspected.unreadable
+    if not unreadable:
+        return
+    if not inspected.results:
+        more = f" (and {len(unreadable) - 1} more that cannot be read)" if len(unreadable) > 1 else ""
+        raise InputError(unreadable[0]["message"] + more)
+    for problem in unreadable[:LINES_SHOWN]:
+        output.error(problem["message"])
+    if len(unreadable) > LINES_SHOWN:
+        output.error(f"and {len(unreadable) - LINES_SHOWN} more that cannot be read; --json tells all")
+    output.warn(f"{len(unreadable)} of {len(inspected.rows)} images were not inspected, hence exit status 3")
+
+
+__all__ = ["Inspected", "short_names", "show_unreadable"]

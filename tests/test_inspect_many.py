@@ -1,0 +1,140 @@
+"""`onceover inspect` of many images: a bad file, a full disk or Ctrl-C must not cost the verdicts of the others."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from command_line import Capture, answer, refusal
+from tiny_data import fitted_package
+from tiny_package import tiny_image
+
+import onceover.images
+from onceover.cli import main
+from onceover.cli.inspecting import LINES_SHOWN, short_names
+from onceover.errors import OutputError
+from onceover.images import write_image
+from onceover.types import Image
+
+
+@pytest.fixture(scope="module")
+def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("many")
+    fitted_package(folder)
+    return folder / "tiny.onceover"
+
+
+@pytest.fixture
+def seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Four images, 0.png to 3.png, in the folder seen of the working directory."""
+    monkeypatch.chdir(tmp_path)
+    folder = Path("seen")
+    folder.mkdir()
+    for i in range(4):
+        write_image(folder / f"{i}.png", tiny_image(i))
+    return folder
+
+
+def rows(capture: Capture) -> dict[str, str]:
+    """Verdict by name, as the table on stdout has them."""
+    lines = [line.split("│")[1:3] for line in capture.readouterr().out.splitlines() if line.startswith("│")]
+    return {name.strip(): verdict.strip() for name, verdict in lines}
+
+
+def test_a_file_that_cannot_be_read_does_not_cost_the_verdicts_of_the_others(
+    package: Path, seen: Path, capsys: Capture
+) -> None:
+    whole = (seen / "1.png").read_bytes()
+    (seen / "1.png").write_bytes(whole[: len(whole) // 2])  # as when the camera is still writing it
+    log = Path("line.jsonl")
+    status, printed = answer(capsys, "inspect", str(package), "seen", "gone.png", "--save", "out", "--log", str(log))
+    assert status == 3
+    assert [row["image"] for row in printed["results"]] == ["seen/0.png", "seen/2.png", "seen/3.png"]
+    cut, gone = printed["unreadable"]
+    assert cut["image"] == "seen/1.png"
+    assert "seen/1.png: the file is cut" in cut["message"]
+    assert gone["image"] == "gone.png"
+    assert "no such file" in gone["message"]
+    assert sorted(path.name for path in Path("out").iterdir()) == ["seen_0.png", "seen_2.png", "seen_3.png"]
+    assert len(log.read_text().splitlines()) == 1 + 3
+
+    assert main(["inspect", str(package), "seen"]) == 3
+    shown, errors = capsys.readouterr()
+    table = [line for line in shown.splitlines() if line.startswith("│")]
+    assert [line.split("│")[1].strip() for line in table] == ["0.png", "1.png", "2.png", "3.png"]
+    assert [("unreadable" in line) for line in table] == [False, True, False, False]
+    assert "error: seen/1.png: the file is cut" in errors
+    assert "1 of 4 images" in errors
+
+
+def test_without_any_image_that_can_be_read_there_is_only_an_error(package: Path, seen: Path, capsys: Capture) -> None:
+    for path in seen.iterdir():
+        path.write_bytes(b"")
+    status, message = refusal(capsys, "inspect", str(package), "seen")
+    assert status == 3
+    assert message.startswith("seen/0.png: the file is empty")
+    assert message.endswith("(and 3 more that cannot be read)")
+
+
+def test_a_long_list_of_bad_files_is_not_the_whole_screen(package: Path, seen: Path, capsys: Capture) -> None:
+    for i in range(LINES_SHOWN + 5):
+        (seen / f"bad_{i:02}.png").write_bytes(b"")
+    assert main(["inspect", str(package), "seen"]) == 3
+    errors = capsys.readouterr().err
+    assert errors.count("the file is empty") == LINES_SHOWN
+    assert "and 5 more that cannot be read" in errors
+
+
+@pytest.mark.parametrize(
+    ("stop", "status", "says"),
+    [(KeyboardInterrupt(), 130, "interrupted"), (OutputError("out/2.png: no space"), 3, "out/2.png: no space")],
+)
+def test_what_stops_in_the_middle_shows_what_is_known_by_then(
+    package: Path,
+    seen: Path,
+    capsys: Capture,
+    monkeypatch: pytest.MonkeyPatch,
+    stop: BaseException,
+    status: int,
+    says: str,
+) -> None:
+    read = onceover.images.read_image
+
+    def stopping(path: Path) -> Image:
+        if path.name == "2.png":
+            raise stop
+        return read(path)
+
+    monkeypatch.setattr(onceover.images, "read_image", stopping)
+    assert main(["inspect", str(package), "seen"]) == status
+    shown, errors = capsys.readouterr()
+    assert [name in shown for name in ("0.png", "1.png", "2.png", "3.png")] == [True, True, False, False]
+    assert "stopped after 2 of 4 images" in errors
+    assert f"error: {says}" in errors
+
+
+def test_images_of_one_name_in_two_folders_are_told_apart(package: Path, seen: Path, capsys: Capture) -> None:
+    for shift in ("early", "late"):
+        (seen / shift).mkdir()
+        write_image(seen / shift / "part.png", tiny_image(9))
+    main(["inspect", str(package), "seen/early", "seen/late"])
+    assert set(rows(capsys)) == {"early/part.png", "late/part.png"}
+
+
+def test_a_long_name_is_broken_over_lines_and_not_cut_off(
+    package: Path, seen: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    name = "2026-11-29T14-03-22_line-07_station-3_camera-left_serial-0000123456.png"
+    write_image(seen / name, tiny_image(9))
+    main(["inspect", str(package), f"seen/{name}"])
+    table = [line for line in capsys.readouterr().out.splitlines() if line.startswith("│")]
+    assert max(map(len, table)) <= 80
+    assert "".join(line.split("│")[1].strip() for line in table) == name
+
+
+def test_names_have_the_folders_that_it_takes_and_no_more(tmp_path: Path) -> None:
+    assert short_names([tmp_path / "a" / "1.png", tmp_path / "b" / "2.png"]) == ["1.png", "2.png"]
+    assert short_names([tmp_path / "a/x/1.png", tmp_path / "b/x/1.png"]) == ["a/x/1.png", "b/x/1.png"]
+    assert short_names([Path("1.png"), Path("1.png"), Path("./1.png")]) == ["1.png"] * 3
+    assert short_names([]) == []

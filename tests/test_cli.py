@@ -82,7 +82,7 @@ def test_inspect_answers_0_for_normal_and_1_for_anomalous(work: Path, capsys: Ca
 def test_inspect_never_calls_a_part_normal_that_an_uncalibrated_package_looked_at(work: Path, capsys: Capture) -> None:
     good_folder(work / "few", 5)
     assert main(["fit", "few", "-o", "few.onceover", "--backbone", "tiny.onnx"]) == 0
-    assert "uncalibrated: 1 held-out parts cannot support" in capsys.readouterr().err
+    assert "uncalibrated: 1 held-out part cannot support" in capsys.readouterr().err
     status, inspected = answer(capsys, "inspect", "few.onceover", "good.png")
     assert (status, inspected["results"][0]["is_anomalous"]) == (1, None)
 

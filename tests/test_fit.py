@@ -179,7 +179,7 @@ def test_progress_moves_forward_and_ends_full_in_every_stage(folder: Path) -> No
     seen: dict[str, list[tuple[int, int]]] = {}
     fit(folder, tiny_options(), lambda stage, done, total: seen.setdefault(stage, []).append((done, total)))
     assert [stage for stage in seen if stage != "looking for copies"] == [
-        "adapting", "patch embeddings", "coreset", "calibration",
+        "checking files", "adapting", "patch embeddings", "coreset", "calibration",
     ]  # fmt: skip
     for reports in seen.values():
         done = [report[0] for report in reports]
@@ -198,7 +198,7 @@ def test_the_plan_is_told_before_any_work_and_may_stop_it(folder: Path) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         fit(folder, tiny_options(bank=BankSize(rows=64)), lambda stage, _done, _total: worked.append(stage), stop)
-    assert set(worked) <= {"looking for copies"}  # of equal length: cheap, and the plan depends on them
+    assert set(worked) <= {"checking files", "looking for copies"}  # cheap, and the plan depends on them
     (plan,) = plans
     assert (len(plan.bank_images), len(plan.calibration_images)) == (HELD_OUT, HELD_OUT)
     assert (plan.patch_count, plan.embedding_dim, plan.bank_rows) == (HELD_OUT * 24, 4, 64)
@@ -314,7 +314,7 @@ def test_options_that_cannot_be_are_refused_before_any_work(
     worked: list[str] = []
     with pytest.raises(error, match=says):
         fit(folder, tiny_options(**changes), lambda stage, done, _total: worked.append(stage) if done else None)
-    assert set(worked) <= {"looking for copies"}  # of equal length: cheap, and the plan depends on them
+    assert set(worked) <= {"checking files", "looking for copies"}  # cheap, and the plan depends on them
 
 
 def test_the_package_function_of_the_front_door_fits_writes_and_opens(few: Path, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from onceover import _core
 from onceover.errors import InputError, OutputError, UsageError
-from onceover.image_header import read_header
+from onceover.image_header import ImageHeader, read_header
 from onceover.types import Image
 
 EXTENSIONS = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
@@ -43,12 +43,7 @@ def read_image(path: str | os.PathLike[str]) -> Image:
     with gray and OpenCV does not tell.
     """
     path = Path(path)
-    data = _read_bytes(path)
-    header = read_header(data)
-    if header.problem:
-        raise InputError(f"{path}: {header.problem}; copy or export the image again")
-    if header.size:
-        _check_size(path, *header.size)
+    data, header = _read_checked(path)
     try:
         with _quiet_opencv():
             decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_ANYDEPTH | cv2.IMREAD_ANYCOLOR)
@@ -63,6 +58,14 @@ def read_image(path: str | os.PathLike[str]) -> Image:
         raise InputError(f"{path}: pixels are {decoded.dtype}, expected 8 or 16 bit unsigned; convert the image")
     image: Image = decoded if decoded.ndim == 2 else cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB)
     return image
+
+
+def check_file(path: str | os.PathLike[str]) -> None:
+    """InputError for what `read_image` refuses before it decodes: missing, empty, no picture, cut, or a wrong size."""
+    path = Path(path)
+    _, header = _read_checked(path)
+    if not header.format:  # OpenCV may know it; that takes decoding
+        read_image(path)
 
 
 def list_images(directory: str | os.PathLike[str]) -> list[Path]:
@@ -226,6 +229,17 @@ def _read_bytes(path: Path) -> bytes:
     if not data:
         raise InputError(f"{path}: the file is empty; copy the image again")
     return data
+
+
+def _read_checked(path: Path) -> tuple[bytes, ImageHeader]:
+    """The bytes of an image file that its header does not refuse."""
+    data = _read_bytes(path)
+    header = read_header(data)
+    if header.problem:
+        raise InputError(f"{path}: {header.problem}; copy or export the image again")
+    if header.size:
+        _check_size(path, *header.size)
+    return data, header
 
 
 def _check_size(path: Path, height: int, width: int) -> None:

@@ -202,7 +202,10 @@ def run_inspect(options: argparse.Namespace, output: Output) -> int:
         if folder:
             output.say(f"{what}: {escape(str(folder))}")
     if any(result["decision"] == "uncalibrated" for result in inspected.results):
-        output.warn("this package is uncalibrated: scores mean something, verdicts do not; fit with more images")
+        output.warn(
+            "this package is uncalibrated: scores mean something, verdicts do not; fit it on more images, or give it "
+            "good ones that it has not seen with `onceover calibrate`"
+        )
     if stopped is not None:
         raise stopped
     facts = {"method": calibration.method, "parts": calibration.n, "confidence": calibration.confidence}

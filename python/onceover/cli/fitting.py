@@ -14,13 +14,16 @@ from onceover import registry
 from onceover.cli.commands import engine_options
 from onceover.cli.exporting import check_package_target, weights_file
 from onceover.cli.field import tiling_options
-from onceover.cli.output import Output, percent
+from onceover.cli.output import Output, counted, percent
 from onceover.errors import UsageError
 
 if TYPE_CHECKING:
     from onceover.training.choosing import Choice
     from onceover.training.fit import FitPlan
     from onceover.training.memory_plan import MemoryPlan
+
+
+LOW_BITS = 14  # of 16: cameras of 10, 12 and 14 bits, and what fits into 8
 
 
 def add_thumbnails(parser: argparse.ArgumentParser) -> None:
@@ -45,7 +48,7 @@ def run_fit(options: argparse.Namespace, output: Output) -> int:
     from onceover import export
     from onceover.detectors import BankSize
     from onceover.runtime.thumbnails import DEFAULT_SIDE, describe, privacy_note
-    from onceover.training.calibrate import realised_rate_interval
+    from onceover.training.calibrate import realised_rate_interval, required_groups
     from onceover.training.cross_conformal import proven_rate
     from onceover.training.fit import FitOptions, fit
 
@@ -101,9 +104,11 @@ def run_fit(options: argparse.Namespace, output: Output) -> int:
             f"{percent(low)} to {percent(high)} (90 % interval, narrower with more parts)"
         )
     else:
+        rate = plans[0].false_alarm_rate
         output.warn(
-            f"uncalibrated: {calibration.n} held-out parts cannot support a false-alarm rate of "
-            f"{percent(settings.false_alarm_rate or 0.05)}; scores and maps work, verdicts will say 'uncalibrated'"
+            f"uncalibrated: {counted(calibration.n, 'held-out part')} cannot support a false-alarm rate of "
+            f"{percent(rate)}; scores and maps work, verdicts will say 'uncalibrated'. For verdicts fit on "
+            f"{required_groups(rate)} good parts or more, or give as many others to `onceover calibrate`"
         )
     manifest, choice, memory = parts.manifest, plans[0].choice, plans[0].memory
     adaptation = manifest.get("adaptation")
@@ -146,20 +151,27 @@ def show_plan(plan: FitPlan, output: Output) -> None:
         side = plan.input_size.side
         output.say(f"input {side} × {side}: {escape(plan.input_size.reason)}")
     if plan.copies:
-        output.warn(f"{plan.copies} images are copies of others byte for byte; each counts as the same part")
+        are = "is a copy of another" if plan.copies == 1 else "are copies of others"
+        output.warn(f"{counted(plan.copies, 'image')} {are} byte for byte: the same part, counted once")
+    if plan.bits_in_use is not None and plan.bits_in_use <= LOW_BITS:
+        output.warn(
+            f"these images have 16 bits per channel and use the lowest {plan.bits_in_use} alone, so the network sees "
+            f"them nearly black and tells parts apart worse. If that is what the camera delivers, multiply pixels by "
+            f"{2 ** (16 - plan.bits_in_use)} before they are saved, for fit and for inspect alike"
+        )
     if plan.layout:
         output.say(f"a data set (layout {plan.layout}): learning from the normal images of its train split only")
     show_field(plan, output)
-    rate = percent(plan.false_alarm_rate)
+    rate, parts = percent(plan.false_alarm_rate), counted(len(set(plan.calibration_groups)), "part")
     if plan.folds:
         output.say(
-            f"{len(plan.bank_images)} images ({len(set(plan.calibration_groups))} parts) for the memory bank; too few "
+            f"{len(plan.bank_images)} images ({parts}) for the memory bank; too few "
             f"to hold some out for a false-alarm rate of {rate}: {plan.folds} more banks score each others' parts"
         )
     else:
         output.say(
-            f"{len(plan.bank_images)} images for the memory bank, {len(plan.calibration_images)} held out "
-            f"({len(set(plan.calibration_groups))} parts) for a false-alarm rate of {rate}"
+            f"{counted(len(plan.bank_images), 'image')} for the memory bank, {len(plan.calibration_images)} held out "
+            f"({parts}) for a false-alarm rate of {rate}"
         )
     output.say(f"memory bank: {plan.bank_rows:,} of {plan.patch_count:,} patches, {plan.bank_mb:.1f} MB in the package")
     if plan.memory is not None:

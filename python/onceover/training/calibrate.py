@@ -144,7 +144,7 @@ def plan_holdout(n_groups: int, alpha: float, explicit: bool, holdout: float | N
     if held > 0 and n_groups < 2:
         raise InputError(
             f"{n_groups} image (or group) of good parts is not enough to hold one out; "
-            "give more, or hold out none (the package will be uncalibrated)"
+            "give more, or hold out none with --holdout 0 (the package will be uncalibrated)"
         )
     if held >= max(n_groups, 1):
         raise UsageError(f"holding out {held} of {n_groups} groups leaves none for the memory bank; hold out fewer")

@@ -16,30 +16,22 @@ from numpy.typing import NDArray
 
 from onceover.detectors import BankSize
 from onceover.detectors.detector import Progress, no_progress
-from onceover.errors import InputError, MemoryLimitError, UsageError
-from onceover.images import list_images, read_image
+from onceover.errors import MemoryLimitError, UsageError
+from onceover.images import read_image
 from onceover.runtime import thumbnails
 from onceover.runtime.assemble import PackageParts, config_of
 from onceover.runtime.graph import DEFAULT_BACKBONE, load_graph
 from onceover.runtime.session import EngineOptions
 from onceover.training.adapting import MIN_PARTS, most_images
-from onceover.training.calibrate import DEFAULT_FALSE_ALARM_RATE, check_validation, plan_holdout
+from onceover.training.calibrate import required_groups
 from onceover.training.choosing import AUTO, Choice, choose_network
-from onceover.training.cross_conformal import planned_folds
-from onceover.training.dataset import (
-    dataset_folders,
-    fitting_layouts,
-    join_copies,
-    read_dataset,
-    read_groups,
-    relative_path,
-    split_holdout,
-)
+from onceover.training.dataset import relative_path
 from onceover.training.field import TilingOptions, check_roi, read_roi
 from onceover.training.fit_job import FitJob
 from onceover.training.input_size import SIZES, InputSize
 from onceover.training.machine_memory import memory_limit
 from onceover.training.memory_plan import THUMBNAIL_PIXEL_BYTES, FitSize, MemoryPlan, plan_memory, probe
+from onceover.training.splitting import Split, base_folder, bits_in_use, split_parts
 from onceover.types import ONE_TILE, GraphSpec, Tiling
 
 
@@ -110,6 +102,7 @@ class FitPlan:
     inspected: float = 1.0  # share of the patches that the region leaves
     adapting_images: int = 0  # that tell how to adapt to the product; 0: it is not done
     memory: MemoryPlan | None = None  # what it will cost; None: not asked, all patches are held
+    bits_in_use: int | None = None  # of images of 16 bits per channel
     folds: int = 0  # cross-conformal: bank and calibration images are the same; 0: they have no part in common
 
     @property
@@ -122,30 +115,10 @@ class FitPlan:
         return self.bank_rows * self.embedding_dim * 4 / 1e6
 
 
-def plan_fit(directory: Path, spec: GraphSpec, options: FitOptions, progress: Progress = no_progress) -> FitPlan:
-    """Which images go where; raises InputError or UsageError before any work is done."""
-    if options.seed < 0:
-        raise UsageError(f"seed is {options.seed}; give a whole number from 0")
-    if options.thumbnails is not None:
-        thumbnails.check_side(options.thumbnails)
-    images, official, layout = _find_images(directory, options)
-    everything = images + official
-    groups = {path: str(path) for path in everything}
-    if options.groups:
-        groups = read_groups(options.groups, everything, _folder(directory))
-    groups, copies = join_copies(everything, groups, progress)
-    explicit, folds = options.false_alarm_rate is not None, 0
-    rate = DEFAULT_FALSE_ALARM_RATE if options.false_alarm_rate is None else options.false_alarm_rate
-    if official:
-        in_bank = {groups[path] for path in images}
-        bank, calibration = images, [path for path in official if groups[path] not in in_bank]
-        check_validation(len({groups[path] for path in calibration}), rate, explicit)
-    elif folds := planned_folds(len(set(groups.values())), rate, options.holdout):
-        bank, calibration = images, images
-    else:
-        held_out = plan_holdout(len(set(groups.values())), rate, explicit, options.holdout)
-        bank, calibration = split_holdout(images, groups, held_out, options.seed)
-    field_of_view = _field_of_view(everything[0], spec, options)
+def plan_fit(split: Split, spec: GraphSpec, options: FitOptions) -> FitPlan:
+    """What will be done with those images; raises InputError or UsageError before any work is done."""
+    bank, calibration, groups = split.bank, split.calibration, split.groups
+    field_of_view = _field_of_view(split.images[0], spec, options)
     patch_count = len(bank) * field_of_view.pop("patches")
     adapting = options.adapt or (options.adapt is None and len({groups[path] for path in bank}) >= MIN_PARTS)
     config = config_of(spec, options.blur_sigma, field_of_view["tiling"])
@@ -153,14 +126,14 @@ def plan_fit(directory: Path, spec: GraphSpec, options: FitOptions, progress: Pr
         bank_images=tuple(bank),
         calibration_images=tuple(calibration),
         calibration_groups=tuple(groups[path] for path in calibration),
-        false_alarm_rate=rate,
+        false_alarm_rate=split.rate,
         patch_count=patch_count,
         embedding_dim=spec.embedding_dim,
         bank_rows=options.bank.resolve(patch_count, spec.embedding_dim),
         bank_groups=tuple(groups[path] for path in bank),
-        copies=copies,
-        layout=layout,
-        folds=folds,
+        copies=split.copies,
+        layout=split.layout,
+        folds=split.folds,
         adapting_images=min(len(bank), most_images(config)) if adapting else 0,
         **field_of_view,
     )
@@ -179,26 +152,6 @@ def _field_of_view(image: Path, spec: GraphSpec, options: FitOptions) -> dict[st
     return {"tiling": tiling, "roi": roi, "image_size": size, "inspected": inspected, "patches": patches}
 
 
-def _find_images(directory: Path, options: FitOptions) -> tuple[list[Path], list[Path], str]:
-    """Normal images to learn from, those of an official validation split, and the layout (empty: an ordinary folder).
-
-    The validation split calibrates, unless a holdout of the train images is asked for.
-    """
-    in_a_dataset = options.layout != "auto" or options.category is not None
-    if not in_a_dataset and not fitting_layouts(directory) and not dataset_folders(directory):
-        return list_images(directory), [], ""
-    dataset = read_dataset(directory, options.layout, options.category)
-    if not dataset.train:
-        raise InputError(f"{directory}: no normal images in train (layout {dataset.layout}); give a folder of them")
-    official = dataset.validation if options.holdout is None else ()
-    return [sample.path for sample in dataset.train], [sample.path for sample in official], dataset.layout
-
-
-def _folder(directory: Path) -> Path:
-    """What paths of the manifest and of groups are relative to: a table's paths begin beside it."""
-    return directory.parent if directory.is_file() else directory
-
-
 def fit(
     directory: str | os.PathLike[str],
     options: FitOptions | None = None,
@@ -214,13 +167,23 @@ def fit(
     """
     options, folder = options or FitOptions(), Path(directory)
     limit = memory_limit(options.max_memory)
-    found, _, _ = _find_images(folder, options)
+    _check_options(options)
+    split = split_parts(folder, options, progress)
+    if isinstance(options.roi, Path):  # the size of the input is not known yet; that the file can be used, is
+        read_roi(options.roi, read_image(split.images[0]).shape[:2])
     network = choose_network(
-        found, options.backbone, options.budget_ms, _input_side(options), options.engine, options.threads, progress
+        split.images,
+        options.backbone,
+        options.budget_ms,
+        _input_side(options),
+        options.engine,
+        options.threads,
+        progress,
     )
     graph, spec = network.graph, network.spec
-    plan = with_memory(plan_fit(folder, spec, options, progress), graph, spec, options, limit)
-    plan = replace(plan, choice=network.choice, input_size=network.input_size)
+    plan = with_memory(plan_fit(split, spec, options), graph, spec, options, limit)
+    bits = bits_in_use(split.images)
+    plan = replace(plan, choice=network.choice, input_size=network.input_size, bits_in_use=bits)
     if plan.folds and plan.streaming:
         raise MemoryLimitError(
             f"{len(plan.bank_images)} images are calibrated across folds, which takes all patches at once; allow "
@@ -229,9 +192,19 @@ def fit(
     if on_plan is not None:
         on_plan(plan)
     images = (*plan.bank_images, *plan.calibration_images)
-    names = {path: relative_path(path, _folder(folder)) for path in images}
+    names = {path: relative_path(path, base_folder(folder)) for path in images}
     product = options.name or options.category or product_name(folder)
     return FitJob(graph, spec, plan, options, names, product, progress).run()
+
+
+def _check_options(options: FitOptions) -> None:
+    """UsageError for numbers that no images can make right."""
+    if options.seed < 0:
+        raise UsageError(f"seed is {options.seed}; give a whole number from 0")
+    if options.thumbnails is not None:
+        thumbnails.check_side(options.thumbnails)
+    if options.false_alarm_rate is not None:
+        required_groups(options.false_alarm_rate)
 
 
 def _input_side(options: FitOptions) -> int | None:

@@ -1,0 +1,114 @@
+"""What fit finds out about a folder before it does anything expensive: files, copies, bits, numbers that cannot be."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from command_line import Capture, refusal
+from tiny_data import good_folder, tiny_options
+from tiny_package import tiny_graph, tiny_image
+
+from onceover.cli import main
+from onceover.errors import InputError, UsageError
+from onceover.images import write_image
+from onceover.training.fit import fit
+from onceover.training.splitting import bits_in_use, check_images
+
+
+@pytest.fixture
+def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working directory: tiny.onnx and good/ with six images."""
+    monkeypatch.chdir(tmp_path)
+    Path("tiny.onnx").write_bytes(tiny_graph())
+    return good_folder(Path("good"), 6)
+
+
+FIT = ("fit", "good", "-o", "new.onceover", "--backbone", "tiny.onnx")
+
+
+def test_all_files_that_cannot_be_read_are_named_at_once(work: Path, capsys: Capture) -> None:
+    whole = (work / "00.png").read_bytes()
+    (work / "cut.png").write_bytes(whole[: len(whole) // 2])
+    (work / "empty.jpg").write_bytes(b"")
+    (work / "note.png").write_text("not a picture")
+    status, message = refusal(capsys, *FIT)
+    assert status == 3
+    assert message.startswith("3 of 9 images cannot be read; repair them or take them out of the folder:")
+    for name, problem in (("cut.png", "is cut"), ("empty.jpg", "is empty"), ("note.png", "not a picture")):
+        assert any(f"good/{name}: " in line and problem in line for line in message.splitlines())
+
+
+def test_of_many_such_files_some_are_named_and_all_are_counted(tmp_path: Path) -> None:
+    paths = [tmp_path / f"{i:02}.png" for i in range(14)]
+    for path in paths[1:]:
+        path.write_bytes(b"")
+    write_image(paths[0], tiny_image(0))
+    with pytest.raises(InputError, match="13 of 14 images cannot be read") as caught:
+        check_images(paths)
+    assert str(caught.value).count("is empty") == 10
+    assert str(caught.value).endswith("and 3 more")
+
+
+def test_a_folder_of_copies_of_one_image_is_called_that(work: Path, capsys: Capture) -> None:
+    for path in work.iterdir():
+        if path.name != "00.png":
+            shutil.copy(work / "00.png", path)
+    status, message = refusal(capsys, *FIT)
+    assert status == 3
+    assert "good: all 6 images are copies of one, byte for byte" in message
+    assert main([*FIT, "--holdout", "0"]) == 0  # who asks for it
+
+
+def test_what_no_image_can_make_right_is_refused_before_any_image_is_read(work: Path) -> None:
+    (work / "cut.png").write_bytes(b"")  # would be told first
+    for changes in ({"false_alarm_rate": 5.0}, {"seed": -1}, {"thumbnails": 3}):
+        with pytest.raises(UsageError):
+            fit(work, tiny_options(**changes))
+
+
+def test_a_region_that_cannot_be_read_is_refused_before_the_size_of_the_input_is_chosen(work: Path) -> None:
+    stages: list[str] = []
+    with pytest.raises(InputError, match=r"absent\.png"):
+        fit(work, tiny_options(roi=Path("absent.png")), lambda stage, _done, _total: stages.append(stage))
+    assert set(stages) <= {"checking files", "looking for copies"}
+
+
+def save_16_bit(folder: Path, bits: int) -> list[Path]:
+    """Images of 16 bits of which the lowest `bits` are in use."""
+    folder.mkdir()
+    for i in range(6):
+        image = tiny_image(i, channels=0).astype(np.uint16)
+        image[0, 0] = 255
+        cv2.imwrite(str(folder / f"{i}.png"), image << (bits - 8) if bits > 8 else image >> (8 - bits))
+    return sorted(folder.iterdir())
+
+
+@pytest.mark.parametrize("bits", [8, 10, 12, 16])
+def test_the_bits_that_16_bit_images_use_are_counted(tmp_path: Path, bits: int) -> None:
+    images = save_16_bit(tmp_path / "deep", bits)
+    assert bits_in_use(images) == bits
+    write_image(tmp_path / "eight.png", tiny_image(1))
+    assert bits_in_use([*images, tmp_path / "eight.png"]) is None
+
+
+def test_a_camera_of_12_bits_in_files_of_16_is_told_and_what_to_do(work: Path, capsys: Capture) -> None:
+    save_16_bit(Path("dark"), 12)
+    save_16_bit(Path("full"), 16)
+    assert main(["fit", "dark", "-o", "dark.onceover", *FIT[4:]]) == 0
+    assert "use the lowest 12 alone" in (errors := capsys.readouterr().err)
+    assert "multiply pixels by 16 " in errors
+    assert main(["fit", "full", "-o", "full.onceover", *FIT[4:]]) == 0
+    assert "16 bits per channel" not in capsys.readouterr().err
+
+
+def test_too_few_parts_for_verdicts_say_how_many_it_takes(work: Path, capsys: Capture) -> None:
+    shutil.copy(work / "00.png", work / "again.png")
+    assert main(list(FIT)) == 0
+    shown, errors = capsys.readouterr()
+    assert "fit on 19 good parts or more" in errors
+    assert "1 image is a copy of another byte for byte" in errors
+    assert "(1 part)" in shown

@@ -12,6 +12,7 @@ from tiny_data import fitted_package
 from tiny_package import tiny_image
 
 from onceover import DriftMonitor, InputError, Inspector, UsageError
+from onceover.images import write_image
 from onceover.monitoring.history import independent_step, serial_correlation
 from onceover.monitoring.monitor import CHARTS, Calibrated
 from onceover.runtime.package import open_package
@@ -43,6 +44,21 @@ def test_verdicts_go_in_and_an_uneventful_line_raises_no_alarm(package: Path) ->
     taken = {chart.name: chart.parts for chart in monitor.charts}
     assert taken["brightness"] == taken["sharpness"] == taken["rejected"] == 60
     assert taken["score_ewma"] == taken["p_values"] > 40
+
+
+def test_a_path_is_measured_as_its_image(package: Path, tmp_path: Path) -> None:
+    image, path = tiny_image(1), tmp_path / "part.png"
+    write_image(path, image)
+    given, read = DriftMonitor.of(package), DriftMonitor.of(package)
+    with Inspector.open(package) as inspector:
+        verdict = inspector.inspect(path)
+        given.update(verdict, image)
+        for either in (path, str(path)):  # both of them, so that charts hold what they differ by
+            read.update(verdict, either)
+        given.update(verdict, image)
+    assert read.charts == given.charts
+    with pytest.raises(InputError, match="no such file"):
+        read.update(verdict, tmp_path / "absent.png")
 
 
 def test_the_calibration_of_a_package_is_what_its_threshold_says(package: Path) -> None:

@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from onceover import _core
 from onceover.errors import InputError
 from onceover.runtime.inspector import Inspector
@@ -136,9 +138,16 @@ class DriftMonitor:
             )
         )
 
-    def update(self, verdict: Verdict, image: Image | None = None, color: str = "rgb") -> list[ChartState]:
-        """Take one inspected part, in order → the charts whose alarm begins with it. image: None leaves the charts of
-        images as they are. Raises InputError for a verdict of another package or an image that cannot be used."""
+    def update(
+        self, verdict: Verdict, image: Image | str | os.PathLike[str] | None = None, color: str = "rgb"
+    ) -> list[ChartState]:
+        """Take one inspected part, in order → the charts whose alarm begins with it. image: the array or path that was
+        inspected; None leaves the charts of images as they are. color: as for `Inspector.inspect`.
+        Raises InputError for a verdict of another package or an image that cannot be used."""
+        if image is not None and not isinstance(image, np.ndarray):
+            from onceover.images import read_image
+
+            image, color = read_image(image), "rgb"
         brightness, sharpness = (None, None) if image is None else _core.measure_image(image, color)
         return self.update_measured(verdict.decision, verdict.score, verdict.p_value, brightness, sharpness)
 

@@ -7,8 +7,10 @@ import json
 import os
 import re
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from datetime import timedelta
 from typing import Any, Literal
 
 from rich.console import Console
@@ -17,6 +19,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 
 from onceover.errors import OnceoverError
+
+SIGN_OF_LIFE_S = 30.0  # seconds
 
 
 class Output:
@@ -74,15 +78,21 @@ class Output:
 
     @contextmanager
     def progress(self) -> Iterator[StageProgress]:
-        """A bar per stage, with the time left; silent under --json."""
+        """A bar per stage, with the time left; lines where no terminal shows them move; silent under --json."""
+        if not (self.as_json or self.err.is_terminal):
+            yield StageLines(self.err)
+            return
         columns = (
             TextColumn("{task.description:<16}"),
             BarColumn(),
             MofNCompleteColumn(),
             TimeRemainingColumn(elapsed_when_finished=True),
         )
-        with Progress(*columns, console=self.err, disable=self.as_json) as bars:
+        bars = Progress(*columns, console=self.err, disable=self.as_json)
+        try:
             yield StageProgress(bars)
+        finally:
+            bars.stop()
 
 
 class _PatientConsole(Console):
@@ -113,9 +123,30 @@ class StageProgress:
         self._tasks: dict[str, TaskID] = {}
 
     def __call__(self, stage: str, done: int, total: int, note: str = "") -> None:
+        if not self._tasks:
+            self._bars.start()  # not before: what is refused at once leaves no empty line
         if stage not in self._tasks:
             self._tasks[stage] = self._bars.add_task(stage, total=total)
         self._bars.update(self._tasks[stage], completed=done, total=total, description=f"{stage} {note}".rstrip())
+
+
+class StageLines(StageProgress):
+    """For a log or a pipe: a line when a stage ends, and a sign of life every 30 seconds of it."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._begun: dict[str, float] = {}
+        self._told = 0.0  # when the last line was written
+        self._last = ("", 0, 0)
+
+    def __call__(self, stage: str, done: int, total: int, note: str = "") -> None:
+        now = time.monotonic()
+        begun = self._begun.setdefault(stage, now)
+        if (stage, done, total) == self._last or (done < total and now - max(self._told, begun) < SIGN_OF_LIFE_S):
+            return
+        self._told, self._last = now, (stage, done, total)
+        elapsed = timedelta(seconds=int(now - begun))
+        self._console.print(escape(f"{f'{stage} {note}'.rstrip():<18} {done}/{total} {elapsed}"))
 
 
 def number(value: float | None, digits: int = 3) -> str:

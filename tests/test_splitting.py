@@ -16,6 +16,7 @@ from onceover.cli import main
 from onceover.errors import InputError, UsageError
 from onceover.images import write_image
 from onceover.training.fit import fit
+from onceover.training.normal_parts import find_normal_parts
 from onceover.training.splitting import bits_in_use, check_images
 
 
@@ -75,6 +76,35 @@ def test_a_region_that_cannot_be_read_is_refused_before_the_size_of_the_input_is
     with pytest.raises(InputError, match=r"absent\.png"):
         fit(work, tiny_options(roi=Path("absent.png")), lambda stage, _done, _total: stages.append(stage))
     assert set(stages) <= {"checking files", "looking for copies"}
+
+
+@pytest.mark.parametrize(
+    ("folders", "says"),
+    [
+        (("good", "bad"), r"holds images in bad, by its name not of good parts; give .*parts/good$"),
+        (("OK", "NOK/late"), r"holds images in NOK, .*; give .*parts/OK$"),
+        (("line 1/good", "line 1/rejects", "line 2/good"), r"in line 1/rejects, .*; give a folder of images of good"),
+        (("good", "scratched"), r"holds good, and scratched beside it: are those good parts, too\? Give .*parts/good,"),
+        (("normal", "."), r"holds normal, and 00\.png beside it"),
+    ],
+)
+def test_folders_that_say_that_some_parts_are_not_good_are_not_learned_from(
+    tmp_path: Path, folders: tuple[str, ...], says: str
+) -> None:
+    for i, folder in enumerate(folders):
+        good_folder(tmp_path / "parts" / folder, 4, 10 * i)
+    with pytest.raises(InputError, match=says):
+        fit(tmp_path / "parts", tiny_options())
+    with pytest.raises(InputError, match=says):
+        find_normal_parts(tmp_path / "parts")
+
+
+@pytest.mark.parametrize("folders", [("good",), ("good", "ok"), ("monday", "tuesday"), ("good/early", "good/late")])
+def test_folders_of_good_parts_alone_are_learned_from(tmp_path: Path, folders: tuple[str, ...]) -> None:
+    for i, folder in enumerate(folders):
+        good_folder(tmp_path / "bad" / "parts" / folder, 4, 10 * i)  # what lies above the folder given says nothing
+    assert fit(tmp_path / "bad" / "parts", tiny_options()).calibration.n >= 1
+    assert len(find_normal_parts(tmp_path / "bad" / "parts").images) == 4 * len(folders)
 
 
 def save_16_bit(folder: Path, bits: int) -> list[Path]:

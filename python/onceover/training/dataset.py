@@ -274,7 +274,8 @@ def _detect(root: Path) -> str:
     found = listed(sorted(path.name for path in root.iterdir() if not path.name.startswith("."))) or "nothing"
     raise InputError(
         f"{root}: no images in train/good or in test/<kind>; no other layout fits either, found {found}; "
-        f"onceover reads the layouts {', '.join(registry.LAYOUTS)}"
+        f"onceover reads the layouts {', '.join(registry.LAYOUTS)}. For labelled images of your own make the folders "
+        f"{root / 'test' / 'good'} and {root / 'test' / 'bad'}, or one for each kind of defect"
     )
 
 

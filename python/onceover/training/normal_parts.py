@@ -16,6 +16,7 @@ from onceover.training.dataset import (
     read_groups,
     relative_path,
 )
+from onceover.training.layouts.folders import check_good_only
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,7 @@ def find_normal_parts(
         groups, grouping = {path: str(path) for path in images}, "every image is a part"
     else:
         images = list_images(directory)
+        check_good_only(directory, images)
         groups, grouping = _by_folder(images, root)
     if table is not None:
         groups, grouping = read_groups(table, images, root), f"parts as {table.name} tells"

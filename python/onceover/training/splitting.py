@@ -22,6 +22,7 @@ from onceover.training.dataset import (
     read_groups,
     split_holdout,
 )
+from onceover.training.layouts.folders import check_good_only
 
 if TYPE_CHECKING:
     from onceover.training.fit import FitOptions
@@ -84,7 +85,9 @@ def find_images(directory: Path, options: FitOptions) -> tuple[list[Path], list[
     """
     in_a_dataset = options.layout != "auto" or options.category is not None
     if not in_a_dataset and not fitting_layouts(directory) and not dataset_folders(directory):
-        return list_images(directory), [], ""
+        images = list_images(directory)
+        check_good_only(directory, images)
+        return images, [], ""
     dataset = read_dataset(directory, options.layout, options.category)
     if not dataset.train:
         raise InputError(f"{directory}: no normal images in train (layout {dataset.layout}); give a folder of them")

@@ -14,6 +14,8 @@ from onceover.images import EXTENSIONS, list_images, visible_files
 from onceover.training.dataset import Label, Sample, relative_path, split_holdout, subfolders
 
 GOOD_NAMES = frozenset({"good", "ok", "normal"})  # folder names, in any case
+_BAD = "anomalies anomalous anomaly bad defect defective defects faulty ko ng nok reject rejected rejects scrap"
+BAD_NAMES = frozenset(_BAD.split())
 MASK_SUFFIXES = ("_mask", "", "_GT")  # after the stem of the image, tried in this order
 SPLIT_SEED = 0  # of the split of data sets that come without one
 TEST_SHARE = 0.2  # of their normal images
@@ -32,6 +34,31 @@ def is_image(file: Path) -> bool:
 
 def has_good(directory: Path) -> bool:
     return any(name.lower() in GOOD_NAMES for name in subfolders(directory))
+
+
+def check_good_only(directory: Path, images: Sequence[Path]) -> None:
+    """InputError where folders of an ordinary folder of good parts say by their names that not all parts are good.
+
+    A defect that is learned is never found again. So images below a folder called bad, nok and the like are refused,
+    and images beside a folder called good, ok or normal: whoever names that one has others, too.
+    """
+    relative = [path.relative_to(directory) for path in images]
+    folders = {parent for path in relative for parent in path.parents} - {Path()}
+    bad, good = (
+        sorted((str(folder) for folder in folders if folder.name.lower() in names), key=os.fsencode)
+        for names in (BAD_NAMES, GOOD_NAMES)
+    )
+    if bad:
+        advice = f"give {directory / good[0]}" if len(good) == 1 else "give a folder of images of good parts alone"
+        raise InputError(f"{directory}: holds images in {bad[0]}, by its name not of good parts; {advice}")
+    for name in good:
+        beside = [each for each in (*relative, *folders) if each.parent == Path(name).parent]
+        others = sorted(str(each) for each in beside if each.name.lower() not in GOOD_NAMES)
+        if others:
+            raise InputError(
+                f"{directory}: holds {name}, and {others[0]} beside it: are those good parts, too? Give "
+                f"{directory / name}, or put all images of good parts into one folder"
+            )
 
 
 def kind_of(image: Path, split_root: Path) -> str:

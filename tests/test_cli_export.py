@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -110,6 +111,10 @@ def test_a_refused_package_leaves_no_file_and_status_1_and_a_forced_one_says_so(
     shown = capsys.readouterr()
     assert "Spearman correlation of scores" in shown.out
     assert "nothing was written; try --refit" in shown.err
+    with monkeypatch.context() as strict:
+        strict.setitem(repackage.LIMITS, "int8", replace(repackage.LIMITS["int8"], spearman=1.1))
+        assert main(words(case, output, *more, "--refit", case.train)) == 1
+    assert "nothing was written; try fit with --no-adapt" in capsys.readouterr().err  # it was refitted
     status, told = answer(capsys, *words(case, output, *more))
     assert (status, told["accepted"], told["package_id"]) == (1, False, None)
     assert list(tmp_path.iterdir()) == []

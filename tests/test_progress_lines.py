@@ -46,6 +46,18 @@ def test_a_long_stage_gives_a_sign_of_life_now_and_then(clock: Clock, capsys: Ca
     assert told == ["31/100", "61/100", "91/100", "100/100"]
 
 
+def test_a_stage_that_comes_again_is_timed_anew(clock: Clock, capsys: Capture) -> None:
+    with Output(as_json=False).progress() as progress:
+        for _ in range(2):
+            for done in range(1, 4):
+                clock.now += 5
+                progress("first", done, 3)
+            clock.now += 60
+            progress("second", 1, 1)
+    told = [line.split() for line in capsys.readouterr().err.splitlines()]
+    assert told == 2 * [["first", "3/3", "0:00:10"], ["second", "1/1", "0:00:00"]]
+
+
 def test_programs_get_no_progress(capsys: Capture) -> None:
     with Output(as_json=True).progress() as progress:
         progress("stage", 1, 1)

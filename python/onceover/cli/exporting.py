@@ -127,7 +127,8 @@ def show_export(report: ExportReport, output: Output) -> None:
         if report.thumbnails is not None:
             output.warn(report.thumbnails)
     else:
-        output.warn("nothing was written; try --refit with the training images, or --force to write it all the same")
+        other = "fit with --no-adapt or another backbone" if report.refitted else "--refit with the training images"
+        output.warn(f"nothing was written; try {other}, or --force to write it all the same")
 
 
 def _changes(attempt: Attempt) -> tuple[str, ...]:

@@ -136,13 +136,20 @@ class StageLines(StageProgress):
     def __init__(self, console: Console) -> None:
         self._console = console
         self._begun: dict[str, float] = {}
+        self._done: dict[str, int] = {}  # of each stage that has begun and not ended
         self._told = 0.0  # when the last line was written
         self._last = ("", 0, 0)
 
     def __call__(self, stage: str, done: int, total: int, note: str = "") -> None:
         now = time.monotonic()
-        begun = self._begun.setdefault(stage, now)
-        if (stage, done, total) == self._last or (done < total and now - max(self._told, begun) < SIGN_OF_LIFE_S):
+        if (stage, done, total) == self._last:
+            return
+        if done < self._done.get(stage, done + 1):  # it begins, perhaps once more
+            self._begun[stage] = now
+        self._done[stage], begun = done, self._begun[stage]
+        if done >= total:
+            del self._done[stage]
+        elif now - max(self._told, begun) < SIGN_OF_LIFE_S:
             return
         self._told, self._last = now, (stage, done, total)
         elapsed = timedelta(seconds=int(now - begun))

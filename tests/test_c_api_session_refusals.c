@@ -79,6 +79,7 @@ static void options_that_exclude_each_other_are_refused(void) {
   CHECK_FAILS(CREATE, ONCEOVER_ENGINE, "no library path given");
   options.engine_library = "no/such/libonnxruntime.so";
   CHECK_FAILS(CREATE, ONCEOVER_ENGINE, "no/such/libonnxruntime.so");
+  CHECK(strstr(onceover_last_error(), "give the path of a libonnxruntime.so for this machine") != NULL);
   options.host_run = host_network;
   CHECK_FAILS(CREATE, ONCEOVER_USAGE, "only the engine host calls it");
   options = host_options();

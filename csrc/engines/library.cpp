@@ -13,8 +13,9 @@ void* open_library(const LibraryNames& names, const std::string& path) {
   void* library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE);
   if (library == nullptr) {
     const char* reason = dlerror();
-    fail(Status::kEngine, "engine %s: cannot load %s (%s); install it with: pip install %s", names.engine, path.c_str(),
-         reason != nullptr ? reason : "no reason given", names.package);
+    fail(Status::kEngine,
+         "engine %s: cannot load %s (%s); give the path of a %s for this machine (pip install %s has one)",
+         names.engine, path.c_str(), reason != nullptr ? reason : "no reason given", names.file, names.package);
   }
   return library;
 }

@@ -107,6 +107,14 @@ def test_intervals_do_not_depend_on_the_order_of_images_but_on_the_seed() -> Non
     assert metrics.image_intervals(scores, labels, seed=1) != found
 
 
+def test_how_many_resamples_are_worked_on_at_a_time_changes_no_interval(monkeypatch: pytest.MonkeyPatch) -> None:
+    scores, labels = images(5)
+    found = metrics.image_intervals(scores, labels, resamples=30)
+    for values in (1, 7 * len(scores)):
+        monkeypatch.setattr("onceover.metrics.bootstrap._VALUES", values)
+        assert metrics.image_intervals(scores, labels, resamples=30) == found
+
+
 def test_a_single_class_has_no_curve_and_no_intervals() -> None:
     for label, lacking in ((0, "anomalous"), (1, "normal")):
         with pytest.raises(InputError, match=f"there is no curve: no {lacking} image"):

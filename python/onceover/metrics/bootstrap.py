@@ -8,7 +8,7 @@ intervals. What that costs is measured, see Interval.summary_error.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -22,6 +22,7 @@ from onceover.metrics.summaries import ImageSummary
 Array = NDArray[np.float64]
 _CUTS = 768  # of each kind, see _common_cells
 _BLOCK = 256  # images, or resamples, that are worked on at a time
+_VALUES = 1 << 21  # of a block of resamples of single scores: 16 MiB an array
 
 
 @dataclass(frozen=True)
@@ -69,11 +70,10 @@ def image_intervals(
 ) -> dict[str, Interval]:
     """Of images by descending score, (n,) each: a cell is a distinct score, so that nothing is lost."""
     starts = np.flatnonzero(np.append(True, values[1:] != values[:-1]))
-    counts = _resampled_counts(len(values), resamples, seed)
+    block = min(_BLOCK, max(1, _VALUES // len(values)))
     names = ["pixel_auroc" if name == "image_auroc" else name for name in exact]
     parts: list[dict[str, Array]] = []
-    for first in range(0, resamples, _BLOCK):
-        drawn = counts[first : first + _BLOCK]
+    for drawn in _draws(len(values), resamples, seed, block):
         normal, found = (np.add.reduceat(drawn * kind, starts, axis=1) for kind in (~anomalous, anomalous))
         nothing = np.zeros((len(drawn), 1))
         parts.append(_metrics(_Pooled(normal, found, nothing, nothing, nothing, nothing), names))
@@ -94,13 +94,19 @@ def _interval(value: float, whole: float, resampled: list[float], level: float) 
 
 
 def _resampled_counts(images: int, resamples: int, seed: int) -> Array:
-    """(resamples, images): how often each image is drawn. PCG64's raw stream is the same in every version of numpy."""
+    """(resamples, images): how often each image is drawn."""
+    return np.vstack(list(_draws(images, resamples, seed, _BLOCK)))
+
+
+def _draws(images: int, resamples: int, seed: int, block: int) -> Iterator[Array]:
+    """The same in blocks of rows. PCG64's raw stream is the same in every version of numpy."""
     stream = np.random.PCG64(seed)
-    counts = np.empty((resamples, images))
-    for row in counts:
-        drawn = (stream.random_raw(images) >> np.uint64(32)) * np.uint64(images) >> np.uint64(32)
-        row[:] = np.bincount(drawn.astype(np.int64), minlength=images)
-    return counts
+    for first in range(0, resamples, block):
+        counts = np.empty((min(block, resamples - first), images))
+        for row in counts:
+            drawn = (stream.random_raw(images) >> np.uint64(32)) * np.uint64(images) >> np.uint64(32)
+            row[:] = np.bincount(drawn.astype(np.int64), minlength=images)
+        yield counts
 
 
 @dataclass(frozen=True)

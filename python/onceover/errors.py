@@ -14,8 +14,9 @@ OnceoverError                 code   exit
 ├── OutputError               12     3     a result cannot be written
 └── InternalError             11     3     a defect of onceover itself
 
-`code` is the status of the C ABI (`csrc/include/onceover.h`, one list for C, C++ and Python); `exit` is the
-exit status of the command line. A message says what, where, and what to do.
+`code` is the status of the C ABI (`csrc/include/onceover.h`, one list for C, C++ and Python; 13, CANCELLED, is of C
+alone: here what a callback raises comes back itself); `exit` is the exit status of the command line. A message says
+what, where, and what to do.
 """
 
 from __future__ import annotations

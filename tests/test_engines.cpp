@@ -3,6 +3,9 @@
 // ONCEOVER_TEST_GRAPH (tests/tiny_package.py writes one: input (1, 3, 32, 48), output (1, 24, 4)); an engine without
 // them is tested only as far as it needs neither, and the output says so.
 #include <unistd.h>
+#if defined(__linux__)
+#include <sched.h>
+#endif
 
 #include <cmath>
 #include <cstdio>
@@ -10,6 +13,7 @@
 #include <cstring>
 #include <fstream>
 #include <iterator>
+#include <thread>
 
 #include "check.h"
 #include "engines/engine.h"
@@ -202,7 +206,7 @@ void test_options_that_nobody_knows_are_refused(EngineOptions options, GraphView
 
 void test_openvino_takes_properties(EngineOptions options, GraphView graph) {
   Bench bench;
-  options.options = {{"NUM_STREAMS", "2"}, {"ENABLE_CPU_PINNING", "NO"}};  // one of ours, one of its own
+  options.options = {{"NUM_STREAMS", "2"}, {"ENABLE_HYPER_THREADING", "NO"}};  // one of ours, one of its own
   bench.create(options, graph)->run();
   options.options = {{"NUM_STREAMS", "many"}};
   CHECK_THROWS(bench.create(options, graph), Status::kEngine, "many");
@@ -248,6 +252,40 @@ void test_devices_that_delegate_compute_in_full_precision_too(EngineOptions opti
     delegated.create(options, graph)->run();
     CHECK(direct.output == delegated.output);
   }
+}
+
+// The calling thread is the application's. An engine that binds it for a run brings it back to where it may be, not to
+// where it was.
+void test_a_run_leaves_the_calling_thread_on_its_cpu(EngineOptions options, GraphView graph) {
+#if defined(__linux__)
+  const auto may_use = [](std::initializer_list<int> list) {
+    cpu_set_t cpus;
+    CPU_ZERO(&cpus);
+    for (const int cpu : list) CPU_SET(cpu, &cpus);
+    return sched_setaffinity(0, sizeof cpus, &cpus) == 0;
+  };
+  for (const int threads : {1, 2}) {
+    std::thread([&] {
+      if (!may_use({1}) || !may_use({0}) || !may_use({0, 1})) {
+        std::printf("skipped: whether %s moves the calling thread; it takes CPUs 0 and 1\n", options.name.c_str());
+        return;
+      }
+      options.threads = threads;
+      Bench bench;
+      const auto engine = bench.create(options, graph);
+      constexpr int kRuns = 40;
+      int stayed = 0;
+      for (int run = 0; run < kRuns; ++run) {
+        may_use({1});
+        may_use({0, 1});
+        engine->run();
+        stayed += sched_getcpu() == 1;
+      }
+      if (stayed < kRuns / 2) std::printf("%s stayed %d times of %d\n", options.name.c_str(), stayed, kRuns);
+      CHECK(stayed >= kRuns / 2);  // the system may move it, too, but why should it
+    }).join();
+  }
+#endif
 }
 
 void test_onnxruntime_takes_providers(EngineOptions options, GraphView graph) {
@@ -303,6 +341,7 @@ void test_engine(const EngineOptions& options, const std::vector<uint8_t>& bytes
   test_options_that_nobody_knows_are_refused(options, graph);
   test_a_graph_that_cannot_be_loaded_prints_nothing(options, bytes);
   test_a_corrupt_graph_is_refused(options, bytes);
+  test_a_run_leaves_the_calling_thread_on_its_cpu(options, graph);
   if (options.name == "openvino") {
     test_openvino_takes_properties(options, graph);
     test_openvino_runs_its_own_format(options, graph);

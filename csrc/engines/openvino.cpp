@@ -15,7 +15,7 @@ namespace {
 
 using Properties = std::vector<std::pair<std::string, std::string>>;
 
-constexpr size_t kMaxProperties = 24;
+constexpr size_t kMaxProperties = 25;
 
 // What to do about a graph that was not compiled for `device`.
 const char* advice(const std::string& device, const std::vector<std::string>& found) {
@@ -33,7 +33,8 @@ const char* advice(const std::string& device, const std::vector<std::string>& fo
 
 // What we ask of a device unless told otherwise. Full precision, because a device may choose bfloat16 or float16 by
 // itself and shift every score; an NPU cannot compute in float32 at all, and verification will tell what that does.
-// AUTO and its kind hand on what the device that they choose understands.
+// AUTO and its kind hand on what the device that they choose understands. No pinning: it would move the calling thread,
+// which is the application's, to the first CPU for every run, also of one thread, and that of other processes likewise.
 Properties properties_of(const EngineOptions& options, const std::string& device) {
   const bool npu = device.rfind("NPU", 0) == 0, gpu = device.rfind("GPU", 0) == 0;
   Properties properties = {{"PERFORMANCE_HINT", "LATENCY"}};
@@ -41,6 +42,7 @@ Properties properties_of(const EngineOptions& options, const std::string& device
   if (!npu && !gpu) {
     properties.emplace_back("INFERENCE_NUM_THREADS", std::to_string(options.threads));
     properties.emplace_back("NUM_STREAMS", "1");
+    properties.emplace_back("ENABLE_CPU_PINNING", "NO");
   }
   if (!options.cache_dir.empty()) properties.emplace_back("CACHE_DIR", options.cache_dir);
   for (const auto& [key, value] : options.options) {

@@ -172,7 +172,10 @@ void hit_rows(const CodeBlocks& blocks, const QueryTile& tile, const uint32_t* b
       for (size_t line = 0; line < kBlockRows * blocks.tiles; ++line) _mm_prefetch(next + line * 64, _MM_HINT_T0);
     }
     const __m512i threshold = _mm512_loadu_si512(thresholds + i * kQueryLanes);
-    const uint32_t lanes = _mm512_cmplt_epi32_mask(threshold, _mm512_set1_epi32(kNoHit));
+    // By way of a vector: where GCC 12 spills the two bytes of a mask, it reads four, the upper two of which are
+    // anything.
+    const __mmask16 hopeful = _mm512_cmplt_epi32_mask(threshold, _mm512_set1_epi32(kNoHit));
+    const auto lanes = static_cast<uint32_t>(_mm_movemask_epi8(_mm_movm_epi8(hopeful)));
     if (__builtin_popcount(lanes) <= kFewLanes && blocks.first == 0) {
       for (size_t first = 0; first < kBlockRows; first += 16) {
         hit_rows_of_few<kShifted>(blocks, block_list[i] * kBlockRows + first, tile, lanes, thresholds + i * kQueryLanes,

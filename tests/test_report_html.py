@@ -21,7 +21,7 @@ from onceover.images import read_image
 from onceover.report import gallery as limits
 from onceover.report.gallery import Gallery
 from onceover.report.html import Rate, render_page
-from onceover.report.plots import FPR_SHOWN, MAX_VERTICES, Threshold, thinned
+from onceover.report.plots import FPR_SHOWN, MAX_VERTICES, Threshold, latency_histogram, thinned
 
 pytest.importorskip("jinja2")
 pytest.importorskip("matplotlib")
@@ -122,6 +122,15 @@ def test_names_are_shown_as_they_are_and_never_run() -> None:
     tags = _Tags(text).tags
     assert sum(tag == "script" for tag, _ in tags) == 1
     assert not [attrs for _, attrs in tags if "onerror" in attrs]
+
+
+@pytest.mark.parametrize("runs", [1, 4, 23, 400])
+def test_counts_of_runs_are_written_as_numbers(runs: int) -> None:
+    times = np.random.default_rng(0).normal(100, 20, runs)
+    drawn = latency_histogram(times, [("p50", 100.0)], "runs")
+    labels = re.findall(r"<text[^>]*>([^<]*)</text>", drawn)
+    assert "1" in labels
+    assert "\u00d7" not in drawn  # as in 2 × 10⁰
 
 
 def test_plots_are_painted_in_the_colors_of_the_page() -> None:

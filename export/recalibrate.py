@@ -32,6 +32,7 @@ from onceover.training.dataset import listed
 from onceover.training.fit_job import numbered
 from onceover.training.leaks import LeakWatch, known_by_bytes, known_by_part, rank_sum_p_value
 from onceover.training.normal_parts import NormalParts, find_normal_parts
+from onceover.training.splitting import check_images
 from onceover.types import Calibration
 
 UNLIKELY = 0.001  # of the comparison with the earlier calibration: one false note in a thousand calibrations
@@ -112,6 +113,7 @@ def calibrate_package(
         rate = before.false_alarm_rate if before.calibrated else DEFAULT_FALSE_ALARM_RATE
     required_parts(rate, options.confidence)  # refuses what makes no sense before it reads an image
     normals = find_normal_parts(Path(directory), options.groups, options.layout, options.category)
+    check_images(normals.images, progress)
     check_rate(rate, normals.parts, options.confidence)
     hashes = [file_hash(path) for path in normals.images]
     _refuse_copies(package, normals, hashes)

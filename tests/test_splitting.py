@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 from command_line import Capture, refusal
-from tiny_data import good_folder, tiny_options
+from tiny_data import fitted_package, good_folder, labelled_folder, tiny_options
 from tiny_package import tiny_graph, tiny_image
 
 from onceover.cli import main
@@ -41,6 +41,27 @@ def test_all_files_that_cannot_be_read_are_named_at_once(work: Path, capsys: Cap
     assert message.startswith("3 of 9 images cannot be read; repair them or take them out of the folder:")
     for name, problem in (("cut.png", "is cut"), ("empty.jpg", "is empty"), ("note.png", "not a picture")):
         assert any(f"good/{name}: " in line and problem in line for line in message.splitlines())
+
+
+@pytest.mark.parametrize("command", ["calibrate", "evaluate"])
+def test_other_commands_that_read_whole_folders_name_them_at_once_too(
+    tmp_path: Path, capsys: Capture, command: str
+) -> None:
+    package = fitted_package(tmp_path / "fitted", 6)
+    folder = labelled_folder(tmp_path / "plate", 3, 3)
+    others = good_folder(tmp_path / "others", 20, 900)
+    damaged = [others / "00.png", others / "01.png"]
+    if command == "evaluate":
+        damaged = [folder / "test/hole/01.png", folder / "ground_truth/hole/02_mask.png"]
+    for path in damaged:
+        path.write_bytes(b"")
+    call = [command, str(package), str(folder if command == "evaluate" else others)]
+    status, message = refusal(
+        capsys, *call, *(["-o", str(tmp_path / "new.onceover")] if command == "calibrate" else [])
+    )
+    assert status == 3
+    assert f"2 of {20 if command == 'calibrate' else 9} images cannot be read" in message
+    assert all(f"{path}: the file is empty" in message for path in damaged)
 
 
 def test_of_many_such_files_some_are_named_and_all_are_counted(tmp_path: Path) -> None:

@@ -70,6 +70,7 @@ def run_evaluate(options: argparse.Namespace, output: Output) -> int:
     from onceover.report.contact_sheet import SheetRow, draw_contact_sheet
     from onceover.training.dataset import read_dataset
     from onceover.training.evaluate import evaluate
+    from onceover.training.splitting import check_images
 
     if options.save:
         from onceover.images import picture_format, write_image
@@ -93,6 +94,8 @@ def run_evaluate(options: argparse.Namespace, output: Output) -> int:
 
     dataset = read_dataset(options.dataset, options.layout, options.category)
     with output.progress() as progress:
+        masks = [file for sample in dataset.test for file in (sample.mask_path, *sample.channels) if file]
+        check_images([*(sample.path for sample in dataset.test), *masks], progress)
         report = evaluate(inspector, dataset, options.resolution, progress, keep)
     corrected = say_corrections(inspector, options, output)
     show_report(report, output)

@@ -6,14 +6,16 @@ from pathlib import Path
 
 import pytest
 from command_line import Capture, answer, refusal
-from tiny_data import fitted_package
+from tiny_data import fitted_package, tiny_options
 from tiny_package import tiny_image
 
 import onceover.images
+from onceover import export
 from onceover.cli import main
 from onceover.cli.inspecting import LINES_SHOWN, short_names
 from onceover.errors import OutputError
 from onceover.images import write_image
+from onceover.training.fit import fit
 from onceover.types import Image
 
 
@@ -131,6 +133,25 @@ def test_a_long_name_is_broken_over_lines_and_not_cut_off(
     table = [line for line in capsys.readouterr().out.splitlines() if line.startswith("│")]
     assert max(map(len, table)) <= 80
     assert "".join(line.split("│")[1].strip() for line in table) == name
+
+
+def test_images_of_another_size_than_all_that_were_learned_from_are_told(tmp_path: Path, capsys: Capture) -> None:
+    for name, sizes in (("one", [40] * 6), ("several", [40, 40, 40, 64, 64, 64])):
+        (tmp_path / name).mkdir()
+        for i, height in enumerate(sizes):
+            write_image(tmp_path / name / f"{i}.png", tiny_image(i, height, 56))
+        export.package(fit(tmp_path / name, tiny_options(holdout=0)), tmp_path / f"{name}.onceover")
+    (tmp_path / "line").mkdir()
+    for i, height in enumerate((40, 64, 64)):
+        write_image(tmp_path / "line" / f"{i}.png", tiny_image(50 + i, height, 56))
+    line = str(tmp_path / "line")
+    main(["inspect", str(tmp_path / "one.onceover"), line])
+    assert (
+        "2 of 3 images measure 64 × 56 pixels, all that were learned from 40 × 56: another" in capsys.readouterr().err
+    )
+    main(["inspect", str(tmp_path / "one.onceover"), f"{line}/0.png"])
+    main(["inspect", str(tmp_path / "several.onceover"), line])
+    assert "were learned from" not in capsys.readouterr().err
 
 
 def test_names_have_the_folders_that_it_takes_and_no_more(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from onceover.cli.bank import corrections_of, say_corrections
 from onceover.cli.evaluation_page import check_report, new_gallery, write_report
 from onceover.cli.explaining import open_explainer, show_reasons
 from onceover.cli.exporting import check_target
-from onceover.cli.inspecting import Inspected, short_names, show_unreadable
+from onceover.cli.inspecting import Inspected, short_names, show_other_sizes, show_unreadable
 from onceover.cli.monitoring import now, open_log
 from onceover.cli.output import Output, number, percent
 from onceover.errors import InputError, OnceoverError, OutputError, UsageError
@@ -201,6 +201,8 @@ def run_inspect(options: argparse.Namespace, output: Output) -> int:
     )
     show_reasons(inspected.reasons, output)
     show_unreadable(inspected, output)
+    if len(inspector.products) == 1:
+        show_other_sizes(inspected.sizes, inspector.manifest.get("data"), output)
     for folder, what in ((options.save, "pictures"), (options.explain, "explanations")):
         if folder:
             output.say(f"{what}: {escape(str(folder))}")
@@ -237,9 +239,9 @@ def _inspect_one(
     drawings: list[tuple[str, Path, Draw]],
     contours: bool,
     log: InspectionLog | None,
-) -> tuple[dict[str, Any], tuple[str, ...], NearestPatch | None]:
-    """The JSON, the table's cells behind the name and, unless it is normal, the reason of one image; its map is freed
-    before the next is drawn. drawings: what to call each picture of it, where it goes, and what draws it."""
+) -> tuple[dict[str, Any], tuple[str, ...], NearestPatch | None, tuple[int, int]]:
+    """The JSON, the table's cells behind the name, the reason unless it is normal, and the size of one image; its map
+    is freed before the next is drawn. drawings: what to call each picture of it, where it goes, and what draws it."""
     from onceover.images import read_image
 
     image = read_image(path)
@@ -250,7 +252,8 @@ def _inspect_one(
     for key, target, draw in drawings:
         draw(target, image, verdict, name)
         result[key] = str(target)
-    return result, _verdict_cells(verdict), None if verdict.decision == "normal" else verdict.reason
+    reason = None if verdict.decision == "normal" else verdict.reason
+    return result, _verdict_cells(verdict), reason, (image.shape[0], image.shape[1])
 
 
 def _expand(paths: list[Path]) -> list[Path]:

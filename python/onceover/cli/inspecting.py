@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from onceover.cli.output import Output
+from onceover.cli.output import Output, counted
 from onceover.errors import InputError
 from onceover.types import NearestPatch
 
@@ -27,8 +28,17 @@ class Inspected:
     unreadable: list[dict[str, str]] = field(default_factory=list)
     rows: list[tuple[str, str, tuple[str, ...]]] = field(default_factory=list)
     reasons: list[tuple[str, NearestPatch]] = field(default_factory=list)
+    sizes: Counter[tuple[int, int]] = field(default_factory=Counter)  # (H, W) of the images
 
-    def add(self, name: str, result: dict[str, Any], cells: tuple[str, ...], reason: NearestPatch | None) -> None:
+    def add(
+        self,
+        name: str,
+        result: dict[str, Any],
+        cells: tuple[str, ...],
+        reason: NearestPatch | None,
+        size: tuple[int, int],
+    ) -> None:
+        self.sizes[size] += 1
         self.results.append(result)
         self.rows.append((name, result.get("product", ""), cells))
         if reason is not None:
@@ -52,6 +62,25 @@ def short_names(paths: Sequence[Path]) -> list[str]:
     return [os.path.join(*path[-depth:]) for path in parts]
 
 
+def show_other_sizes(sizes: Counter[tuple[int, int]], data: Any, output: Output) -> None:
+    """A note where images are not as large as all that were learned from. data: what the manifest says of those.
+
+    The input of the network has one size, so that a part in an image of another one is shown to it larger, smaller or
+    stretched, and scores higher for that alone.
+    """
+    fitted = data.get("image_size") if isinstance(data, dict) else None
+    if not isinstance(fitted, list) or len(fitted) != 2:  # they had several sizes, or nobody wrote it down
+        return
+    others = [size for size in sizes if list(size) != fitted]
+    if others:
+        found = ", ".join("{} × {}".format(*size) for size in others[:3]) + (", …" if len(others) > 3 else "")
+        count = sum(sizes[size] for size in others)
+        output.warn(
+            f"{count} of {counted(sum(sizes.values()), 'image')} measure {found} pixels, all that were learned from "
+            f"{fitted[0]} × {fitted[1]}: another camera, binning or crop? Parts at another scale score higher"
+        )
+
+
 def show_unreadable(inspected: Inspected, output: Output) -> None:
     """Why images were not inspected. Raises InputError where none was: then there is nothing else to show."""
     unreadable = inspected.unreadable
@@ -67,4 +96,4 @@ def show_unreadable(inspected: Inspected, output: Output) -> None:
     output.warn(f"{len(unreadable)} of {len(inspected.rows)} images were not inspected, hence exit status 3")
 
 
-__all__ = ["Inspected", "short_names", "show_unreadable"]
+__all__ = ["Inspected", "short_names", "show_other_sizes", "show_unreadable"]

@@ -181,7 +181,7 @@ class FitJob:
         crossing = self.plan.folds > 0
         matrix = None if crossing else self._matrix
         images = ImagePatches(self.plan.bank_images, self.graph, self.config, self.engine, self.patches, matrix)
-        self.pooled = images.pooled  # filled as they are embedded
+        self.pooled, self.sizes = images.pooled, images.sizes  # filled as they are embedded
         if self.plan.memory is not None and self.plan.memory.streaming:
             self.detector.stream(images, self.plan.memory.sample_images, self.chosen, self.progress)
             return None, images.hashes
@@ -264,6 +264,7 @@ class FitJob:
                 "calibration_images": [self.names[path] for path in plan.calibration_images],
                 "calibration_sha256": [file_hash(path) for path in plan.calibration_images],
                 "calibration_groups": numbered(plan.calibration_groups),
+                **({"image_size": list(*self.sizes)} if len(self.sizes) == 1 else {}),  # H, W
             },
             "seed": self.options.seed,
             "engine": EngineOptions.of(self.options.engine).name,

@@ -37,6 +37,7 @@ class ImagePatches:
         self._embedder = _core.Embedder(config, graph, engine)
         self.patches = len(chosen)
         self.dim = config.embedding_dim
+        self.sizes: set[tuple[int, int]] = set()  # (H, W) of the images that were embedded
         self.hashes = [""] * len(images)
         self.pooled = np.zeros((len(images), self.dim), np.float32)
 
@@ -47,7 +48,9 @@ class ImagePatches:
     def embed(self, image: int) -> NDArray[np.float32]:
         """(P, D) of image number `image`; InputError where the network answers NaN or infinity."""
         path = self._images[image]
-        embeddings = self._embedder.embed(read_image(path))
+        image_array = read_image(path)
+        self.sizes.add((image_array.shape[0], image_array.shape[1]))
+        embeddings = self._embedder.embed(image_array)
         embeddings = embeddings if self._whole else embeddings[self._chosen]
         if not np.isfinite(embeddings).all():
             raise InputError(f"{path}: its embedding is not finite (NaN or infinity); look at that image")

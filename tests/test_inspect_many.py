@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 from command_line import Capture, answer, refusal
-from tiny_data import fitted_package, tiny_options
+from tiny_data import defective, fitted_package, tiny_options
 from tiny_package import tiny_image
 
 import onceover.images
@@ -152,6 +153,24 @@ def test_images_of_another_size_than_all_that_were_learned_from_are_told(tmp_pat
     main(["inspect", str(tmp_path / "one.onceover"), f"{line}/0.png"])
     main(["inspect", str(tmp_path / "several.onceover"), line])
     assert "were learned from" not in capsys.readouterr().err
+
+
+def test_a_terminal_shows_in_red_what_is_wrong_and_a_file_gets_no_colors(
+    package: Path, seen: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_image(seen / "bad[1].png", defective(tiny_image(9))[0])
+    call = ["inspect", str(package), "seen"]
+    assert main(call) == 1
+    plain = capsys.readouterr().out
+    assert "\x1b" not in plain
+    assert "│ bad[1].png │ anomalous │" in plain
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm")
+    assert main(call) == 1
+    shown = capsys.readouterr().out
+    assert re.search(r"\x1b\[1;31m ?anomalous", shown)
+    assert re.search(r"\x1b\[32m ?normal", shown)
+    assert re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", shown).count("bad[1].png") == plain.count("bad[1].png")
 
 
 def test_names_have_the_folders_that_it_takes_and_no_more(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from onceover.cli.bank import corrections_of, say_corrections
 from onceover.cli.evaluation_page import check_report, new_gallery, write_report
 from onceover.cli.explaining import open_explainer, show_reasons
 from onceover.cli.exporting import check_target
-from onceover.cli.inspecting import Inspected, short_names, show_other_sizes, show_unreadable
+from onceover.cli.inspecting import VERDICT_STYLES, Inspected, short_names, show_other_sizes, show_unreadable
 from onceover.cli.monitoring import now, open_log
 from onceover.cli.output import Output, number, percent
 from onceover.errors import InputError, OnceoverError, OutputError, UsageError
@@ -198,6 +198,7 @@ def run_inspect(options: argparse.Namespace, output: Output) -> int:
         str(name) if mixed else f"{name}: threshold {number(threshold, 4)}{_promise(calibration)}",
         ("image", *(("product",) if mixed else ()), "verdict", "score ", "p-value ", "regions ", "ms "),
         inspected.table_rows(products=mixed),
+        VERDICT_STYLES,
     )
     show_reasons(inspected.reasons, output)
     show_unreadable(inspected, output)

@@ -14,6 +14,7 @@ from onceover.errors import InputError
 from onceover.types import NearestPatch
 
 LINES_SHOWN = 20  # of unreadable images in words; --json has all
+VERDICT_STYLES = {"normal": "green", "anomalous": "bold red", "wrong_part": "bold red", "unreadable": "bold yellow"}
 UNREADABLE = ("unreadable", "n/a", "n/a", "n/a", "n/a")  # the cells of such an image, in its place among the others
 
 
@@ -96,4 +97,4 @@ def show_unreadable(inspected: Inspected, output: Output) -> None:
     output.warn(f"{len(unreadable)} of {len(inspected.rows)} images were not inspected, hence exit status 3")
 
 
-__all__ = ["Inspected", "short_names", "show_other_sizes", "show_unreadable"]
+__all__ = ["VERDICT_STYLES", "Inspected", "short_names", "show_other_sizes", "show_unreadable"]

@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from onceover.errors import OnceoverError
 
@@ -65,15 +66,17 @@ class Output:
         except BrokenPipeError:
             self.out.on_broken_pipe()
 
-    def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        """Text columns left, number columns (header ending in a space) right."""
+    def table(
+        self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], styles: Mapping[str, str] | None = None
+    ) -> None:
+        """Text columns left, number columns (header ending in a space) right. styles: of rich, by what a cell says."""
         table = Table(title=escape(title), title_justify="left", header_style="bold")
         for column in columns:
             is_name = column == "name"  # to be copied: a narrow terminal breaks the other cells first
             side: Literal["left", "right"] = "right" if column.endswith(" ") else "left"
             table.add_column(column.strip(), justify=side, no_wrap=is_name, overflow="fold")  # cut off, it tells less
         for row in rows:
-            table.add_row(*(escape(cell) for cell in row))
+            table.add_row(*(Text(cell, (styles or {}).get(cell, "")) for cell in row))
         self.out.print(table)
 
     @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
@@ -119,10 +120,16 @@ def run_fit(options: argparse.Namespace, output: Output) -> int:
     if adaptation:
         gains = {kind: after / before for kind, (before, after) in adaptation["contrast"].items() if before > 0}
         listed = ", ".join(f"{kind} {gain:.1f}" for kind, gain in gains.items())
-        output.say(
-            f"adapted by {adaptation['images']} images of the memory bank: against how good parts differ, drawn damage "
-            f"stands out by these factors (mean squares, on parts that it was not learned from): {listed}"
+        worth = (
+            ": against how good parts differ, drawn damage stands out by these factors (mean squares, on parts that "
+            f"it was not learned from): {listed}"
         )
+        output.say(f"adapted by {adaptation['images']} images of the memory bank{worth if gains else ''}")
+        if math.prod(gains.values()) < 1:
+            output.warn(
+                "adapted, damage stands out less than before: fit with --no-adapt, too, and let `onceover evaluate` "
+                "say on known defects which is better"
+            )
     output.object(
         {
             "package": str(options.output),

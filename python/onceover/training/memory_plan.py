@@ -140,7 +140,8 @@ def plan_memory(spec: GraphSpec, size: FitSize, limit: tuple[int | None, str], f
     kept = _HELD_PER_ROW * rows * (4 * dim + 2 * projected + _HELD_BYTES) if greedy else bank
 
     def streaming_peak(sample: int) -> int:
-        return max(adapting, peak(sample) if greedy else 0, base + kept + max(bank + index, package))
+        after = kept // 4 + max(bank + index, package)  # small arrays leave gaps that are not all filled or given back
+        return max(adapting, peak(sample) if greedy else 0, base + max(kept + bank, after))
 
     limit_bytes, source = limit
     plain = needed = peak(total)

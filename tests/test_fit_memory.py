@@ -154,6 +154,14 @@ def test_a_plan_grows_with_images_and_rows_and_holds_what_it_must() -> None:
     assert seconds[1] > 1200 * PROBE.image_s > seconds[0]
 
 
+def test_a_plan_counts_what_reading_an_image_takes() -> None:
+    size, frame = FitSize(80, 20, 1000, 5_000_000, adapting_images=40), 40 << 20
+    small, large = (plan_memory(SPEC, size, (None, ""), replace(PROBE, frame_bytes=each)) for each in (0, frame))
+    assert large.peak_bytes == small.peak_bytes + frame
+    folds = plan_memory(SPEC, replace(size, folds=40), (None, ""), replace(PROBE, open_s=0.5))
+    assert folds.seconds > small.seconds + 20  # an engine is opened for each
+
+
 def test_a_smaller_limit_takes_a_smaller_sample_and_then_refuses_with_the_number() -> None:
     samples = [planned(16_000, 2000, limit << 20).sample_images for limit in (500, 320, 290)]
     assert samples == sorted(samples, reverse=True)

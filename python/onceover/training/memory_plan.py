@@ -21,7 +21,7 @@ from onceover.runtime.assemble import config_of
 from onceover.training.adapter import CHECKS
 from onceover.training.adapting import MAX_MOVES, NEIGHBORS, VIEWS
 from onceover.training.calibration_patches import MAX_BYTES, TRACKED
-from onceover.training.machine_memory import resident_bytes
+from onceover.training.machine_memory import resident_bytes, return_freed_memory
 from onceover.types import GraphSpec
 
 _GREEDY_BYTES = 17  # of csrc/scoring/coreset.h, per patch
@@ -35,7 +35,8 @@ _IMAGE_BYTES = 2_000  # names, hashes and the manifest, per image
 _TOUCHED = 0.06  # share of an image's patches that drawn damage moves; 0.03 was seen
 _DRAWING_BYTES = (150, 30)  # a pixel: of a material, which is a square, and of the image
 _DRAWN = 24 << 20  # what stays in the process once damage was drawn and learned from: fonts, buffers of linear algebra
-_CONSTANT = 6 << 20
+_FRAMES = 2.5  # images while one is read: as it is decoded, as RGB, and the one before
+_CONSTANT = 9 << 20
 
 # Seconds on a machine that takes _REFERENCE_S for the greedy selection that `_machine_factor` measures.
 _REFERENCE_S = 0.0097
@@ -58,6 +59,7 @@ class Probe:
     image_s: float
     factor: float = 1.0  # how much slower than the reference selections run here
     open_s: float = 0.0  # to open the engine
+    frame_bytes: int = 0  # beside that while an image is read, which stay in hand
 
 
 @dataclass(frozen=True)
@@ -109,7 +111,10 @@ def probe(spec: GraphSpec, graph: bytes, engine: _core.EngineOptions, images: Se
         embedder.embed(image)
         times.append(time.perf_counter() - start)
         largest = max(largest, image.nbytes)
-    return Probe(resident_bytes() + 2 * largest, float(np.median(times)), _machine_factor(), opened)
+    del image
+    return_freed_memory()  # or the images of the probe would count twice
+    frames = int(_FRAMES * largest)
+    return Probe(resident_bytes(), float(np.median(times)), _machine_factor(), opened, frames)
 
 
 def plan_memory(spec: GraphSpec, size: FitSize, limit: tuple[int | None, str], found: Probe) -> MemoryPlan:
@@ -121,7 +126,8 @@ def plan_memory(spec: GraphSpec, size: FitSize, limit: tuple[int | None, str], f
     dim = spec.embedding_dim
     rows, greedy, images = size.rows, size.greedy, size.bank_images + size.calibration_images
     total = size.bank_images * patches
-    base = found.base_bytes + _CONSTANT + _IMAGE_BYTES * images + (_DRAWN if size.adapting_images else 0)
+    process = found.base_bytes + _CONSTANT + _IMAGE_BYTES * images + (_DRAWN if size.adapting_images else 0)
+    base = process + found.frame_bytes
     index = _index_bytes(spec, rows)
     package = _PACKING + _PACKAGE_COPIES * (size.stored_bytes + rows * (4 * dim + _INDEX_ROW_BYTES))
     held_out = size.calibration_images * (8 * patches + TRACKED * 4 * (dim + 1))  # what a package remembers of them
@@ -130,7 +136,7 @@ def plan_memory(spec: GraphSpec, size: FitSize, limit: tuple[int | None, str], f
     selecting = (projected + _GREEDY_BYTES) if greedy else 8
     bank = rows * 4 * dim
     # Over before patches are held.
-    adapting = base + _adapting_bytes(spec, size, patches) if size.adapting_images else 0
+    adapting = process + _adapting_bytes(spec, size, patches, found.frame_bytes) if size.adapting_images else 0
 
     def peak(held: int) -> int:
         """With so many patches in memory at once."""
@@ -181,14 +187,17 @@ def plan_memory(spec: GraphSpec, size: FitSize, limit: tuple[int | None, str], f
     )
 
 
-def _adapting_bytes(spec: GraphSpec, size: FitSize, patches: int) -> int:
-    """What `training.adapting` takes: patches and moves of the images, and drawing, or learning from them after it."""
+def _adapting_bytes(spec: GraphSpec, size: FitSize, patches: int, frame: int) -> int:
+    """What `training.adapting` takes: patches and moves of the images, and drawing, or learning from them after it.
+
+    frame: bytes while an image is read.
+    """
     row, images = 4 * spec.embedding_dim, size.adapting_images
     compared = min(2 * NEIGHBORS, images * patches)
     touched = min(patches, int(_TOUCHED * spec.grid_height * spec.grid_width * size.tiles))
     moves = min(MAX_MOVES, images * VIEWS * touched)
     height, width = size.map_size
-    drawing = _DRAWING_BYTES[0] * max(height, width) ** 2 + _DRAWING_BYTES[1] * height * width
+    drawing = frame + _DRAWING_BYTES[0] * max(height, width) ** 2 + _DRAWING_BYTES[1] * height * width
     # A fold of them, all others, their index, and differences to the nearest.
     learning = int(row * compared * (1 + 1 / CHECKS)) + _index_bytes(spec, compared - compared // CHECKS)
     return row * (compared + moves) + max(drawing, learning)

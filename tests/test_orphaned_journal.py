@@ -8,6 +8,7 @@ import pytest
 from bank_line import Line, copied, fit_line
 from tiny_data import tiny_options
 
+import onceover
 from onceover import Corrections, Inspector, calibrate, export
 from onceover.cli import main
 from onceover.errors import UsageError
@@ -72,6 +73,8 @@ def test_calls_from_python_refuse_too(line: Line, fitted: Line) -> None:
     parts = fit(line.images, tiny_options())
     with pytest.raises(UsageError, match=SAID):
         export.package(parts, line.package)
+    with pytest.raises(UsageError, match=SAID):
+        onceover.fit("no such folder", line.package)  # which it would say if it began to work
     with pytest.raises(UsageError, match=SAID):
         calibrate(line.package, line.images)
     with pytest.raises(UsageError, match=SAID):

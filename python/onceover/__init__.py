@@ -99,14 +99,17 @@ def fit(
 ) -> Inspector:
     """Fit on a folder of images of good parts, write and verify the package `output`; returns it opened.
 
-    Raises the errors of onceover.errors; on failure no package is left behind.
+    Raises the errors of onceover.errors; on failure no package is left behind. UsageError where corrections of another
+    package lie beside that name.
     """
     from onceover.export import package
+    from onceover.runtime.corrections import check_no_journal
     from onceover.runtime.inspector import Inspector
     from onceover.training.fit import FitOptions
     from onceover.training.fit import fit as fit_parts
 
     options = options or FitOptions()
+    check_no_journal(output)  # before the work, not after it
     package(fit_parts(directory, options), output, options.engine)
     return Inspector.open(output, options.engine, options.threads, corrections=None)
 

@@ -2,6 +2,7 @@
 #include "base/parallel.h"
 
 #include <atomic>
+#include <chrono>
 #include <string>
 
 #include "check.h"
@@ -77,7 +78,7 @@ void test_a_worker_begins_beside_the_caller_and_keeps_its_cpus() {
       bind_this_thread(cpus[1]);
       while (!stop) std::this_thread::yield();
     });
-    ThreadPool pool(2, uint64_t{1} << cpus[0] | uint64_t{1} << cpus[1]);
+    ThreadPool pool(2, uint64_t{1} << cpus[0] | uint64_t{1} << cpus[1], true);
     constexpr int kRounds = 100;
     int beside = 0;
     for (int round = 0; round < kRounds; ++round) {
@@ -93,13 +94,47 @@ void test_a_worker_begins_beside_the_caller_and_keeps_its_cpus() {
   }).join();
 }
 
+// A thread of higher priority has the other CPU until the pool's run is over, or for 0.4 s if it does not end before:
+// less than the system gives such threads at a stretch.
+void test_a_worker_that_cannot_begin_elsewhere_takes_the_callers_cpu() {
+  const std::vector<int> cpus = two_cpus();
+  if (cpus.size() < 2) return;
+  std::thread([&] {
+    CHECK(bind_this_thread(cpus[0]));
+    ThreadPool pool(2, uint64_t{1} << cpus[0] | uint64_t{1} << cpus[1], true);
+    std::atomic<int> spinning{0};  // 1: it is, 2: it may not
+    std::atomic<bool> over{false};
+    bool gave_up = false;
+    std::thread urgent([&] {
+      bind_this_thread(cpus[1]);
+      const sched_param priority = {1};
+      if (pthread_setschedparam(pthread_self(), SCHED_FIFO, &priority) != 0) {
+        spinning = 2;
+        return;
+      }
+      spinning = 1;
+      const auto end = std::chrono::steady_clock::now() + std::chrono::milliseconds(400);
+      while (!over && !gave_up) gave_up = std::chrono::steady_clock::now() >= end;
+    });
+    while (spinning == 0) std::this_thread::yield();
+    if (spinning == 1) {
+      pool.run([](void*, size_t) noexcept {}, nullptr);
+    } else {
+      std::printf("parallel: SKIPPED a thread of higher priority: this process may not start one\n");
+    }
+    over = true;
+    urgent.join();
+    CHECK(!gave_up);
+  }).join();
+}
+
 // Bound to the caller's CPU alone, it has nowhere else to go.
 void test_a_worker_of_one_cpu_stays_there() {
   const std::vector<int> cpus = two_cpus();
   if (cpus.empty()) return;
   std::thread([&] {
     CHECK(bind_this_thread(cpus[0]));
-    ThreadPool pool(2, uint64_t{1} << cpus[0]);
+    ThreadPool pool(2, uint64_t{1} << cpus[0], true);
     for (int round = 0; round < 20; ++round) {
       Seen seen = {-1, 0, {false}};
       pool.run(look, &seen);
@@ -115,6 +150,7 @@ int main() {
   test_every_part_is_worked_on_once_in_every_round();
 #if defined(__linux__)
   test_a_worker_begins_beside_the_caller_and_keeps_its_cpus();
+  test_a_worker_that_cannot_begin_elsewhere_takes_the_callers_cpu();
   test_a_worker_of_one_cpu_stays_there();
 #endif
   return check::summary("parallel");

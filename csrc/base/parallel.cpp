@@ -3,15 +3,18 @@
 #if defined(__linux__)
 #include <pthread.h>
 #include <sched.h>
+#include <unistd.h>
 #endif
 
+#include <cstring>
 #include <system_error>
+#include <utility>
 
 #include "base/error.h"
 
 namespace onceover {
 
-ThreadPool::ThreadPool(size_t threads, uint64_t cpu_mask) {
+ThreadPool::ThreadPool(size_t threads, uint64_t cpu_mask, bool wake_apart) : wake_apart_(wake_apart) {
   workers_.reserve(threads > 0 ? threads - 1 : 0);
 #if defined(__linux__)
   own_cpus_.resize(threads > 0 ? threads - 1 : 0);
@@ -75,7 +78,29 @@ void ThreadPool::keep_off_this_cpu() noexcept {
     if (pthread_getaffinity_np(worker, sizeof own.cpus, &own.cpus) != 0 || !CPU_ISSET(here, &own.cpus)) continue;
     cpu_set_t others = own.cpus;
     CPU_CLR(here, &others);
-    own.taken = CPU_COUNT(&others) > 0 && pthread_setaffinity_np(worker, sizeof others, &others) == 0;
+    if (CPU_COUNT(&others) == 0) continue;
+    // What is told are CPUs that are on: who has all of them must get those that come later, too.
+    if (CPU_COUNT(&own.cpus) == sysconf(_SC_NPROCESSORS_ONLN)) std::memset(&own.cpus, 0xff, sizeof own.cpus);
+    own.taken = pthread_setaffinity_np(worker, sizeof others, &others) == 0;
+  }
+#endif
+}
+
+// The caller is done and about to sleep: workers that could not begin elsewhere, where threads of higher priority may
+// be at work, take its CPU. It takes being told so: a worker that waits for a CPU is not moved by being allowed others.
+void ThreadPool::bring_here() noexcept {
+#if defined(__linux__)
+  const int here = sched_getcpu();
+  for (size_t i = 0; here >= 0 && here < CPU_SETSIZE && running_ > 0 && i < workers_.size(); ++i) {
+    OwnCpus& own = own_cpus_[i];
+    if (!own.taken || !CPU_ISSET(here, &own.cpus)) continue;
+    cpu_set_t one;
+    CPU_ZERO(&one);
+    CPU_SET(here, &one);
+    const pthread_t worker = workers_[i].native_handle();
+    pthread_setaffinity_np(worker, sizeof one, &one);
+    pthread_setaffinity_np(worker, sizeof own.cpus, &own.cpus);
+    own.taken = false;
   }
 #endif
 }
@@ -88,11 +113,12 @@ void ThreadPool::run(void (*work)(void* context, size_t part) noexcept, void* co
     context_ = context;
     running_ = workers_.size();
     ++round_;
-    keep_off_this_cpu();
+    if (wake_apart_) keep_off_this_cpu();
   }
   start_.notify_all();
   work(context, 0);
   std::unique_lock<std::mutex> lock(mutex_);
+  bring_here();
   done_.wait(lock, [this] { return running_ == 0; });
 }
 
@@ -104,9 +130,13 @@ void ThreadPool::wait_for_work(size_t part) {
     seen = round_;
     const auto work = work_;
     void* context = context_;
+#if defined(__linux__)
+    const bool taken = std::exchange(own_cpus_[part - 1].taken, false);
+    const cpu_set_t cpus = own_cpus_[part - 1].cpus;
+#endif
     lock.unlock();
 #if defined(__linux__)
-    if (own_cpus_[part - 1].taken) sched_setaffinity(0, sizeof(cpu_set_t), &own_cpus_[part - 1].cpus);
+    if (taken) sched_setaffinity(0, sizeof cpus, &cpus);
 #endif
     work(context, part);
     lock.lock();

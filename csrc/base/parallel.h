@@ -17,9 +17,10 @@ namespace onceover {
 class ThreadPool {
  public:
   // threads ≥ 1 counts the caller: a pool of 1 starts none. Those that it starts may run on the CPUs whose bits are set
-  // in cpu_mask; 0: on all. Throws Error(kMemory) when the system gives no more threads, kUsage when it refuses the
-  // mask, kUnsupported where it knows none.
-  explicit ThreadPool(size_t threads, uint64_t cpu_mask = 0);
+  // in cpu_mask; 0: on all. wake_apart: they do not begin on the caller's CPU while there is another one. Throws
+  // Error(kMemory) when the system gives no more threads, kUsage when it refuses the mask, kUnsupported where it knows
+  // none.
+  explicit ThreadPool(size_t threads, uint64_t cpu_mask = 0, bool wake_apart = false);
   ~ThreadPool();
   ThreadPool(const ThreadPool&) = delete;
   ThreadPool& operator=(const ThreadPool&) = delete;
@@ -33,6 +34,7 @@ class ThreadPool {
   void wait_for_work(size_t part);
   void pin(uint64_t cpu_mask);
   void keep_off_this_cpu() noexcept;
+  void bring_here() noexcept;
   void stop() noexcept;
 
   std::mutex mutex_;
@@ -42,12 +44,13 @@ class ThreadPool {
   size_t round_ = 0, running_ = 0;
   bool stopping_ = false;
   std::vector<std::thread> workers_;
+  bool wake_apart_;
 #if defined(__linux__)
   struct OwnCpus {
     cpu_set_t cpus;
-    bool taken;  // the worker may not run on all of them until it has begun
+    bool taken = false;  // the worker may not run on all of them until it has begun
   };
-  std::vector<OwnCpus> own_cpus_;  // of each worker
+  std::vector<OwnCpus> own_cpus_;  // of each worker; under mutex_
 #endif
 };
 

@@ -139,7 +139,7 @@ typedef struct onceover_compact_options {
                                               in the whole arena; NULL: as for onceover_session_create */
   onceover_progress progress;              /* NULL: none */
   void* progress_context;                  /* of progress and is_cancelled */
-  onceover_is_cancelled is_cancelled;      /* NULL: never */
+  onceover_is_cancelled is_cancelled;      /* NULL: never; nor does a library that is older than this field */
 } onceover_compact_options;
 
 /* A new package with the corrections inside, at `output`, another file; sign it again. Go on with it and a journal of

@@ -122,16 +122,21 @@ void Product::apply(const Package& package, const Config& config, const BankChan
     made = std::make_unique<CorrectedBank>(index_, max_added_rows, memory);
     scores = Buffer<float>(memory, size_t{2} * calibration_.n, "corrected calibration");
   }
+  BankChanges kept = changes;  // what can fail comes first
   CorrectedBank& bank = made != nullptr ? *made : *corrected_;
   bank.apply(changes, table);
   Recalibrated found;
   try {
     found = recalibrate(package, config, roi_, calibration_, bank, changes, table);
   } catch (...) {
-    if (made == nullptr) bank.apply(changes_, table);
+    if (made == nullptr) {
+      const bool was_calibrated = std::exchange(corrected_calibration_.calibrated, false);  // if that fails, too
+      bank.apply(changes_, table);
+      corrected_calibration_.calibrated = was_calibrated;
+    }
     throw;
   }
-  changes_ = changes;
+  changes_ = std::move(kept);
   const float old_threshold = calibration().threshold, old_map_threshold = calibration().map_threshold;
   if (made != nullptr) {
     corrected_ = std::move(made);

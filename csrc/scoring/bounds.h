@@ -45,6 +45,9 @@ inline constexpr size_t kMostRank1 = 16384;
 // (S7) Of the second bound's float32 sum, as a factor on the square, and of rounding inside it as a share of |x|.
 inline double refined_lower(size_t rank2) { return 1 - (static_cast<double>(rank2) / 16 + 16) * kUnit32; }
 inline constexpr double kRefinedShare = 4 * kUnit32;
+// … and of a comparison with the reach in float32, of the square of which it is a factor and to which it is added.
+inline constexpr float kComparedUpper = 1 + 32 * static_cast<float>(kUnit32);
+inline constexpr float kComparedUnderflow = 0x1p-120f;
 
 // (S8) squared_f32 against real arithmetic, as a factor: k·u / (1 − k·u) with k = ⌈D/16⌉ + 6, and some.
 inline double measured_lower(size_t dims) { return 1 - (static_cast<double>(dims) / 16 + 10) * kUnit32; }

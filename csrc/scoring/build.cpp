@@ -50,7 +50,7 @@ class Builder {
       : rows_(rows),
         options_(options),
         table_(table),
-        counting_(counting_kernels(table)),
+        counting_(counting_kernels()),
         memory_(memory),
         mean_(memory, padded(), "mean row") {}
 

@@ -31,7 +31,7 @@ double scan_cost(size_t rows, size_t dims) noexcept;
 
 // What counts the same everywhere. Results are the same on every instruction set, but not how many rows it takes to
 // prove them: avx2 has coarser codes, amx screens whole tiles, float sums in another order put queries in another one.
-// So it is scalar, with the products of `table` where those are scalar's own.
-KernelTable counting_kernels(const KernelTable& table);
+// So it is scalar, with the products of the best table that this machine runs and whose products are scalar's own.
+KernelTable counting_kernels();
 
 }  // namespace onceover

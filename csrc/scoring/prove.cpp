@@ -244,16 +244,17 @@ class GroupProof {
     table_.refine_rows(group_.z, index_.weights, index_.blocks, index_.refine, index_.rank2, buffers_.pairs, count,
                        buffers_.squared);
     stats_.refined_rows += count;
-    // Most pairs fall by a comparison in float32 that lets through all that the one in float64 does (`measure`): the
-    // sum below is at most 6u larger, the reach squared at most 6u smaller, each but for what underflows.
-    constexpr float kRoom = 1 + 32 * 0x1p-24f, kTiny = 0x1p-120f;
+    // Most pairs fall by a comparison in float32 that lets through all that the one in float64 does (`measure`).
     size_t kept = 0;
     for (size_t i = 0; i < count; ++i) {
       const uint32_t pair = buffers_.pairs[i];
       const SlotFacts& facts = index_.facts[pair >> 4];
       const float tail = lane_tail_[pair & 15] - facts.tail, reach = lane_reach_[pair & 15] + facts.refined_error;
       buffers_.candidates[kept] = Candidate(buffers_.squared[i], pair);
-      kept += (buffers_.squared[i] + tail * tail) * refined_lower_f32_ > reach * reach * kRoom + kTiny ? 0 : 1;
+      kept +=
+          (buffers_.squared[i] + tail * tail) * refined_lower_f32_ > reach * reach * kComparedUpper + kComparedUnderflow
+              ? 0
+              : 1;
     }
     size_t candidates = 0;
     for (size_t i = 0; i < kept; ++i) {

@@ -22,6 +22,8 @@ struct Picture {
       file.get();  // the one white space before the pixels
       pixels.resize(size_t{height} * width * 3);
       file.read(reinterpret_cast<char*>(pixels.data()), static_cast<std::streamsize>(pixels.size()));
+    } else {
+      file.setstate(std::ios::failbit);
     }
     if (!file) throw std::runtime_error(path + ": not a binary PPM of 8 bits");
   }

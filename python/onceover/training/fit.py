@@ -30,7 +30,7 @@ from onceover.training.field import TilingOptions, check_roi, read_roi
 from onceover.training.fit_job import FitJob
 from onceover.training.input_size import SIZES, InputSize
 from onceover.training.machine_memory import memory_limit
-from onceover.training.memory_plan import THUMBNAIL_PIXEL_BYTES, FitSize, MemoryPlan, plan_memory, probe
+from onceover.training.memory_plan import THUMBNAIL_PIXEL_BYTES, FitSize, MemoryPlan, megabytes, plan_memory, probe
 from onceover.training.splitting import Split, base_folder, bits_in_use, split_parts
 from onceover.types import ONE_TILE, GraphSpec, Tiling
 
@@ -110,6 +110,15 @@ class FitPlan:
         """Whether patches pass image by image instead of being held."""
         return self.memory is not None and self.memory.streaming
 
+    def require_all_patches(self, remedy: str) -> None:
+        """Folds score each other by patches that are all held; MemoryLimitError with `remedy` where they cannot be."""
+        if self.folds and self.memory is not None and self.memory.streaming:
+            raise MemoryLimitError(
+                f"{len(self.bank_images)} images are calibrated across folds, which takes all patches at once, about "
+                f"{megabytes(self.memory.plain_bytes)} of memory; the limit is "
+                f"{megabytes(self.memory.limit_bytes or 0)} ({self.memory.limit_source}); {remedy}"
+            )
+
     @property
     def bank_mb(self) -> float:
         return self.bank_rows * self.embedding_dim * 4 / 1e6
@@ -182,13 +191,9 @@ def fit(
     )
     graph, spec = network.graph, network.spec
     plan = with_memory(plan_fit(split, spec, options), graph, spec, options, limit)
+    plan.require_all_patches("allow more with --max-memory, or hold parts out with --holdout")
     bits = bits_in_use(split.images)
     plan = replace(plan, choice=network.choice, input_size=network.input_size, bits_in_use=bits)
-    if plan.folds and plan.streaming:
-        raise MemoryLimitError(
-            f"{len(plan.bank_images)} images are calibrated across folds, which takes all patches at once; allow "
-            "more with --max-memory, or hold parts out with --holdout"
-        )
     if on_plan is not None:
         on_plan(plan)
     images = (*plan.bank_images, *plan.calibration_images)

@@ -183,6 +183,7 @@ class FitJob:
         images = ImagePatches(self.plan.bank_images, self.graph, self.config, self.engine, self.patches, matrix)
         self.pooled, self.sizes = images.pooled, images.sizes  # filled as they are embedded
         if self.plan.memory is not None and self.plan.memory.streaming:
+            self.plan.require_all_patches("plan with a higher limit, or hold parts out")
             self.detector.stream(images, self.plan.memory.sample_images, self.chosen, self.progress)
             return None, images.hashes
         embeddings = images.all(self.progress)

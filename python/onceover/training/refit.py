@@ -47,7 +47,8 @@ def refit(
 ) -> PackageParts:
     """Fit again on the images of the package, which are found below `directory` by their SHA-256, with `graph`.
 
-    Raises InputError when images are missing, or when the package does not say what it was fitted on.
+    Raises InputError when images are missing, or when the package does not say what it was fitted on;
+    MemoryLimitError before anything expensive, also where folds score each other and not all patches can be held.
     """
     require_one_product(package, "a refit")
     if "compacted" in package.manifest:
@@ -91,6 +92,7 @@ def refit(
     )
     chosen = _chosen(package)
     plan = with_memory(plan, graph, spec, options, memory_limit(None), greedy=chosen is None)
+    plan.require_all_patches("free some, or refit on a machine that has more")
     # Of two copies of an image that are one file here, one name is used; the package keeps what it said.
     names = dict(zip((*bank, *calibration), (*data["bank_images"], *data["calibration_images"]), strict=True))
     name, adaptation = str(package.manifest["name"]), _adaptation(package)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from onceover.runtime.assemble import config_of
 from onceover.runtime.graph import read_graph_spec
 from onceover.runtime.session import EngineOptions
 from onceover.training import adapting
-from onceover.training.adapter import CHECKS, Adaptation, Adapter, Move
+from onceover.training.adapter import CHECKS, LEARNING_MATRICES, Adaptation, Adapter, Move
 from onceover.training.adapting import MIN_PARTS, study
 from onceover.training.damage import KINDS
 from onceover.training.fit import fit
@@ -30,21 +31,21 @@ def learned(images: list[Path], groups: Sequence[int] | None = None) -> Adapter:
     return study(images, GRAPH, config, EngineOptions("onnxruntime").resolve(1), 0, groups=groups)
 
 
-def drawn_adapter(parts: int, patches: int, pictures: int = 1) -> Adapter:
-    """Of parts that differ, as damage moves them, in 24 directions by chance alone: nothing of it is worth learning.
+def drawn_adapter(parts: int, patches: int, pictures: int = 1, dim: int = 24) -> Adapter:
+    """Of parts that differ, as damage moves them, in `dim` directions by chance alone: nothing of it is worth learning.
 
     pictures: of each part, that differ by a hundredth of that.
     """
     rng = np.random.default_rng(4)
     normal, moves, groups = {}, [], []
     for part in range(parts):
-        of_part = rng.standard_normal((patches, 24), np.float32)
+        of_part = rng.standard_normal((patches, dim), np.float32)
         for _ in range(pictures):
             image = len(groups)
             groups.append(part)
-            normal[image] = of_part + np.float32(0.01) * rng.standard_normal((patches, 24), np.float32)
+            normal[image] = of_part + np.float32(0.01) * rng.standard_normal((patches, dim), np.float32)
             for kind in list(KINDS)[image % 2 :: 2]:
-                moves.append(Move(kind, (image, image), rng.standard_normal((2, 24), np.float32)))
+                moves.append(Move(kind, (image, image), rng.standard_normal((2, dim), np.float32)))
     return Adapter(Path("drawn"), 0, normal, moves, groups)
 
 
@@ -59,6 +60,17 @@ def test_what_damage_stands_out_by_is_told_of_parts_that_were_not_learned_from()
     differences = adapter._differences(*adapter._halves(range(16)))
     before, after = (np.square(moved @ m).mean() / np.square(differences @ m).mean() for m in (np.eye(24), matrix))
     assert after / before > 2
+
+
+def test_learning_holds_no_more_matrices_than_a_plan_counts() -> None:
+    dim = 384
+    tracemalloc.start()
+    try:
+        drawn_adapter(8, 10, dim=dim)
+        taken = tracemalloc.get_traced_memory()[1] / (8 * dim**2)
+    finally:
+        tracemalloc.stop()
+    assert 0.75 * LEARNING_MATRICES < taken < LEARNING_MATRICES  # what eigh works in is not traced
 
 
 def test_pictures_of_a_part_are_not_taken_for_parts() -> None:

@@ -21,6 +21,7 @@ from onceover.runtime.inspector import Inspector
 from onceover.runtime.package import open_package
 from onceover.training import fit as fitting
 from onceover.training import machine_memory
+from onceover.training.adapter import LEARNING_MATRICES
 from onceover.training.fit import FitPlan, fit
 from onceover.training.machine_memory import available_bytes, memory_limit, parse_size, resident_bytes
 from onceover.training.memory_plan import FitSize, MemoryPlan, Probe, plan_memory
@@ -160,6 +161,15 @@ def test_a_plan_counts_what_reading_an_image_takes() -> None:
     assert large.peak_bytes == small.peak_bytes + frame
     folds = plan_memory(SPEC, replace(size, folds=40), (None, ""), replace(PROBE, open_s=0.5))
     assert folds.seconds > small.seconds + 20  # an engine is opened for each
+
+
+def test_a_plan_counts_the_matrices_that_adapt_wide_embeddings() -> None:
+    wide, matrix = replace(SPEC, embedding_dim=1536), 4 * 1536**2  # 9 MB, in float32
+    size = FitSize(40, 0, 100, 5_000_000, image_patches=16, adapting_images=40)
+    peaks = [plan_memory(wide, replace(size, folds=folds), (None, ""), PROBE).peak_bytes for folds in (0, 20, 40)]
+    assert [later - peaks[0] for later in peaks] == [0, 20 * matrix, 40 * matrix]  # all folds' are held at once
+    taken = plan_memory(replace(wide, embedding_dim=3072), size, (None, ""), PROBE).peak_bytes - PROBE.base_bytes
+    assert taken > (1 + 2 * LEARNING_MATRICES) * 4 * 3072**2  # one is held, and float64 ones while it is learned
 
 
 def test_a_smaller_limit_takes_a_smaller_sample_and_then_refuses_with_the_number() -> None:

@@ -31,10 +31,14 @@ from onceover.training.damage import KINDS
 LEAST_CONTRAST = 0.01  # of a kind of damage: one that moves patches less than this of how good parts differ is no news
 CHECKS = 4  # folds of parts, each of which tells what a map that was learned without it is worth there
 W_SHRINKAGE, B_SHRINKAGE = 0.3, 0.1  # towards the identity of the same trace
+# float64 (D, D) that learning one map takes at most: what parts and four kinds of damage do, what is made of these, and
+# three that eigh works in.
+LEARNING_MATRICES = 12
 _BLOCK = 4096  # rows that are float64 at a time
 
 Rows = NDArray[np.float32]  # (N, D)
 Matrix = NDArray[np.float64]  # (D, D)
+Sums = NDArray[np.float64]  # (3,): of squared lengths before a map and behind it, and how many rows that were
 
 
 class NothingToAdapt(InputError):
@@ -113,25 +117,29 @@ class Adapter:
         """Of these kinds, before and after: each fold of parts by the map of all others, as a device meets new parts,
         their patches against the nearest ones of those. By its own parts a map of few patches looks too good."""
         parts = self._shuffled(self._normal, 2)
-        # Sums over patches of squared lengths, before and after, and how many patches that were.
         normal, damaged = np.zeros(3), {kind: np.zeros(3) for kind in kinds}
         for fold in range(CHECKS):
             progress("checking the adaptation", fold, CHECKS)
-            held = [image for part in parts[fold::CHECKS] for image in part]
-            try:
-                matrix = self._learn(held)[0].matrix.astype(np.float64)
-            except NothingToAdapt:  # without these parts nothing would be done
-                matrix = np.eye(next(iter(self._normal.values())).shape[1])
-            differences = self._differences(held, [image for image in self._normal if image not in held])
-            normal += _sums(matrix, _covariance(differences), len(differences))
-            moved_by = _by_kind([move for move in self._moves if move.images[0] in held])
-            for kind in damaged.keys() & moved_by.keys():
-                damaged[kind] += _sums(matrix, *moved_by[kind])
+            differ, moved = self._check([image for part in parts[fold::CHECKS] for image in part])
+            normal += differ
+            for kind in damaged.keys() & moved.keys():
+                damaged[kind] += moved[kind]
         progress("checking the adaptation", CHECKS, CHECKS)
         if not (normal > 0).all():
             return {}
         means = {kind: sums[:2] / sums[2] for kind, sums in damaged.items() if (sums > 0).all()}
         return {kind: [_rounded(value) for value in mean * normal[2] / normal[:2]] for kind, mean in means.items()}
+
+    def _check(self, held: Sequence[int]) -> tuple[Sums, dict[str, Sums]]:
+        """How these images differ from others by the map of those, and how each kind of damage moves their patches."""
+        try:
+            matrix = self._learn(held)[0].matrix.astype(np.float64)
+        except NothingToAdapt:  # without these parts nothing would be done
+            matrix = np.eye(next(iter(self._normal.values())).shape[1])
+        differences = self._differences(held, [image for image in self._normal if image not in held])
+        moved_by = _by_kind([move for move in self._moves if move.images[0] in held])
+        normal = _sums(matrix, _covariance(differences), len(differences))
+        return normal, {kind: _sums(matrix, *moved) for kind, moved in moved_by.items()}
 
     def _shuffled(self, images: Iterable[int], stream: int) -> list[list[int]]:
         """Images by the part that they show, the parts in an order of their own for each stream."""
@@ -162,7 +170,10 @@ def adapting_matrix(w: Matrix, kinds: Sequence[Matrix]) -> Matrix:
     Scaled so that normal patches differ as much as before: scores keep their magnitude.
     """
     within = _power(_shrunk(w, W_SHRINKAGE), -0.5)
-    b = np.mean([_shrunk(within @ kind @ within, B_SHRINKAGE) for kind in kinds], axis=0)
+    b = np.zeros_like(within)
+    for kind in kinds:  # one at a time: of a wide network each of these is tens of megabytes
+        b += _shrunk(within @ kind @ within, B_SHRINKAGE)
+    b /= len(kinds)
     matrix = within @ _power(b, 0.5)
     return np.asarray(matrix * np.sqrt(np.trace(w) / _spread(matrix, w)))
 
@@ -200,8 +211,8 @@ def _spread(matrix: Matrix, covariance: Matrix) -> float:
     return float(np.trace(matrix.T @ covariance @ matrix))
 
 
-def _sums(matrix: Matrix, covariance: Matrix, count: int) -> NDArray[np.float64]:
-    """Of `count` rows with this covariance: squared lengths before the matrix and behind it, and the count, (3,)."""
+def _sums(matrix: Matrix, covariance: Matrix, count: int) -> Sums:
+    """Of `count` rows with this covariance."""
     return count * np.array([np.trace(covariance), _spread(matrix, covariance), 1.0])
 
 
@@ -209,4 +220,4 @@ def _rounded(value: float) -> float:
     return float(f"{value:.5g}")
 
 
-__all__ = ["Adaptation", "Adapter", "Move", "NothingToAdapt", "adapting_matrix"]
+__all__ = ["LEARNING_MATRICES", "Adaptation", "Adapter", "Move", "NothingToAdapt", "adapting_matrix"]

@@ -18,7 +18,7 @@ from onceover.detectors.streaming import SAMPLE_PATCHES, least_sample
 from onceover.errors import MemoryLimitError
 from onceover.images import read_image
 from onceover.runtime.assemble import config_of
-from onceover.training.adapter import CHECKS
+from onceover.training.adapter import CHECKS, LEARNING_MATRICES
 from onceover.training.adapting import MAX_MOVES, NEIGHBORS, VIEWS
 from onceover.training.calibration_patches import MAX_BYTES, TRACKED
 from onceover.training.machine_memory import resident_bytes, return_freed_memory
@@ -126,10 +126,12 @@ def plan_memory(spec: GraphSpec, size: FitSize, limit: tuple[int | None, str], f
     dim = spec.embedding_dim
     rows, greedy, images = size.rows, size.greedy, size.bank_images + size.calibration_images
     total = size.bank_images * patches
+    matrix = 4 * dim**2 if size.adapting_images else 0  # by which embeddings are adapted
     process = found.base_bytes + _CONSTANT + _IMAGE_BYTES * images + (_DRAWN if size.adapting_images else 0)
+    process += matrix * (1 + size.folds)  # held from when they are learned to the end of the fit
     base = process + found.frame_bytes
     index = _index_bytes(spec, rows)
-    package = _PACKING + _PACKAGE_COPIES * (size.stored_bytes + rows * (4 * dim + _INDEX_ROW_BYTES))
+    package = _PACKING + _PACKAGE_COPIES * (size.stored_bytes + matrix + rows * (4 * dim + _INDEX_ROW_BYTES))
     held_out = size.calibration_images * (8 * patches + TRACKED * 4 * (dim + 1))  # what a package remembers of them
     package += _PACKAGE_COPIES * held_out if held_out <= MAX_BYTES else MAX_BYTES  # too much is let go
     projected = 4 * min(DEFAULT_PROJECTION_DIM, dim) if greedy and dim > DEFAULT_PROJECTION_DIM else 0
@@ -190,7 +192,7 @@ def plan_memory(spec: GraphSpec, size: FitSize, limit: tuple[int | None, str], f
 def _adapting_bytes(spec: GraphSpec, size: FitSize, patches: int, frame: int) -> int:
     """What `training.adapting` takes: patches and moves of the images, and drawing, or learning from them after it.
 
-    frame: bytes while an image is read.
+    frame: bytes while an image is read. Matrices that stay count elsewhere.
     """
     row, images = 4 * spec.embedding_dim, size.adapting_images
     compared = min(2 * NEIGHBORS, images * patches)
@@ -200,7 +202,8 @@ def _adapting_bytes(spec: GraphSpec, size: FitSize, patches: int, frame: int) ->
     drawing = frame + _DRAWING_BYTES[0] * max(height, width) ** 2 + _DRAWING_BYTES[1] * height * width
     # A fold of them, all others, their index, and differences to the nearest.
     learning = int(row * compared * (1 + 1 / CHECKS)) + _index_bytes(spec, compared - compared // CHECKS)
-    return row * (compared + moves) + max(drawing, learning)
+    matrix = 8 * spec.embedding_dim**2  # one is checked on parts while these are compared
+    return row * (compared + moves) + max(drawing, learning + matrix, LEARNING_MATRICES * matrix)
 
 
 def _index_bytes(spec: GraphSpec, rows: int) -> int:

@@ -13,6 +13,7 @@ from tiny_data import fitted_package, good_folder, labelled_folder, tiny_options
 from tiny_package import tiny_graph, tiny_image
 
 from onceover.cli import main
+from onceover.cli.fitting import dark_note
 from onceover.errors import InputError, UsageError
 from onceover.images import write_image
 from onceover.training.fit import fit
@@ -147,13 +148,26 @@ def test_the_bits_that_16_bit_images_use_are_counted(tmp_path: Path, bits: int) 
 
 
 def test_a_camera_of_12_bits_in_files_of_16_is_told_and_what_to_do(work: Path, capsys: Capture) -> None:
-    save_16_bit(Path("dark"), 12)
+    save_16_bit(Path("dark"), 11)  # good parts need not be as bright as the sensor allows
     save_16_bit(Path("full"), 16)
     assert main(["fit", "dark", "-o", "dark.onceover", *FIT[4:]]) == 0
-    assert "use the lowest 12 alone" in (errors := capsys.readouterr().err)
-    assert "multiply pixels by 16 " in errors
+    assert "use the lowest 11 alone" in (errors := capsys.readouterr().err)
+    assert "If the camera delivers 12 bits, multiply pixels by 16 and clip them at 65,535" in errors
     assert main(["fit", "full", "-o", "full.onceover", *FIT[4:]]) == 0
     assert "16 bits per channel" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("bits", "factor"), [(1, 64), (8, 64), (10, 64), (11, 16), (12, 16), (13, 4), (14, 4)])
+def test_no_pixel_of_a_camera_wraps_when_it_is_multiplied_as_told(bits: int, factor: int) -> None:
+    note = dark_note(bits)
+    assert note is not None
+    assert f"multiply pixels by {factor} " in note
+    assert ("nearly black" in note) == (factor > 4)
+
+
+@pytest.mark.parametrize("bits", [0, 15, 16])
+def test_black_images_and_those_that_use_16_bits_are_not_to_be_multiplied(bits: int) -> None:
+    assert dark_note(bits) is None
 
 
 def test_too_few_parts_for_verdicts_say_how_many_it_takes(work: Path, capsys: Capture) -> None:
@@ -163,3 +177,40 @@ def test_too_few_parts_for_verdicts_say_how_many_it_takes(work: Path, capsys: Ca
     assert "fit on 19 good parts or more" in errors
     assert "1 image is a copy of another byte for byte" in errors
     assert "(1 part)" in shown
+
+
+@pytest.mark.parametrize("held_out", ["0", "3"])
+def test_parts_that_are_enough_but_for_what_was_held_out_are_not_asked_for(
+    work: Path, capsys: Capture, held_out: str
+) -> None:
+    good_folder(work, 22)
+    assert main([*FIT, "--holdout", held_out]) == 0
+    errors = capsys.readouterr().err
+    assert "For verdicts leave out --holdout, or hold out 19 of the 22 parts, or give 19" in errors
+    assert "fit on 19" not in errors
+    assert main([*FIT, "--holdout", "19"]) == 0
+    assert "uncalibrated" not in capsys.readouterr().err
+
+
+def test_too_few_parts_with_a_holdout_are_asked_for_without_it(work: Path, capsys: Capture) -> None:
+    assert main([*FIT, "--holdout", "3"]) == 0
+    assert "fit on 19 good parts or more and leave out --holdout" in capsys.readouterr().err
+
+
+def test_a_small_validation_split_is_told_that_train_parts_can_be_held_out(work: Path, capsys: Capture) -> None:
+    good_folder(Path("data/validation/good"), 3, 400)
+    (Path("data/test/good")).mkdir(parents=True)
+    words = ["fit", "data", *FIT[2:]]
+    for train, advice in (
+        (17, "give 19 parts for validation, or fit on more and hold out 19 parts of train"),
+        (20, "For verdicts hold out 19 parts of train, not the 3 of validation, with --holdout 19"),
+    ):
+        good_folder(Path("data/train/good"), train)
+        assert main(words) == 0
+        errors = capsys.readouterr().err
+        assert advice in errors
+        assert "fit on 19" not in errors
+    assert main([*words, "--holdout", "3"]) == 0
+    assert "For verdicts hold out 19 of the 20 parts" in capsys.readouterr().err
+    assert main([*words, "--holdout", "19"]) == 0
+    assert "uncalibrated" not in capsys.readouterr().err

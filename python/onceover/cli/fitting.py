@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from onceover.training.memory_plan import MemoryPlan
 
 
-LOW_BITS = 14  # of 16: cameras of 10, 12 and 14 bits, and what fits into 8
+CAMERA_BITS = (10, 12, 14)  # in files of 16; what good parts leave dark says nothing of what the camera can deliver
 
 
 def add_thumbnails(parser: argparse.ArgumentParser) -> None:
@@ -52,6 +52,7 @@ def run_fit(options: argparse.Namespace, output: Output) -> int:
     from onceover.training.calibrate import realised_rate_interval, required_groups
     from onceover.training.cross_conformal import proven_rate
     from onceover.training.fit import FitOptions, fit
+    from onceover.training.splitting import find_images
 
     def keep(plan: FitPlan) -> None:
         plans.append(plan)
@@ -106,10 +107,12 @@ def run_fit(options: argparse.Namespace, output: Output) -> int:
         )
     else:
         rate = plans[0].false_alarm_rate
+        official = bool(plans[0].layout and find_images(options.directory, settings)[1])
         output.warn(
             f"uncalibrated: {counted(calibration.n, 'held-out part')} cannot support a false-alarm rate of "
-            f"{percent(rate)}; scores and maps work, verdicts will say 'uncalibrated'. For verdicts fit on "
-            f"{required_groups(rate)} good parts or more, or give as many others to `onceover calibrate`"
+            f"{percent(rate)}; scores and maps work, verdicts will say 'uncalibrated'. For verdicts "
+            f"{more_parts(plans[0], options.holdout is not None, official, required_groups(rate))}, or give "
+            f"{required_groups(rate)} good parts that it has not seen to `onceover calibrate`"
         )
     manifest, choice, memory = parts.manifest, plans[0].choice, plans[0].memory
     adaptation = manifest.get("adaptation")
@@ -150,6 +153,25 @@ def run_fit(options: argparse.Namespace, output: Output) -> int:
     return 0
 
 
+def more_parts(plan: FitPlan, asked: bool, official: bool, required: int) -> str:
+    """What to change so that this fit calibrates. asked: --holdout was given. official: a validation split calibrates,
+    which more parts to learn from do not help. required: parts that the rate takes.
+    """
+    learned, held_out = len(set(plan.bank_groups)), len(set(plan.calibration_groups))
+    parts = len({*plan.bank_groups, *plan.calibration_groups})
+    if official:
+        rather = f"hold out {required} parts of train, not the {held_out} of validation, with --holdout {required}"
+        return rather if learned > required else f"give {required} parts for validation, or fit on more and {rather}"
+    if not asked:
+        return f"fit on {required} good parts or more"
+    if parts < required:
+        return f"fit on {required} good parts or more and leave out --holdout"
+    hold_out = f"hold out {required} of the {parts} parts" if parts > required else ""
+    if plan.layout and hold_out:  # without --holdout it may be a small validation split that calibrates
+        return hold_out
+    return f"leave out --holdout, or {hold_out}" if hold_out else "leave out --holdout"
+
+
 def show_plan(plan: FitPlan, output: Output) -> None:
     """What fit will do, before it does it."""
     if plan.choice is not None:
@@ -160,12 +182,8 @@ def show_plan(plan: FitPlan, output: Output) -> None:
     if plan.copies:
         are = "is a copy of another" if plan.copies == 1 else "are copies of others"
         output.warn(f"{counted(plan.copies, 'image')} {are} byte for byte: the same part, counted once")
-    if plan.bits_in_use is not None and plan.bits_in_use <= LOW_BITS:
-        output.warn(
-            f"these images have 16 bits per channel and use the lowest {plan.bits_in_use} alone, so the network sees "
-            f"them nearly black and tells parts apart worse. If that is what the camera delivers, multiply pixels by "
-            f"{2 ** (16 - plan.bits_in_use)} before they are saved, for fit and for inspect alike"
-        )
+    if plan.bits_in_use is not None and (note := dark_note(plan.bits_in_use)):
+        output.warn(note)
     if plan.layout:
         output.say(f"a data set (layout {plan.layout}): learning from the normal images of its train split only")
     show_field(plan, output)
@@ -183,6 +201,22 @@ def show_plan(plan: FitPlan, output: Output) -> None:
     output.say(f"memory bank: {plan.bank_rows:,} of {plan.patch_count:,} patches, {plan.bank_mb:.1f} MB in the package")
     if plan.memory is not None:
         show_memory(plan.memory, output)
+
+
+def dark_note(bits: int) -> str | None:
+    """What to do about images of 16 bits whose brightest pixel takes `bits`; None for black ones and for all of 16.
+
+    The factor is of a camera, not of that pixel: a glare on a later part may be as bright as the sensor allows.
+    """
+    camera = next((each for each in CAMERA_BITS if each >= bits > 0), None)
+    if camera is None:
+        return None
+    seen = "nearly black" if camera < CAMERA_BITS[-1] else "darker than they need be"
+    return (
+        f"these images have 16 bits per channel and use the lowest {bits} alone, so the network sees them {seen} and "
+        f"tells parts apart worse. If the camera delivers {camera} bits, multiply pixels by {2 ** (16 - camera)} "
+        "and clip them at 65,535 before they are saved, for fit and for inspect alike"
+    )
 
 
 def show_memory(memory: MemoryPlan, output: Output) -> None:

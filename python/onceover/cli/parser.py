@@ -201,7 +201,7 @@ def _add_fit(subparsers: Any) -> None:
     fit.add_argument(
         "--adapt",
         action=argparse.BooleanOptionalAction,
-        help="learn from the bank's images which differences matter (default: where they are 8 or more)",
+        help="learn from the bank's images which differences matter (default: where they show 8 parts or more)",
     )
     fit.add_argument("--detector", default="patchcore")
     fit.add_argument("--coreset", choices=("greedy", "random"), default="greedy")

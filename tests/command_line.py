@@ -23,12 +23,18 @@ def answer(capture: Capture, *words: str) -> tuple[int, dict[str, Any]]:
 
 
 def refusal(capture: Capture, *words: str) -> tuple[int, str]:
-    """Exit status and message of a command that fails, told the same on stderr and as JSON, without a traceback."""
+    """Exit status and message of a command that fails, told the same on stderr and as JSON, without a traceback.
+
+    Of `inspect` of one image that cannot be read, too, which its JSON lists as such.
+    """
     status = main(list(words))
     error = capture.readouterr().err
     assert "Traceback" not in error
     status_json, printed = answer(capture, *words)
     assert status_json == status
+    if "unreadable" in printed:
+        assert (printed["results"], len(printed["unreadable"])) == ([], 1)
+        printed = {"error": "InputError", "message": printed["unreadable"][0]["message"]}
     assert set(printed) == {"error", "message"}
     assert printed["message"] in error
     return status, printed["message"]

@@ -14,7 +14,7 @@ import onceover.images
 from onceover import export
 from onceover.cli import main
 from onceover.cli.inspecting import LINES_SHOWN, short_names
-from onceover.errors import OutputError
+from onceover.errors import InputError, OutputError
 from onceover.images import write_image
 from onceover.training.fit import fit
 from onceover.types import Image
@@ -70,13 +70,17 @@ def test_a_file_that_cannot_be_read_does_not_cost_the_verdicts_of_the_others(
     assert "1 of 4 images" in errors
 
 
-def test_without_any_image_that_can_be_read_there_is_only_an_error(package: Path, seen: Path, capsys: Capture) -> None:
+def test_where_no_image_can_be_read_each_is_named_like_some_of_many(package: Path, seen: Path, capsys: Capture) -> None:
     for path in seen.iterdir():
         path.write_bytes(b"")
-    status, message = refusal(capsys, "inspect", str(package), "seen")
-    assert status == 3
-    assert message.startswith("seen/0.png: the file is empty")
-    assert message.endswith("(and 3 more that cannot be read)")
+    status, printed = answer(capsys, "inspect", str(package), "seen")
+    assert (status, printed["results"]) == (3, [])
+    assert [row["image"] for row in printed["unreadable"]] == [f"seen/{i}.png" for i in range(4)]
+    assert main(["inspect", str(package), "seen", "--save", "out"]) == 3
+    shown, errors = capsys.readouterr()
+    assert errors.count("the file is empty") == 4
+    assert "4 of 4 images were not inspected" in errors
+    assert shown == ""
 
 
 def test_a_long_list_of_bad_files_is_not_the_whole_screen(package: Path, seen: Path, capsys: Capture) -> None:
@@ -90,7 +94,12 @@ def test_a_long_list_of_bad_files_is_not_the_whole_screen(package: Path, seen: P
 
 @pytest.mark.parametrize(
     ("stop", "status", "says"),
-    [(KeyboardInterrupt(), 130, "interrupted"), (OutputError("out/2.png: no space"), 3, "out/2.png: no space")],
+    [
+        (KeyboardInterrupt(), 130, "interrupted"),
+        (OutputError("out/2.png: no space"), 3, "out/2.png: no space"),
+        (OSError(5, "Input/output error"), 3, "[Errno 5] Input/output error; check that"),
+        (MemoryError(), 3, "out of memory; use smaller images"),
+    ],
 )
 def test_what_stops_in_the_middle_shows_what_is_known_by_then(
     package: Path,
@@ -108,12 +117,41 @@ def test_what_stops_in_the_middle_shows_what_is_known_by_then(
             raise stop
         return read(path)
 
+    (seen / "1.png").write_bytes(b"")
     monkeypatch.setattr(onceover.images, "read_image", stopping)
     assert main(["inspect", str(package), "seen"]) == status
     shown, errors = capsys.readouterr()
     assert [name in shown for name in ("0.png", "1.png", "2.png", "3.png")] == [True, True, False, False]
     assert "stopped after 2 of 4 images" in errors
-    assert f"error: {says}" in errors
+    assert f"error: {says}" in " ".join(errors.split())
+
+    status_json, printed = answer(capsys, "inspect", str(package), "seen")
+    assert status_json == status
+    assert [row["image"] for row in printed["results"]] == ["seen/0.png"]
+    assert [row["image"] for row in printed["unreadable"]] == ["seen/1.png"]
+    assert says in printed["stopped"]
+
+
+def test_a_picture_that_cannot_be_made_is_no_image_that_cannot_be_read(
+    package: Path, seen: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise InputError("normals/7.png: the file is cut")
+
+    monkeypatch.setattr(onceover.images, "write_image", refuse)
+    log = Path("line.jsonl")
+    status, printed = answer(capsys, "inspect", str(package), "seen", "--save", "out", "--log", str(log))
+    assert (status, printed["unreadable"]) == (3, [])
+    assert [row["image"] for row in printed["results"]] == ["seen/0.png"]  # as many parts as the log has
+    assert len(log.read_text().splitlines()) == 1 + 1
+    assert "normals/7.png" in printed["stopped"]
+
+
+def test_a_log_that_cannot_be_begun_is_all_there_is_to_say(package: Path, seen: Path, capsys: Capture) -> None:
+    status, message = refusal(capsys, "inspect", str(package), "seen", "--log", "gone/line.jsonl")
+    assert (status, "gone/line.jsonl: cannot be written" in message) == (3, True)
+    assert main(["inspect", str(package), "seen", "--log", "gone/line.jsonl"]) == 3
+    assert "stopped" not in capsys.readouterr().err
 
 
 def test_images_of_one_name_in_two_folders_are_told_apart(package: Path, seen: Path, capsys: Capture) -> None:

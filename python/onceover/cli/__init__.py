@@ -9,11 +9,10 @@ import sys
 import traceback
 from collections.abc import Sequence
 
-from onceover.cli.output import Output
+from onceover.cli.output import Output, as_ours, reason_to_stop
 from onceover.cli.parser import build_parser, check_command, joined
-from onceover.errors import InternalError, MemoryLimitError, OnceoverError, OutputError
+from onceover.errors import InternalError, OnceoverError
 
-INTERRUPTED = 130  # what a shell reports for a program that Ctrl-C ended
 MESSAGE_LIMIT = 300  # characters of an unforeseen error: some quote whole files
 
 
@@ -25,15 +24,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         status = _run(words, output)
         output.write("")
         return status
-    except OnceoverError as error:
-        return output.failure(error)
-    except KeyboardInterrupt:
-        output.error("interrupted; nothing half-written remains")
-        return INTERRUPTED
-    except MemoryError:
-        return output.failure(MemoryLimitError("out of memory; use smaller images or fewer of them at a time"))
-    except OSError as error:  # what no room foresaw: a folder that vanished, a temporary folder that is full
-        return output.failure(OutputError(f"{error}; check that the file or folder exists and has space"))
+    except KeyboardInterrupt as stop:
+        status, message = reason_to_stop(stop)
+        output.error(message)
+        return status
+    except (OnceoverError, MemoryError, OSError) as error:
+        return output.failure(as_ours(error))
     except Exception as error:  # exit status 1 would read as an anomaly
         traceback.print_tb(error.__traceback__)
         what = f"{type(error).__name__}: {str(error)[:MESSAGE_LIMIT]}"

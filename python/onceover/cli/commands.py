@@ -17,9 +17,9 @@ from onceover.cli.explaining import open_explainer, show_reasons
 from onceover.cli.exporting import check_target
 from onceover.cli.inspecting import VERDICT_STYLES, Inspected, short_names, show_other_sizes, show_unreadable
 from onceover.cli.monitoring import now, open_log
-from onceover.cli.output import Output, number, percent
-from onceover.errors import InputError, OnceoverError, OutputError, UsageError
-from onceover.types import Calibration, Image, NearestPatch, Verdict
+from onceover.cli.output import STOPS, Output, number, percent, reason_to_stop
+from onceover.errors import InputError, OutputError, UsageError
+from onceover.types import Calibration, Image, Verdict
 
 if TYPE_CHECKING:
     from onceover.monitoring.log import InspectionLog
@@ -172,53 +172,51 @@ def run_inspect(options: argparse.Namespace, output: Output) -> int:
     if explainer:
         drawings.append(("explanation", _picture_paths(options.explain, paths, "--explain"), explainer.draw))
     inspected = Inspected()
-    stopped: OnceoverError | KeyboardInterrupt | None = None
+    stopped: tuple[int, str] | None = None  # exit status and why
     try:
         with output.progress() as progress, open_log(options.log, inspector.package) as log:
             for i, (path, name) in enumerate(zip(paths, short_names(paths), strict=True)):
                 drawn = [(key, targets[i], draw) for key, targets, draw in drawings]
-                try:
-                    inspected.add(name, *_inspect_one(inspector, path, name, drawn, options.contours, log))
-                except InputError as error:  # a bad file says nothing about the others
-                    inspected.add_unreadable(name, path, str(error))
+                _inspect_one(inspector, path, name, drawn, options.contours, log, inspected)
                 progress("inspecting", i + 1, len(paths))
-    except (OnceoverError, KeyboardInterrupt) as stop:  # a full disk, Ctrl-C: what is known by now is shown first
-        stopped = stop
+    except STOPS as stop:  # a full disk, Ctrl-C: what is known by now is shown first
+        if not inspected.rows:
+            raise
+        stopped = reason_to_stop(stop)
         output.warn(f"stopped after {len(inspected.rows)} of {len(paths)} images")
-    if not inspected.results:
-        if stopped is not None:
-            raise stopped
-        show_unreadable(inspected, output)
     calibration = inspector.calibration
     threshold = calibration.threshold
     corrected = say_corrections(inspector, options, output)
     mixed = len(inspector.products) > 1 and options.product is None  # each product has a threshold of its own
     name = options.product or inspector.manifest.get("name", options.package)
-    output.table(
-        str(name) if mixed else f"{name}: threshold {number(threshold, 4)}{_promise(calibration)}",
-        ("image", *(("product",) if mixed else ()), "verdict", "score ", "p-value ", "regions ", "ms "),
-        inspected.table_rows(products=mixed),
-        VERDICT_STYLES,
-    )
+    if inspected.results:  # a table of what could not be read would say nothing
+        output.table(
+            str(name) if mixed else f"{name}: threshold {number(threshold, 4)}{_promise(calibration)}",
+            ("image", *(("product",) if mixed else ()), "verdict", "score ", "p-value ", "regions ", "ms "),
+            inspected.table_rows(products=mixed),
+            VERDICT_STYLES,
+        )
     show_reasons(inspected.reasons, output)
     show_unreadable(inspected, output)
     if len(inspector.products) == 1:
         show_other_sizes(inspected.sizes, inspector.manifest.get("data"), output)
     for folder, what in ((options.save, "pictures"), (options.explain, "explanations")):
-        if folder:
+        if folder and inspected.results:
             output.say(f"{what}: {escape(str(folder))}")
     if any(result["decision"] == "uncalibrated" for result in inspected.results):
         output.warn(
             "this package is uncalibrated: scores mean something, verdicts do not; fit it on more images, or give it "
             "good ones that it has not seen with `onceover calibrate`"
         )
-    if stopped is not None:
-        raise stopped
     facts = {"method": calibration.method, "parts": calibration.n, "confidence": calibration.confidence}
     facts |= {"false_alarm_rate": calibration.false_alarm_rate if calibration.calibrated else None}
     told = {"package": str(options.package), "id": inspector.package.id, **corrected}
     told |= {"calibration": None if mixed else facts}
-    output.object({**told, "results": inspected.results, "unreadable": inspected.unreadable})
+    told |= {"results": inspected.results, "unreadable": inspected.unreadable}
+    output.object(told if stopped is None else {**told, "stopped": stopped[1]})
+    if stopped is not None:
+        output.error(stopped[1])
+        return stopped[0]
     if inspected.unreadable:
         return InputError.exit_code
     return 0 if all(result["decision"] == "normal" for result in inspected.results) else 1
@@ -240,40 +238,31 @@ def _inspect_one(
     drawings: list[tuple[str, Path, Draw]],
     contours: bool,
     log: InspectionLog | None,
-) -> tuple[dict[str, Any], tuple[str, ...], NearestPatch | None, tuple[int, int]]:
-    """The JSON, the table's cells behind the name, the reason unless it is normal, and the size of one image; its map
-    is freed before the next is drawn. drawings: what to call each picture of it, where it goes, and what draws it."""
+    inspected: Inspected,
+) -> None:
+    """Add what is found in one image to `inspected`; its map is freed before the next is drawn. drawings: what to call
+    each picture of it, where it goes, and what draws it."""
     from onceover.images import read_image
 
-    image = read_image(path)
-    verdict = inspector.inspect(image)
+    try:
+        image = read_image(path)
+        verdict = inspector.inspect(image)
+    except InputError as error:  # a bad file says nothing about the others; what is written below is no bad file
+        inspected.add_unreadable(name, path, str(error))
+        return
+    result = {"image": str(path), **verdict.to_dict(contours)}
+    inspected.add(name, result, verdict, image)  # before anything that may fail to be written
     if log is not None:
         log.append(str(path), verdict, image, time=now())
-    result = {"image": str(path), **verdict.to_dict(contours)}
     for key, target, draw in drawings:
         draw(target, image, verdict, name)
         result[key] = str(target)
-    reason = None if verdict.decision == "normal" else verdict.reason
-    return result, _verdict_cells(verdict), reason, (image.shape[0], image.shape[1])
 
 
 def _expand(paths: list[Path]) -> list[Path]:
     from onceover.images import list_images
 
     return [image for path in paths for image in (list_images(path) if path.is_dir() else [path])]
-
-
-def _verdict_cells(verdict: Verdict) -> tuple[str, ...]:
-    return (
-        verdict.decision, number(verdict.score, 4), number(verdict.p_value, 4),
-        _regions_cell(verdict), number(verdict.timing.total_ms, 1),
-    )  # fmt: skip
-
-
-def _regions_cell(verdict: Verdict) -> str:
-    """How many regions, and how rare the most anomalous is."""
-    count = len(verdict.regions)
-    return f"{count} (p {verdict.regions[0].p_value:.3g})" if count else "0"
 
 
 def _picture_paths(folder: Path, paths: list[Path], option: str = "--save") -> list[Path]:

@@ -9,9 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from onceover.cli.output import Output, counted
-from onceover.errors import InputError
-from onceover.types import NearestPatch
+from onceover.cli.output import Output, counted, number
+from onceover.types import Image, NearestPatch, Verdict
 
 LINES_SHOWN = 20  # of unreadable images in words; --json has all
 VERDICT_STYLES = {"normal": "green", "anomalous": "bold red", "wrong_part": "bold red", "unreadable": "bold yellow"}
@@ -31,19 +30,13 @@ class Inspected:
     reasons: list[tuple[str, NearestPatch]] = field(default_factory=list)
     sizes: Counter[tuple[int, int]] = field(default_factory=Counter)  # (H, W) of the images
 
-    def add(
-        self,
-        name: str,
-        result: dict[str, Any],
-        cells: tuple[str, ...],
-        reason: NearestPatch | None,
-        size: tuple[int, int],
-    ) -> None:
-        self.sizes[size] += 1
+    def add(self, name: str, result: dict[str, Any], verdict: Verdict, image: Image) -> None:
+        """result: for --json, which says what the verdict says. Neither map nor image is kept."""
+        self.sizes[image.shape[0], image.shape[1]] += 1
         self.results.append(result)
-        self.rows.append((name, result.get("product", ""), cells))
-        if reason is not None:
-            self.reasons.append((name, reason))
+        self.rows.append((name, result.get("product", ""), _verdict_cells(verdict)))
+        if verdict.reason is not None and verdict.decision != "normal":
+            self.reasons.append((name, verdict.reason))
 
     def add_unreadable(self, name: str, path: Path, message: str) -> None:
         self.unreadable.append({"image": str(path), "message": message})
@@ -51,6 +44,19 @@ class Inspected:
 
     def table_rows(self, products: bool) -> list[tuple[str, ...]]:
         return [(name, *((product,) if products else ()), *cells) for name, product, cells in self.rows]
+
+
+def _verdict_cells(verdict: Verdict) -> tuple[str, ...]:
+    return (
+        verdict.decision, number(verdict.score, 4), number(verdict.p_value, 4),
+        _regions_cell(verdict), number(verdict.timing.total_ms, 1),
+    )  # fmt: skip
+
+
+def _regions_cell(verdict: Verdict) -> str:
+    """How many regions, and how rare the most anomalous is."""
+    count = len(verdict.regions)
+    return f"{count} (p {verdict.regions[0].p_value:.3g})" if count else "0"
 
 
 def short_names(paths: Sequence[Path]) -> list[str]:
@@ -83,13 +89,10 @@ def show_other_sizes(sizes: Counter[tuple[int, int]], data: Any, output: Output)
 
 
 def show_unreadable(inspected: Inspected, output: Output) -> None:
-    """Why images were not inspected. Raises InputError where none was: then there is nothing else to show."""
+    """Why images were not inspected."""
     unreadable = inspected.unreadable
     if not unreadable:
         return
-    if not inspected.results:
-        more = f" (and {len(unreadable) - 1} more that cannot be read)" if len(unreadable) > 1 else ""
-        raise InputError(unreadable[0]["message"] + more)
     for problem in unreadable[:LINES_SHOWN]:
         output.error(problem["message"])
     if len(unreadable) > LINES_SHOWN:

@@ -19,9 +19,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 from rich.text import Text
 
-from onceover.errors import OnceoverError
+from onceover.errors import MemoryLimitError, OnceoverError, OutputError
 
 SIGN_OF_LIFE_S = 30.0  # seconds
+INTERRUPTED = 130  # what a shell reports for a program that Ctrl-C ended
+STOPS = (OnceoverError, MemoryError, OSError, KeyboardInterrupt)  # what may stop a command that has no defect
 
 
 class Output:
@@ -157,6 +159,23 @@ class StageLines(StageProgress):
         self._told, self._last = now, (stage, done, total)
         elapsed = timedelta(seconds=int(now - begun))
         self._console.print(escape(f"{f'{stage} {note}'.rstrip():<18} {done}/{total} {elapsed}"))
+
+
+def reason_to_stop(stop: BaseException) -> tuple[int, str]:
+    """Exit status and message for one of STOPS."""
+    if isinstance(stop, KeyboardInterrupt):
+        return INTERRUPTED, "interrupted; nothing half-written remains"
+    error = as_ours(stop)
+    return error.exit_code, str(error)
+
+
+def as_ours(error: BaseException) -> OnceoverError:
+    """What no room foresaw of memory, files and folders, such as one that vanished or is full, says what to do."""
+    if isinstance(error, OnceoverError):
+        return error
+    if isinstance(error, MemoryError):
+        return MemoryLimitError("out of memory; use smaller images or fewer of them at a time")
+    return OutputError(f"{error}; check that the file or folder exists and has space")
 
 
 def number(value: float | None, digits: int = 3) -> str:

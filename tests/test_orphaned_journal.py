@@ -13,7 +13,7 @@ from onceover import Corrections, Inspector, calibrate, export
 from onceover.cli import main
 from onceover.errors import UsageError
 from onceover.export.combine import combine
-from onceover.runtime.corrections import journal_path
+from onceover.runtime.corrections import check_no_journal, journal_path
 from onceover.training.fit import fit
 
 SAID = r"part\.onceover\.journal: holds corrections of the package that has this name until now"
@@ -89,3 +89,45 @@ def test_a_journal_whose_package_is_gone_is_not_given_to_another_one(line: Line)
     journal_path(line.package).unlink()
     export.package(fit(line.images, tiny_options()), line.package)
     assert Inspector.open(line.package).applied is None
+
+
+def undo_all(package: Path) -> None:
+    corrections = Corrections.open(package)
+    for _ in corrections.operations[:]:
+        corrections.undo()
+
+
+def test_what_the_refusal_advises_can_be_done(
+    line: Line, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match=r"`onceover (bank compact \S+ -o NEW)`") as refused:
+        check_no_journal("part.onceover")
+    advised = str(refused.value).split("`onceover ")[1].split("`")[0].split()
+    assert main(advised) == 0
+    assert Path("NEW").exists()
+    undo_all(line.package)
+    with pytest.raises(UsageError, match=r"no correction is in force; .* move it away") as refused:
+        check_no_journal("part.onceover")
+    assert "compact" not in str(refused.value)
+    line.package.unlink()
+    with pytest.raises(UsageError, match=r"corrections of a package that is not there; .* move it away"):
+        check_no_journal("part.onceover")
+
+
+def test_a_journal_of_another_package_is_to_be_moved_away(line: Line) -> None:
+    export.package(fit(line.images, tiny_options(seed=5)), line.package.with_name("other.onceover"))
+    line.package.with_name("other.onceover").replace(line.package)
+    with pytest.raises(UsageError, match=r"cannot be used with the package .* move it away"):
+        check_no_journal(line.package)
+
+
+def test_corrections_that_stay_behind_are_told_only_where_there_are_some(
+    line: Line, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["export", str(line.package), "--to-onnx", str(tmp_path / "plain.onnx")]
+    assert main(words) == 0
+    assert f"bank compact {line.package} -o NEW" in " ".join(capsys.readouterr().err.split())
+    undo_all(line.package)
+    assert main(words) == 0
+    assert "corrections" not in capsys.readouterr().err

@@ -97,13 +97,16 @@ def say_corrections(inspector: Inspector, options: argparse.Namespace, output: O
 
 def warn_left_out(packages: Sequence[Path], output: Output) -> None:
     """For the commands that make a new package of a fitted one: the journals beside those do not go with it."""
-    from onceover.runtime.corrections import journal_path
+    from onceover.runtime.corrections import corrections_in_force, journal_path
 
     for package in packages:
-        if journal_path(package).exists():
+        in_force = corrections_in_force(package)
+        if in_force is None:
+            output.warn(f"{journal_path(package)} cannot be used with {package}: nothing of it is in the new package")
+        elif in_force:
             output.warn(
                 f"the corrections in {journal_path(package)} are not in the new package; "
-                f"to keep them, take what `onceover bank compact {package}` writes"
+                f"to keep them, take what `onceover bank compact {package} -o NEW` writes"
             )
 
 

@@ -10,7 +10,7 @@ from rich.markup import escape
 
 from onceover.cli.bank import warn_left_out
 from onceover.cli.commands import engine_options
-from onceover.cli.exporting import check_package_target, check_target
+from onceover.cli.exporting import check_package_target
 from onceover.cli.output import Output, counted, number, percent
 from onceover.cli.packages import AddCommand
 from onceover.errors import UsageError
@@ -53,19 +53,10 @@ def add_calibrate_command(subparsers: Any, command: AddCommand) -> argparse.Argu
 
 def run_calibrate(options: argparse.Namespace, output: Output) -> int:
     from onceover.export.recalibrate import CalibrateOptions, calibrate_package
-    from onceover.runtime.corrections import journal_path
 
     if options.output is None and not options.replace:
         raise UsageError("calibrate needs -o FILE for the new package, or --replace to write it in place of the old")
-    if not options.replace:
-        check_package_target(options.output)
-    else:
-        check_target(options.package)
-    if options.replace and journal_path(options.package).exists():
-        raise UsageError(
-            f"{journal_path(options.package)}: holds corrections of the package that would be replaced, and no other "
-            "one inspects with them; `onceover bank compact` them into a new package and calibrate that"
-        )
+    check_package_target(options.package if options.replace else options.output)
     warn_left_out([options.package], output)
     settings = CalibrateOptions(
         false_alarm_rate=options.false_alarm,

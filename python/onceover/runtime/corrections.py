@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onceover import _core
-from onceover.errors import UsageError
+from onceover.errors import OnceoverError, UsageError
 from onceover.file_hash import file_hash
 from onceover.runtime.package import PackageFile, open_package
 from onceover.types import Image, Verdict
@@ -100,17 +100,42 @@ def journal_path(package: StrPath) -> Path:
     return Path(f"{os.fspath(package)}.journal")
 
 
+def corrections_in_force(package: StrPath) -> bool | None:
+    """Whether the journal beside a package changes its memory bank, so that there is something to compact; False where
+    there is none. None: it is of another package, damaged, or its package cannot be opened.
+    """
+    if not journal_path(package).exists():
+        return False
+    try:
+        removed, added, _ = Corrections.open(package).changes()
+    except OnceoverError:
+        return None
+    return len(removed) + len(added) > 0
+
+
 def check_no_journal(package: StrPath) -> None:
     """Before another package gets this name. UsageError where a journal lies beside it: it is of the package that is
     there or was, no other one inspects with it, and the corrections in it would be lost to the line.
     """
     journal = journal_path(package)
-    if journal.exists():
-        raise UsageError(
-            f"{journal}: holds corrections of the package that has this name until now, and no other one inspects with "
-            f"them; give the new package another name (or move both away), or keep the corrections: `onceover bank "
-            f"compact {os.fspath(package)}` writes them into a package of their own"
+    if not journal.exists():
+        return
+    ours = "the package that has this name until now"
+    if not os.path.exists(package):
+        what, then = "corrections of a package that is not there", "move it away"
+    elif (in_force := corrections_in_force(package)) is None:
+        what, then = f"corrections that cannot be used with {ours}", "move it away"
+    elif in_force:
+        what = f"corrections of {ours}"
+        then = (
+            f"keep them: `onceover bank compact {os.fspath(package)} -o NEW` writes a package that has them inside; "
+            "then move the old one and its journal away"
         )
+    else:
+        what, then = f"the history of {ours}, in which no correction is in force", "move it away to keep it"
+    raise UsageError(
+        f"{journal}: holds {what}; no other one inspects with it, so give the new package another name, or {then}"
+    )
 
 
 @dataclass(frozen=True)
@@ -246,5 +271,6 @@ __all__ = [
     "Corrections",
     "Operation",
     "check_no_journal",
+    "corrections_in_force",
     "journal_path",
 ]

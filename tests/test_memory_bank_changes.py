@@ -226,7 +226,11 @@ def test_only_whole_numbers_name_rows_to_remove() -> None:
     for wrong, told in (
         (mask, "np.flatnonzero"),
         ([True, False], "np.flatnonzero"),
+        ([True, 2], "rows are of booleans and numbers"),
+        ([2, np.True_], "np.flatnonzero"),
         ([1.9], "float64"),
+        ([2**63], "row 9223372036854775808 cannot be removed: no such number"),
+        (np.array([0, 2**64 - 1], np.uint64), "row 18446744073709551615 cannot be removed"),
         (2, "rows is 2"),
     ):
         with pytest.raises(UsageError, match=told):

@@ -250,6 +250,8 @@ def test_arguments_that_make_no_sense_are_usage_errors() -> None:
         (lambda: metrics.region_overlap(MAP, MASK, math.nan), "threshold is NaN"),
         (lambda: metrics.region_overlap(MAP, MASK, None), "threshold is None, expected a number"),  # type: ignore[arg-type]
         (lambda: collected.curve().at("3"), "threshold is '3', expected a number"),  # type: ignore[arg-type]
+        (lambda: collected.curve().at(10**400), "threshold is too large, expected a number"),
+        (lambda: collected.curve().at(-(10**5000)), "threshold is too large, expected a number"),
         (lambda: collected.curve().threshold_at_fpr([1, 2]), "fpr_limit is"),  # type: ignore[arg-type]
         (lambda: collected.curve(thresholds=0.5), "expected several numbers"),  # type: ignore[arg-type]
         (lambda: collected.curve(thresholds=["a"]), "a threshold is 'a'"),  # type: ignore[list-item]

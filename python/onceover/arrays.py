@@ -6,6 +6,7 @@ Numbers, too: a whole number of any integer type → int, or a UsageError.
 from __future__ import annotations
 
 import operator
+import sys
 from typing import Any
 
 import numpy as np
@@ -53,11 +54,13 @@ def whole_number(value: Any, what: str) -> int:
 
 
 def real_number(value: Any, what: str) -> float:
-    """A Python float, from any number; UsageError for text, None, arrays of several."""
+    """A Python float, from any number; UsageError for text, None, arrays of several, and what no float64 holds."""
     try:
         if isinstance(value, (str, bytes)):
             raise TypeError
         return float(value)
+    except OverflowError as error:  # 10**400; with more digits, Python would refuse to write it into a message
+        raise UsageError(f"{what} is too large, expected a number within ±{sys.float_info.max:.2g}") from error
     except (TypeError, ValueError) as error:
         raise UsageError(f"{what} is {value!r}, expected a number") from error
 

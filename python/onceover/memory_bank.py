@@ -25,6 +25,8 @@ Metric = Literal["l2", "cosine"]
 METRICS: tuple[Metric, ...] = ("l2", "cosine")
 MAX_NEIGHBORS = 32
 _FORMAT = "onceover memory bank"
+_BOOLEANS = (bool, np.bool_)
+_LAST_NUMBER = np.iinfo(np.int64).max  # that the core can be asked for
 
 
 class MemoryBank:
@@ -269,14 +271,19 @@ def _counts(k: int, threads: int) -> tuple[int, int]:
 
 
 def _numbers(rows: Any) -> list[int]:
-    """Row numbers. 1.9 is not row 1, and a mask of booleans does not mean rows 0 and 1."""
+    """Row numbers. 1.9 is not row 1, and neither a mask of booleans nor one among numbers means rows 0 and 1."""
     try:
-        array = np.asarray(rows if is_array(rows) else list(rows))
+        given = rows if is_array(rows) else list(rows)
+        array = np.asarray(given)
     except (TypeError, ValueError) as error:
         raise UsageError(f"rows is {rows!r}, expected a list of whole numbers (n,)") from error
-    if array.ndim != 1 or (array.dtype.kind not in "iu" and array.size > 0):
-        hint = "; give np.flatnonzero(mask)" if array.dtype.kind == "b" else ""
-        raise UsageError(f"rows are {array.dtype} {array.shape}, expected a list of whole numbers (n,){hint}")
+    masks = array.dtype.kind == "b" or (isinstance(given, list) and any(isinstance(row, _BOOLEANS) for row in given))
+    if array.ndim != 1 or masks or (array.dtype.kind not in "iu" and array.size > 0):
+        hint = "; give np.flatnonzero(mask)" if masks else ""
+        kind = "of booleans and numbers" if masks and array.dtype.kind != "b" else array.dtype
+        raise UsageError(f"rows are {kind} {array.shape}, expected a list of whole numbers (n,){hint}")
+    if array.dtype == np.uint64 and array.size > 0 and array.max() > _LAST_NUMBER:
+        raise UsageError(f"row {array.max()} cannot be removed: no such number; nothing was changed")
     return [int(row) for row in array]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import resource
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from onceover.cli import main
 from onceover.cli.inspecting import LINES_SHOWN, short_names
 from onceover.errors import InputError, OutputError
 from onceover.images import write_image
+from onceover.monitoring.log import read_log
 from onceover.training.fit import fit
 from onceover.types import Image
 
@@ -152,6 +154,31 @@ def test_a_log_that_cannot_be_begun_is_all_there_is_to_say(package: Path, seen: 
     assert (status, "gone/line.jsonl: cannot be written" in message) == (3, True)
     assert main(["inspect", str(package), "seen", "--log", "gone/line.jsonl"]) == 3
     assert "stopped" not in capsys.readouterr().err
+
+
+def test_a_disk_that_fills_in_the_middle_of_a_line_of_the_log_is_told(
+    package: Path, seen: Path, capsys: Capture
+) -> None:
+    log = Path("line.jsonl")
+    words = ["inspect", str(package), "seen", "--log", str(log)]
+    assert main(words) == 0
+    lines = log.read_bytes().splitlines(keepends=True)
+    capsys.readouterr()
+    log.unlink()
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (sum(map(len, lines[:4])) - 10, before[1]))  # the third part does not fit
+    try:
+        status, printed = answer(capsys, *words)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert status == 3
+    assert [row["image"] for row in printed["results"]] == ["seen/0.png", "seen/1.png", "seen/2.png"]
+    assert "line.jsonl: cannot be written" in printed["stopped"]
+    assert main(words) == 0
+    assert [part.image for part in read_log(log).packages[0].parts] == [
+        f"seen/{i}.png"
+        for i in (0, 1, 0, 1, 2, 3)  # what was torn is cut off
+    ]
 
 
 def test_images_of_one_name_in_two_folders_are_told_apart(package: Path, seen: Path, capsys: Capture) -> None:

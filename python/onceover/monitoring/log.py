@@ -91,7 +91,7 @@ class InspectionLog:
         of the last line, None when there is none."""
         size = self._file.seek(0, os.SEEK_END)
         self._file.seek(max(0, size - 65536))
-        *whole, last = self._file.read().split(b"\n")
+        *whole, last = self._file.read(65536).split(b"\n")  # a device would never end
         if last and _record(last) is None:
             self._file.truncate(size - len(last))
         elif last:
@@ -100,8 +100,10 @@ class InspectionLog:
         return (_record(whole[-1]) or {}).get("package") if whole else None
 
     def _write(self, line: dict[str, Any]) -> None:
+        rest = json.dumps(line, ensure_ascii=False, allow_nan=False).encode("utf-8", "replace") + b"\n"
         try:
-            self._file.write(json.dumps(line, ensure_ascii=False, allow_nan=False).encode("utf-8", "replace") + b"\n")
+            while rest:  # a disk that is nearly full takes what it has room for, and refuses only what comes then
+                rest = rest[self._file.write(rest) :]
         except OSError as error:
             raise OutputError(f"{self.path}: cannot be written: {error.strerror}; make room, then go on") from error
 

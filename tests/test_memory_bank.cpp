@@ -201,9 +201,8 @@ void search_and_count(const std::vector<const KernelTable*>& tables, const Layou
       counts[t].queries += query_count;
       const size_t screened = query_count - stats.scanned_queries - stats.float64_queries;
       counts[t].screened += screened;
-      if (layout.rank1 > 0 && kind == Kind::kFeatures && k <= 2) {
-        CHECK(screened > (emulated ? 0 : query_count / 8));  // else it is idle; of few rows, many queries are scanned
-      }
+      // Else the screen is idle. Emulated, of few rows: many queries are scanned, of some banks all.
+      if (layout.rank1 > 0 && kind == Kind::kFeatures && k <= 2 && !emulated) CHECK(8 * screened > query_count);
     }
   }
 }
@@ -226,7 +225,7 @@ void test_results_are_those_of_float64(size_t results_per_table, const char* onl
     const Count& count = counts[t];
     std::printf("%s: %zu results of %zu queries, %zu of them screened to the end, %zu wrong\n", tables[t]->name,
                 count.results, count.queries, count.screened, count.wrong);
-    CHECK(count.wrong == 0);
+    CHECK(count.wrong == 0 && count.screened > 0);
   }
 }
 

@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "check.h"
+#include "cpp_api_check.h"
 #include "host_package.h"
 
 namespace {
@@ -13,23 +14,6 @@ namespace {
 onceover_image image_of(const host_package::Image& image) {
   return onceover::image(ONCEOVER_RGB8, image.pixels.data(), static_cast<uint32_t>(image.view.height),
                          static_cast<uint32_t>(image.view.width));
-}
-
-onceover::InspectionOptions host_options() {
-  onceover::InspectionOptions options;
-  options.other.host_run = host_network;
-  return options;
-}
-
-// The statement throws StatusError with this status, and its message contains `text`.
-template <typename Statement>
-bool throws(const Statement& statement, onceover_status status, const char* text) {
-  try {
-    statement();
-  } catch (const onceover::StatusError& error) {
-    return error.status() == status && std::strstr(error.what(), text) != nullptr;
-  }
-  return false;
 }
 
 void test_it_answers_as_the_core_does(const char* path) {

@@ -7,6 +7,7 @@
 #include <type_traits>
 
 #include "check.h"
+#include "cpp_api_check.h"
 #include "host_network.h"
 #include "onceover_corrections.hpp"
 #include "onceover_monitor.hpp"
@@ -29,22 +30,6 @@ std::vector<uint8_t> pixels_of(uint32_t seed, bool defect) {
 
 onceover_image frame(const std::vector<uint8_t>& pixels) {
   return onceover::image(ONCEOVER_RGB8, pixels.data(), kHeight, kWidth);
-}
-
-InspectionOptions host_options() {
-  InspectionOptions options;
-  options.other.host_run = host_network;
-  return options;
-}
-
-template <typename Statement>
-bool throws(const Statement& statement, onceover_status status, const char* text) {
-  try {
-    statement();
-  } catch (const StatusError& error) {
-    return error.status() == status && std::strstr(error.what(), text) != nullptr;
-  }
-  return false;
 }
 
 struct Folder {  // files that a test leaves nothing of

@@ -9,6 +9,7 @@
 #include <type_traits>
 
 #include "check.h"
+#include "cpp_api_check.h"
 
 using namespace onceover;
 
@@ -23,16 +24,6 @@ std::vector<float> values(size_t count, unsigned seed) {
   std::vector<float> made(count);
   for (float& value : made) value = static_cast<float>(random() % 4096) / 1024 - 2;
   return made;
-}
-
-template <typename Statement>
-bool throws(const Statement& statement, onceover_status status, const char* text) {
-  try {
-    statement();
-  } catch (const StatusError& error) {
-    return error.status() == status && std::strstr(error.what(), text) != nullptr;
-  }
-  return false;
 }
 
 // The lowest of the nearest rows, without those `removed` says.

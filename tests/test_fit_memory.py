@@ -24,7 +24,7 @@ from onceover.training import machine_memory
 from onceover.training.adapter import LEARNING_MATRICES
 from onceover.training.fit import FitPlan, fit
 from onceover.training.machine_memory import available_bytes, memory_limit, parse_size, resident_bytes
-from onceover.training.memory_plan import FitSize, MemoryPlan, Probe, plan_memory
+from onceover.training.memory_plan import FitSize, MemoryPlan, Probe, over_limit, plan_memory
 from onceover.training.refit import refit
 from onceover.types import GraphSpec, Preprocessing
 
@@ -176,13 +176,26 @@ def test_a_smaller_limit_takes_a_smaller_sample_and_then_refuses_with_the_number
     samples = [planned(16_000, 2000, limit << 20).sample_images for limit in (500, 320, 290)]
     assert samples == sorted(samples, reverse=True)
     assert samples[0] == 256 > samples[-1]
-    refusal = r"needs about \d+ MB of memory, the limit is 200 MB \(as asked for\)"
+    refusal = r"needs about \d+ MB of memory; the limit is 200 MB \(as asked for\)"
     with pytest.raises(MemoryLimitError, match=refusal) as caught:
         planned(16_000, 2000, 200_000_000)
     assert "--max-memory" in str(caught.value)
     assert "--bank-rows" in str(caught.value)
     needed = int(str(caught.value).split("about ")[1].split(" MB")[0]) * 1_000_000
     assert planned(16_000, 2000, needed + 1_000_000).streaming
+
+
+@pytest.mark.parametrize(
+    ("needed", "limit", "said"),
+    [
+        (412_000_000, 200_000_000, "about 412 MB of memory; the limit is 200 MB (free)"),
+        (1_009_000_000, 997_000_000, "about 1009 MB of memory; the limit is 997 MB (free)"),
+        (1_640_000_000, 1_610_000_000, "about 1640 MB of memory; the limit is 1610 MB (free)"),
+        (17_300_000_000, 16_000_000_000, "about 17.3 GB of memory; the limit is 16.0 GB (free)"),
+    ],
+)
+def test_a_refusal_tells_sizes_that_can_be_compared(needed: int, limit: int, said: str) -> None:
+    assert over_limit(needed, limit, "free") == said
 
 
 def test_what_is_no_larger_than_its_sample_is_not_streamed() -> None:

@@ -30,7 +30,7 @@ from onceover.training.field import TilingOptions, check_roi, read_roi
 from onceover.training.fit_job import FitJob
 from onceover.training.input_size import SIZES, InputSize
 from onceover.training.machine_memory import memory_limit
-from onceover.training.memory_plan import THUMBNAIL_PIXEL_BYTES, FitSize, MemoryPlan, megabytes, plan_memory, probe
+from onceover.training.memory_plan import THUMBNAIL_PIXEL_BYTES, FitSize, MemoryPlan, over_limit, plan_memory, probe
 from onceover.training.splitting import Split, base_folder, bits_in_use, split_parts
 from onceover.types import ONE_TILE, GraphSpec, Tiling
 
@@ -114,9 +114,9 @@ class FitPlan:
         """Folds score each other by patches that are all held; MemoryLimitError with `remedy` where they cannot be."""
         if self.folds and self.memory is not None and self.memory.streaming:
             raise MemoryLimitError(
-                f"{len(self.bank_images)} images are calibrated across folds, which takes all patches at once, about "
-                f"{megabytes(self.memory.plain_bytes)} of memory; the limit is "
-                f"{megabytes(self.memory.limit_bytes or 0)} ({self.memory.limit_source}); {remedy}"
+                f"{len(self.bank_images)} images are calibrated across folds, which takes all patches at once, "
+                f"{over_limit(self.memory.plain_bytes, self.memory.limit_bytes or 0, self.memory.limit_source)}; "
+                f"{remedy}"
             )
 
     @property

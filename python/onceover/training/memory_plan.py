@@ -163,7 +163,7 @@ def plan_memory(spec: GraphSpec, size: FitSize, limit: tuple[int | None, str], f
         needed = min(plain, streaming_peak(sample)) if streaming else plain
         if needed > limit_bytes:
             raise MemoryLimitError(
-                f"fit needs about {megabytes(needed)} of memory, the limit is {megabytes(limit_bytes)} ({source}); "
+                f"fit needs {over_limit(needed, limit_bytes, source)}; "
                 "allow more with --max-memory, or need less: fewer bank rows (--bank-rows), a smaller --size, "
                 f"a smaller network{', or --no-adapt' if size.adapting_images else ''}"
             )
@@ -214,6 +214,14 @@ def _index_bytes(spec: GraphSpec, rows: int) -> int:
 def megabytes(size: int) -> str:
     """For people: 412 MB, 1.6 GB."""
     return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"
+
+
+def over_limit(needed: int, limit: int, source: str) -> str:
+    """For people: how much does not fit into what. One unit for both, and one in which they differ."""
+    texts = megabytes(needed), megabytes(limit)
+    if texts[0] == texts[1] or texts[0][-2:] != texts[1][-2:]:
+        texts = f"{-(-needed // 10**6)} MB", f"{limit // 10**6} MB"
+    return f"about {texts[0]} of memory; the limit is {texts[1]} ({source})"
 
 
 def _machine_factor() -> float:

@@ -128,8 +128,8 @@ fuzz: $(VENV)/.installed-dev $(VENV)/.core ## libFuzzer on the package reader fo
 	  -artifact_prefix=build/fuzz/ -verbosity=0 -print_funcs=0 -print_final_stats=1 build/fuzz/corpus build/fuzz/seeds
 
 test-python: $(VENV)/.installed-dev $(VENV)/.core ## Python tests
-	@echo "test-python: running pytest"
-	@$(PYTEST) tests
+	@echo "test-python: running pytest in $(JOBS) processes"
+	@$(PYTEST) --numprocesses $(JOBS) --dist loadfile tests
 
 test-slow: $(VENV)/.installed-dev $(VENV)/.core ## what builds wheels and fresh environments
 	@echo "test-slow: running the slow tests"

@@ -27,17 +27,21 @@ inline const std::vector<uint8_t>& package_bytes() {
   return bytes;
 }
 
-// One of tiles, of which neighbors overlap, with a region of interest, the middle half of the rows, and an adaptation.
+// With a region of interest, the middle half of the rows, and an adaptation.
+inline std::vector<uint8_t> regional_bytes(Tiling tiling) {
+  std::vector<uint8_t> roi(64, 0);
+  std::fill(roi.begin() + 16, roi.begin() + 48, uint8_t{1});
+  std::vector<float> adaptation(HOST_DIM * HOST_DIM);
+  for (size_t i = 0; i < adaptation.size(); ++i) {
+    adaptation[i] = (i % (HOST_DIM + 1) == 0 ? 1.5f : 0.0f) + 0.01f * static_cast<float>(i % 7);
+  }
+  return host_package::correctable_bytes({true, true, tiling, roi, adaptation});
+}
+
+// One of tiles, of which neighbors overlap.
+inline constexpr Tiling kTiling = {2, 2, 1, 1};
 inline const std::vector<uint8_t>& tiled_bytes() {
-  static const std::vector<uint8_t> bytes = [] {
-    std::vector<uint8_t> roi(64, 0);
-    std::fill(roi.begin() + 16, roi.begin() + 48, uint8_t{1});
-    std::vector<float> adaptation(HOST_DIM * HOST_DIM);
-    for (size_t i = 0; i < adaptation.size(); ++i) {
-      adaptation[i] = (i % (HOST_DIM + 1) == 0 ? 1.5f : 0.0f) + 0.01f * static_cast<float>(i % 7);
-    }
-    return host_package::correctable_bytes({true, true, {2, 2, 1, 1}, roi, adaptation});
-  }();
+  static const std::vector<uint8_t> bytes = regional_bytes(kTiling);
   return bytes;
 }
 
@@ -93,16 +97,42 @@ inline host_package::Image false_alarm(uint32_t seed) {
 }
 
 // Confirms it as a false alarm.
-inline uint64_t confirm_alarm(Corrections& corrections, uint32_t seed, const std::string& name) {
+inline uint64_t confirm_alarm(Corrections& corrections, uint32_t seed, const std::string& name, uint32_t product = 0) {
   const auto session = opened(corrections.shared_package());
-  session->apply(corrections.changes(0), corrections.max_added_rows());
+  session->select(product);
+  session->apply(corrections.changes(), corrections.max_added_rows());
   session->run(false_alarm(seed).view);
   std::vector<float> rows;
   Candidate candidate = session->candidate(rows);
   candidate.name = name;
-  const uint64_t id = corrections.propose(0, candidate, {rows.data(), candidate.patches.size(), HOST_DIM}, 0);
+  const uint64_t id = corrections.propose(product, candidate, {rows.data(), candidate.patches.size(), HOST_DIM}, 0);
   corrections.confirm({id}, "", 0);
   return id;
+}
+
+// Two products, as their packages: the second one with a region of interest and an adaptation.
+struct TwoProducts {
+  explicit TwoProducts(Tiling tiling)
+      : alone{host_package::correctable_bytes({true, true, tiling}), regional_bytes(tiling)},
+        together(host_package::combined(alone[0], alone[1])) {}
+
+  std::vector<uint8_t> alone[2], together;
+};
+
+inline const TwoProducts& two_products() {
+  static const TwoProducts made({});
+  return made;
+}
+
+inline const TwoProducts& tiled_products() {
+  static const TwoProducts made(kTiling);
+  return made;
+}
+
+// Corrects one product: rows added and rows removed, fitted and added ones.
+inline void correct(Corrections& corrections, uint32_t product, uint32_t seed) {
+  confirm_alarm(corrections, seed, "alarm_" + std::to_string(seed) + ".png", product);
+  corrections.remove(product, {seed - 295, seed - 100, corrections.changes(product).numbers.back()}, "", 0);
 }
 
 // Rows added, rows removed, a candidate whose name is hard to write, one that waits and one that was taken back.

@@ -115,4 +115,33 @@ inline std::vector<uint8_t> correctable_bytes(Kind kind = {}) {
   return writer.bytes();
 }
 
+// Two packages of one product each → one of both, as export/combine.py makes it: "bright" and "dark", whose gate is
+// around dark images. manifest: another one than that tells.
+inline std::vector<uint8_t> combined(const std::vector<uint8_t>& bright, const std::vector<uint8_t>& dark_one,
+                                     std::string manifest = "") {
+  const std::vector<uint8_t>* files[] = {&bright, &dark_one};
+  const std::vector<uint8_t> names = write_products({"bright", "dark"}), gate = gate_around(dark(3).view, 100);
+  std::vector<std::shared_ptr<const Package>> opened;  // the writer views their members
+  std::string listed;
+  PackageWriter writer;
+  writer.add("products", names.data(), names.size(), DataType::kBytes, {}, true);
+  for (uint32_t product = 0; product < 2; ++product) {
+    opened.push_back(Package::view(files[product]->data(), files[product]->size(), "one"));
+    const MemberView& own = opened.back()->require("manifest.json");
+    listed += (product == 0 ? "" : ", ") + std::string(reinterpret_cast<const char*>(own.data), own.size_bytes);
+    for (const MemberView& member : opened.back()->members()) {
+      const bool is_shared = member.name == "config" || member.name == "graph.onnx";
+      if (member.name == "manifest.json" || (is_shared && product > 0)) continue;
+      const bool is_gate = member.name == "gate" && product == 1;
+      const std::vector<uint64_t> dimensions(member.dimensions.begin(),
+                                             member.dimensions.begin() + member.dimension_count);
+      writer.add(member_name(member.name, product), is_gate ? gate.data() : member.data, member.size_bytes, member.type,
+                 dimensions, member.required);
+    }
+  }
+  if (manifest.empty()) manifest = "{\"name\": \"bright + dark\", \"products\": [" + listed + "]}";
+  writer.add("manifest.json", manifest.data(), manifest.size(), DataType::kBytes, {}, false);
+  return writer.bytes();
+}
+
 }  // namespace host_package

@@ -94,21 +94,20 @@ void use_product(const Package& package, const Config& config, uint32_t number) 
 }
 
 // One row joins the memory bank and one leaves it: the held-out parts are scored again.
-void use_corrections(const Package& package, const Config& config) {
-  check_correctable(package);
-  const MatrixView<const float> bank = memory_bank_of(package, config);
-  const Calibration calibration = read_calibration(package);
+void use_corrections(const Package& package, const Config& config, uint32_t number) {
+  const MatrixView<const float> bank = memory_bank_of(package, config, number);
+  const Calibration calibration = read_calibration(package, number);
   const size_t images = calibration.image_count, map_pixels = config.map_height() * config.map_width();
   const size_t image_work = map_pixels + bank.rows * bank.columns;
   if (image_work > kLargestWork || images > 4 * kLargestWork / image_work) return;
-  if (!read_calibration_patches(package, config, calibration, bank.rows)) return;
+  if (!read_calibration_patches(package, config, calibration, bank.rows, number)) return;
   Memory memory(heap_allocator(), kMemoryLimit);
-  Product product(package, config, kernels(), memory);
+  Product product(package, config, kernels(), memory, number);
   BankChanges changes;
   changes.numbers = {static_cast<uint32_t>(bank.rows)};
   changes.added.assign(config.embedding_dim, 0.25f);
   changes.removed = {0};
-  product.apply(package, config, changes, 2, kernels(), memory);
+  Product::Change(product, package, config, changes, 2, kernels(), memory).commit();
   const Calibration& made = product.calibration();
   must(made.n == calibration.n, "a calibration lost parts");
   must(std::is_sorted(made.scores, made.scores + made.n), "scores of a corrected calibration are not sorted");
@@ -164,8 +163,8 @@ bool use(const Bytes& bytes) {
     attempt([&] { use_parity(*package, config, product); });
     attempt([&] { use_product(*package, config, product); });
     attempt([&] { use_bank(*package, config, product); });
+    attempt([&] { use_corrections(*package, config, product); });
   }
-  attempt([&] { use_corrections(*package, config); });
   return true;
 }
 

@@ -125,7 +125,7 @@ def test_a_calibration_whose_worst_patches_fall_is_followed(line: Line) -> None:
     worst = int(np.argmax(held_out.scores.max(axis=1)))
     corrections = Corrections.open(package)
     candidate = {
-        "score": 9.0, "threshold": 1.0, "patches": held_out.patches[worst][:1].copy(),
+        "product": 0, "score": 9.0, "threshold": 1.0, "patches": held_out.patches[worst][:1].copy(),
         "rows": held_out.embeddings[worst][:1].copy(),
     }  # fmt: skip
     with Inspector.open(line.package, corrections=corrections) as inspector:

@@ -20,7 +20,8 @@ corrections = onceover.Corrections.open(sys.argv[1])
 generator = np.random.default_rng(0)
 while True:
     rows = generator.normal(size=(3, 4)).astype(np.float32)
-    candidate = {"score": 2.0, "threshold": 1.0, "patches": np.arange(3, dtype=np.uint32), "rows": rows}
+    patches = np.arange(3, dtype=np.uint32)
+    candidate = {"product": 0, "score": 2.0, "threshold": 1.0, "patches": patches, "rows": rows}
     number = corrections.core.propose(candidate, "", "", b"", 0)
     print(number, flush=True)
     corrections.confirm([number])
@@ -70,7 +71,8 @@ def test_two_hundred_killed_processes_lose_nothing_that_they_acknowledged(line: 
 FULL = """
 import resource, sys, numpy as np, onceover
 corrections = onceover.Corrections.open(sys.argv[1])
-candidate = {"score": 2.0, "threshold": 1.0, "patches": np.zeros(1, np.uint32), "rows": np.zeros((1, 4), np.float32)}
+rows = np.zeros((1, 4), np.float32)
+candidate = {"product": 0, "score": 2.0, "threshold": 1.0, "patches": np.zeros(1, np.uint32), "rows": rows}
 corrections.core.propose(candidate, "first", "", b"", 0)
 size = __import__("os").path.getsize(corrections.path)
 resource.setrlimit(resource.RLIMIT_FSIZE, (size + int(sys.argv[2]), resource.RLIM_INFINITY))

@@ -7,41 +7,8 @@
 #include <stddef.h>
 #include <unistd.h>
 
+#include "corrections_check.h"
 #include "count_allocations.h"
-#include "session_check.h"
-
-static char journal[64];
-
-static void new_journal(void) {
-  strcpy(journal, "/tmp/onceover_XXXXXX");
-  const int file = mkstemp(journal);
-  CHECK(file >= 0 && close(file) == 0 && unlink(journal) == 0);
-}
-
-static onceover_corrections* journal_of(const onceover_package* package, uint32_t max_added_rows) {
-  const onceover_corrections_options options = {.struct_size = sizeof options, .max_added_rows = max_added_rows};
-  onceover_corrections* corrections = NULL;
-  CHECK(onceover_corrections_open(package, journal, &options, &corrections) == ONCEOVER_OK && corrections != NULL);
-  return corrections;
-}
-
-static onceover_corrections_info described(onceover_corrections* corrections) {
-  onceover_corrections_info info = {.struct_size = sizeof info};
-  CHECK(onceover_corrections_describe(corrections, &info) == ONCEOVER_OK);
-  return info;
-}
-
-static onceover_operation operation_of(onceover_corrections* corrections, uint64_t number) {
-  onceover_operation operation = {.struct_size = sizeof operation};
-  CHECK(onceover_corrections_operation(corrections, number, &operation) == ONCEOVER_OK);
-  return operation;
-}
-
-static uint32_t applied(onceover_session* session, onceover_corrections* corrections) {
-  uint32_t state = 99;
-  CHECK(onceover_session_apply_corrections(session, corrections, &state) == ONCEOVER_OK);
-  return state;
-}
 
 static void a_confirmed_false_alarm_is_none_any_more(void) {
   new_journal();
@@ -319,15 +286,6 @@ static void a_compacted_package_decides_as_the_corrected_session_and_begins_a_jo
   unlink(next);
 }
 
-static void several_products_are_refused(void) {
-  new_journal();
-  onceover_package* package = opened();
-  onceover_corrections* corrections = NULL;
-  CHECK(onceover_corrections_open(package, journal, NULL, &corrections) == ONCEOVER_USAGE && corrections == NULL);
-  CHECK(strstr(onceover_last_error(), "has 2 products") != NULL && access(journal, F_OK) != 0);
-  onceover_package_free(package);
-}
-
 int main(int argc, char** argv) {
   take_package_path(argc, argv);
   a_confirmed_false_alarm_is_none_any_more();
@@ -340,9 +298,5 @@ int main(int argc, char** argv) {
   package_path = tiles;
   an_arena_of_the_size_asked_for_is_enough_and_runs_allocate_nothing();
   a_compacted_package_decides_as_the_corrected_session_and_begins_a_journal_of_its_own();
-  char products[512];
-  snprintf(products, sizeof products, "%s.products", argv[1]);
-  package_path = products;
-  several_products_are_refused();
   return summary("c_api_corrections");
 }

@@ -13,7 +13,7 @@ namespace {
 // The same decisions, bit for bit, and the same row behind each.
 void check_same_decisions(const Corrections& corrections, const std::string& path) {
   const auto before = opened(corrections.shared_package());
-  before->apply(corrections.changes(0), corrections.max_added_rows());
+  before->apply(corrections.changes(), corrections.max_added_rows());
   const auto package = Package::open(path);
   const auto after = opened(package);
   CHECK(after->bank_rows() == before->bank_rows());

@@ -225,7 +225,7 @@ def test_a_promise_with_confidence_outlives_compaction(line: Line, tmp_path: Pat
     corrections = Corrections.open(package)
     worst = held_out.embeddings[:, :6].reshape(-1, 4).copy()  # so that all scores fall
     patches = np.zeros(len(worst), np.uint32)
-    candidate = {"score": 9.0, "threshold": 1.0, "patches": patches, "rows": worst}
+    candidate = {"product": 0, "score": 9.0, "threshold": 1.0, "patches": patches, "rows": worst}
     corrections.core.propose(candidate, "many", "", b"", 0)
     corrections.confirm([1])
     compact(corrections, tmp_path / "made.onceover")

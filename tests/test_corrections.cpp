@@ -138,7 +138,7 @@ void test_a_full_bank_lets_go_of_the_oldest_confirmation() {
   corrections.confirm({1}, "", 0);
   corrections.confirm({3}, "", 0);
   CHECK(standing(corrections, 2) == Standing::kEvicted && corrections.ledger().find(2)->evicted_by == 7);
-  CHECK(standing(corrections, 1) == Standing::kConfirmed && corrections.ledger().added_row_count() == 8);
+  CHECK(standing(corrections, 1) == Standing::kConfirmed && corrections.ledger().added_row_count(0) == 8);
   corrections.confirm({2}, "", 0);  // is now the youngest
   CHECK(standing(corrections, 1) == Standing::kEvicted && standing(corrections, 2) == Standing::kConfirmed);
   corrections.undo("", 0);

@@ -14,7 +14,6 @@ from tiny_data import defective
 from tiny_package import tiny_image
 
 from onceover import Corrections, Inspector, _core
-from onceover.errors import UsageError
 from onceover.export.combine import combine
 from onceover.export.compact import compact
 from onceover.images import read_image
@@ -142,18 +141,36 @@ def test_a_compacted_package_decides_alike(line: Line, tmp_path: Path) -> None:
     assert source[:, 1].max() < config.feature_count
 
 
-def test_several_products_are_refused_and_compacting_before_combining_is_the_way(line: Line, tmp_path: Path) -> None:
-    both, made = tmp_path / "both.onceover", tmp_path / "compacted.onceover"
-    combine([line.package, line.package], both, ["one", "two"])
-    with pytest.raises(UsageError, match=r"has 2 products, .* compact them and combine them again"):
-        Inspector.open(both, corrections=Corrections.open(both), product="one")
-    corrections = Corrections.open(line.package)
-    with Inspector.open(line.package, corrections=corrections) as inspector:
-        corrections.confirm([corrections.propose(inspector, line.alarms[0])[0]])
-    compact(corrections, made)
-    combine([made, copied(line, both.parent).package], both, ["corrected", "fitted"])
-    decisions = []
-    for product in ("corrected", "fitted"):
-        with Inspector.open(both, product=product) as inspector:
-            decisions.append(inspector.inspect(line.alarms[0]).decision)
-    assert decisions == ["normal", "anomalous"]
+def test_correcting_before_and_after_products_are_combined_gives_the_same_members(line: Line, tmp_path: Path) -> None:
+    """Of a corrected product, byte for byte; the other one stays as it was fitted."""
+    made, before, after = (tmp_path / f"{name}.onceover" for name in ("made", "before", "after"))
+    rows = rows_of_a_held_out_part(line)[:5]
+    alone = Corrections.open(line.package)
+    with Inspector.open(line.package, corrections=alone) as inspector:
+        alone.confirm([alone.propose(inspector, line.alarms[0])[0]])
+    alone.remove(rows)
+    compact(alone, made)
+    combine([line.package, made], before, ["fitted", "corrected"])
+    combined = combine_fitted(line, tmp_path / "combined.onceover")
+    together = Corrections.open(combined)
+    with Inspector.open(combined, corrections=together, product="corrected") as inspector:
+        together.confirm([together.propose(inspector, line.alarms[0])[0]])
+        together.remove(rows, product="corrected")
+        assert inspector.apply_corrections().products[0].calibration == "fitted"
+    compact(together, after)
+    expected, got = open_package(before), open_package(after)
+    assert {each.name: each.sha256 for each in got.members if each.name != "manifest.json"} == {
+        each.name: each.sha256 for each in expected.members if each.name != "manifest.json"
+    }
+    assert got.product_manifest(1)["data"] == expected.product_manifest(1)["data"]
+    for package in (before, after):
+        decisions = []
+        for product in ("fitted", "corrected"):
+            with Inspector.open(package, product=product) as inspector:
+                decisions.append(inspector.inspect(line.alarms[0]).decision)
+        assert decisions == ["anomalous", "normal"]
+
+
+def combine_fitted(line: Line, path: Path) -> Path:
+    combine([line.package, line.package], path, ["fitted", "corrected"])
+    return path

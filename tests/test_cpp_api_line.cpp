@@ -83,6 +83,35 @@ void test_a_confirmed_false_alarm_passes_and_the_log_tells_who(const char* path)
   CHECK(throws([&] { CorrectionJournal(package, path); }, ONCEOVER_PACKAGE, ""));
 }
 
+void test_a_journal_of_several_products_tells_them_apart(const std::string& path) {
+  const Folder folder;
+  const PackageFile package = PackageFile::open(path + ".products");
+  InspectionSession session(package, host_options());
+  CorrectionJournal journal(package, folder.path("j"));
+  const std::vector<uint8_t> alarm = pixels_of(100, true);
+  session.select_product(0);
+  const onceover_result other = session.run(frame(alarm));
+  session.select_product(1);
+  CHECK(session.run(frame(alarm)).verdict == ONCEOVER_ANOMALOUS);
+  journal.confirm({journal.propose(session)});
+  CHECK(journal.operation(1).product == 1 && journal.operation(2).product == 0);
+  CHECK(journal.product(1).added_rows == journal.operation(1).row_count && journal.product(0).added_rows == 0);
+  CHECK(journal.apply_to(session) == ONCEOVER_CALIBRATION_KEPT);
+  CHECK(CorrectionJournal::calibration_state(session, 0) == ONCEOVER_CALIBRATION_FITTED);
+  CHECK(CorrectionJournal::calibration_state(session, 1) == ONCEOVER_CALIBRATION_KEPT);
+  CHECK(session.run(frame(alarm)).verdict == ONCEOVER_NORMAL);
+  session.select_product(0);
+  CHECK(session.run(frame(alarm)).score == other.score);
+  CHECK(throws([&] { journal.remove({3}); }, ONCEOVER_USAGE, "onceover_corrections_remove_from"));
+  journal.remove_from(0, {3}, "hides a defect", 9);
+  CHECK(journal.product(0).removed_rows == 1 && journal.product(1).removed_rows == 0);
+  CHECK(journal.operation(3).product == 0 && journal.operation(3).text == "hides a defect");
+  CHECK(throws([&] { journal.product(2); }, ONCEOVER_USAGE, "the package has 2"));
+  CHECK(throws([&] { CorrectionJournal::calibration_state(session, 2); }, ONCEOVER_USAGE, "the package has 2"));
+  journal.compact(folder.path("made.onceover"), host_options());
+  CHECK(PackageFile::open(folder.path("made.onceover")).info().product_count == 2);
+}
+
 void test_compacting_tells_its_progress_and_what_that_throws_stops_it(const char* path) {
   const Folder folder;
   const PackageFile package = PackageFile::open(path);
@@ -181,6 +210,7 @@ void test_a_dimmer_lamp_is_an_alarm_and_a_saved_monitor_goes_on(const char* path
 int main(int argc, char** argv) {
   if (argc != 2) return 2;
   test_a_confirmed_false_alarm_passes_and_the_log_tells_who(argv[1]);
+  test_a_journal_of_several_products_tells_them_apart(argv[1]);
   test_compacting_tells_its_progress_and_what_that_throws_stops_it(argv[1]);
   test_a_dimmer_lamp_is_an_alarm_and_a_saved_monitor_goes_on(argv[1]);
   return check::summary("cpp_api_line");

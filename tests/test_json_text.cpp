@@ -18,6 +18,8 @@ void test_values_are_found_by_their_keys() {
       "true}\n");
   CHECK(json.find({"a", "b"}) == "[1, {\"b\": 2}, \"]\"]");
   CHECK(json.find({"b"}) == "true");  // the last of equal keys
+  CHECK(json.find({"a", "b", "1", "b"}) == "2" && json.find({"a", "b", "0"}) == "1" && !json.find({"a", "b", "3"}));
+  CHECK(!json.find({"a", "b", "01"}) && !json.find({"a", "0"}) && !json.find({"e", "0"}));
   CHECK(json.find({"n"}) == "null" && json.find({"a", "c\\\""}) == "\"}\"");
   CHECK(!json.find({"c"}) && !json.find({"b", "a"}) && !json.find({"n", "a"}) && !json.find({"a", "b", "b"}));
   CHECK(json.is_object({}) && json.is_object({"a"}) && !json.is_object({"b"}) && !json.is_object({"z"}));
@@ -36,6 +38,10 @@ void test_only_what_is_set_changes() {
         "0,\n "
         "\"q\\\"\": \"new\"\n}");
   CHECK(made(json.text()).count({"list"}) == 3u);
+  JsonText items = made("{\"p\": [{\"x\": 1}, {\"x\": [2]}]}");
+  items.set({"p", "1"}, "y", "3");
+  items.append({"p", "1", "x"}, {"4"});
+  CHECK(items.text() == "{\"p\": [{\"x\": 1}, {\"x\": [2,4],\"y\": 3}]}");
   JsonText empty = made("{}");
   empty.set({}, "a", "1");
   empty.set({}, "b", "2");

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 from command_line import Capture, answer, refusal
-from numpy.typing import NDArray
-from tiny_data import HELD_OUT, good_folder, tiny_options
+from tiny_data import tiny_options
 from tiny_package import tiny_image
+from two_products import fit_plate_and_lid, other_image, third_image
 
 from onceover import _core, export
 from onceover.cli import main
@@ -26,37 +26,11 @@ from onceover.training.fit import fit
 from onceover.training.gate import MARGIN, fit_gate
 from onceover.training.refit import refit
 
-COUNT = 2 * HELD_OUT
-
-
-def other_image(seed: int) -> NDArray[np.uint8]:
-    """Another product: the same kind of picture, darker, its colors turned."""
-    return np.ascontiguousarray(tiny_image(seed)[..., ::-1] // 2)
-
-
-def third_image(seed: int) -> NDArray[np.uint8]:
-    """No product of the package."""
-    return np.ascontiguousarray(255 - tiny_image(seed) // 3)
-
-
-def other_folder(folder: Path) -> Path:
-    folder.mkdir(parents=True)
-    for i in range(COUNT):
-        write_image(folder / f"{i:02}.png", other_image(i))
-    return folder
-
 
 @pytest.fixture(scope="module")
 def single(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """Packages of two products, fitted apart."""
-    root = tmp_path_factory.mktemp("single")
-    good_folder(root / "plate", COUNT)
-    other_folder(root / "lid")
-    roi = np.zeros((4, 4), np.uint8)
-    roi[:, :2] = 1
-    for name, options in (("plate", tiny_options()), ("lid", tiny_options(roi=roi))):
-        export.package(fit(root / name, options), root / f"{name}.onceover")
-    return root / "plate.onceover", root / "lid.onceover"
+    return fit_plate_and_lid(tmp_path_factory.mktemp("single"))
 
 
 @pytest.fixture(scope="module")

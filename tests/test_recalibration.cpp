@@ -25,7 +25,7 @@ void test_held_out_images_that_overflow_are_refused_and_change_nothing() {
   const Result before = session.run(host_package::image(57, true).view);
   BankChanges changes;
   changes.removed = {0};
-  CHECK_THROWS(session.apply(changes, 4), Status::kPackage, "held-out image 18 has no finite score");
+  CHECK_THROWS(session.apply({changes}, 4), Status::kPackage, "held-out image 18 has no finite score");
   const Result after = session.run(host_package::image(57, true).view);
   CHECK(std::isfinite(after.threshold) && after.threshold == before.threshold && after.score == before.score);
   CHECK(after.decision == Decision::kAnomalous);
@@ -37,7 +37,7 @@ void test_a_bank_without_rows_calibrates_nothing() {
   BankChanges changes;
   const auto rows = Package::view(file.data(), file.size(), "host")->require("memory_bank").dimensions[0];
   for (uint32_t row = 0; row < rows; ++row) changes.removed.push_back(row);
-  CHECK_THROWS(session.apply(changes, 0), Status::kPackage, "leave it more rows of the memory bank");
+  CHECK_THROWS(session.apply({changes}, 0), Status::kPackage, "leave it more rows of the memory bank");
 }
 
 void test_a_bound_beyond_the_slots_of_an_index_is_refused() {  // before any memory is taken for it

@@ -201,7 +201,7 @@ void test_a_bound_of_corrections_beyond_all_row_numbers_is_refused() {  // befor
   const std::vector<uint8_t> file = host_package::bytes();
   Session session(Package::view(file.data(), file.size(), "host"), host_package::session_options());
   const size_t before = session.memory_bytes();
-  CHECK_THROWS(session.apply({}, UINT32_MAX), Status::kUsage, "more than can be numbered");
+  CHECK_THROWS(session.apply({BankChanges()}, UINT32_MAX), Status::kUsage, "more than can be numbered");
   CHECK(session.memory_bytes() == before);
 }
 

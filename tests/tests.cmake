@@ -9,7 +9,7 @@ endforeach()
 target_compile_definitions(emulated_avxvnni PRIVATE ONCEOVER_AVXVNNI_BY_AVX512)
 target_compile_definitions(emulated_amx PRIVATE
   ONCEOVER_AMX_EMULATION="${CMAKE_CURRENT_SOURCE_DIR}/../tests/amx_emulation.h")
-foreach(test adaptation corrections compaction compaction_failures json_text image nv12 map_regions kernels coreset
+foreach(test adaptation corrections compaction compaction_failures product_corrections product_compaction json_text image nv12 map_regions kernels coreset
         memory_bank metrics package package_members package_saving onnx_content engines session monitor tiling roi
         products streaming_coreset parallel recalibration)
   add_executable(test_${test} ../tests/test_${test}.cpp)
@@ -36,7 +36,7 @@ foreach(header ${HEADERS})  # the program in the comment of each
   add_executable(test_${name}_example "${example}")
 endforeach()
 set(C_SESSION_TESTS c_api_session c_api_session_refusals c_api_bits c_api_allocations c_api_system_calls
-    c_api_threads c_api_closing c_api_corrections)
+    c_api_threads c_api_closing c_api_corrections c_api_product_corrections)
 set(C_TESTS c_api c_api_refusals c_api_metrics c_api_metrics_refusals c_api_monitor)
 foreach(test ${C_TESTS} ${C_SESSION_TESTS})
   add_executable(test_${test} ../tests/test_${test}.c)
@@ -79,7 +79,7 @@ if(ONCEOVER_SANITIZE)
   target_compile_definitions(test_c_api_closing PRIVATE SANITIZED)
   target_compile_definitions(test_c_api_system_calls PRIVATE SANITIZED)
 else()
-  foreach(test c_api c_api_allocations c_api_monitor c_api_corrections)
+  foreach(test c_api c_api_allocations c_api_monitor c_api_corrections c_api_product_corrections)
     target_compile_definitions(test_${test} PRIVATE COUNT_ALLOCATIONS)  # sanitizers bring a malloc of their own
   endforeach()
 endif()

@@ -43,6 +43,11 @@ auto locked(BoundCorrections& self, const Body& body) {
   return body(self.corrections);
 }
 
+void check_product(const Corrections& corrections, uint32_t product) {
+  if (product < corrections.product_count()) return;
+  fail(Status::kUsage, "there is no product number %u", product);
+}
+
 uint64_t propose(BoundCorrections& self, const py::dict& candidate, const std::string& name, const std::string& note,
                  const py::bytes& image_sha256, int64_t time) {
   Candidate made;
@@ -55,7 +60,8 @@ uint64_t propose(BoundCorrections& self, const py::dict& candidate, const std::s
   const uint32_t* numbers = view_elements<uint32_t>(patches, 1, "patches");
   made.patches.assign(numbers, numbers + patches.size());
   const MatrixView<const float> rows = view_matrix<float>(values, "rows");
-  return locked(self, [&](Corrections& own) { return own.propose(0, made, rows, time); });
+  const auto product = candidate["product"].cast<uint32_t>();
+  return locked(self, [&](Corrections& own) { return own.propose(product, made, rows, time); });
 }
 
 py::list operations(BoundCorrections& self) {
@@ -65,6 +71,7 @@ py::list operations(BoundCorrections& self) {
     py::dict row;
     row["sequence"] = each.sequence;
     row["type"] = name_of(each.type);
+    row["product"] = each.product;
     row["time"] = each.time;
     row["text"] = shown(each.text);
     row["named"] = each.named;
@@ -80,6 +87,7 @@ py::list proposals(BoundCorrections& self) {
   for (const Proposal& each : self.corrections.ledger().proposals()) {
     py::dict row;
     row["id"] = each.id;
+    row["product"] = each.product;
     row["name"] = shown(each.name);
     row["note"] = shown(each.note);
     row["image_sha256"] = each.image == Digest{} ? "" : hex(each.image);
@@ -95,11 +103,12 @@ py::list proposals(BoundCorrections& self) {
   return all;
 }
 
-py::dict changes(BoundCorrections& self) {
+py::dict changes(BoundCorrections& self, uint32_t product) {
   const Turn turn(self.busy, "journal");
-  const BankChanges& now = self.corrections.changes(0);
+  check_product(self.corrections, product);
+  const BankChanges& now = self.corrections.changes(product);
   const size_t count = now.numbers.size();
-  py::array_t<float> added = new_array<float>({count, self.corrections.dims(0)});
+  py::array_t<float> added = new_array<float>({count, self.corrections.dims(product)});
   std::copy(now.added.begin(), now.added.end(), added.mutable_data());
   py::array_t<uint32_t> numbers = new_array<uint32_t>({count}), removed = new_array<uint32_t>({now.removed.size()});
   std::copy(now.numbers.begin(), now.numbers.end(), numbers.mutable_data());
@@ -168,10 +177,10 @@ void bind_corrections(py::module_& module) {
           py::arg("ids"), py::arg("text"), py::arg("time"))
       .def(
           "remove",
-          [](BoundCorrections& self, const Ids& rows, const std::string& text, int64_t time) {
-            return locked(self, [&](Corrections& own) { return own.remove(0, rows, text, time); });
+          [](BoundCorrections& self, uint32_t product, const Ids& rows, const std::string& text, int64_t time) {
+            return locked(self, [&](Corrections& own) { return own.remove(product, rows, text, time); });
           },
-          py::arg("rows"), py::arg("text"), py::arg("time"))
+          py::arg("product"), py::arg("rows"), py::arg("text"), py::arg("time"))
       .def(
           "undo",
           [](BoundCorrections& self, const std::string& text, int64_t time) {
@@ -181,7 +190,7 @@ void bind_corrections(py::module_& module) {
       .def("compact", &compacted, py::arg("output"), py::arg("engine"), py::arg("progress") = py::none())
       .def_property_readonly("operations", &operations)
       .def_property_readonly("proposals", &proposals)
-      .def_property_readonly("changes", &changes)
+      .def("changes", &changes, py::arg("product") = 0)
       .def_property_readonly("path", read([](const Corrections& own) { return path_text(own.path()); }))
       .def_property_readonly("exists", read([](const Corrections& own) { return own.state().exists; }))
       .def_property_readonly("head", read([](const Corrections& own) { return hex(own.state().head); }))

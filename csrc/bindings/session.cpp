@@ -140,24 +140,28 @@ struct BoundSession {
     return out;
   }
 
-  py::dict apply(BoundCorrections& corrections) {
+  py::list apply(BoundCorrections& corrections) {
     {
       const Turn turn(busy, "session");
       const Turn reading(corrections.busy, "journal");
       const py::gil_scoped_release release;
-      session.apply(corrections.corrections.changes(0), corrections.corrections.max_added_rows());
+      session.apply(corrections.corrections.changes(), corrections.corrections.max_added_rows());
     }
     return applied();
   }
 
-  py::dict applied() const {
-    const Product::Applied& now = session.applied();
-    py::dict result;
-    result["added_rows"] = now.added_rows;
-    result["removed_rows"] = now.removed_rows;
-    result["calibration"] = name_of(now.state);
-    result["bounded_parts"] = now.bounded_parts;
-    return result;
+  py::list applied() const {
+    py::list products;
+    for (size_t i = 0; i < session.product_count(); ++i) {
+      const Product::Applied& now = session.product(i).applied();
+      py::dict told;
+      told["added_rows"] = now.added_rows;
+      told["removed_rows"] = now.removed_rows;
+      told["calibration"] = name_of(now.state);
+      told["bounded_parts"] = now.bounded_parts;
+      products.append(told);
+    }
+    return products;
   }
 
   py::dict candidate() {
@@ -168,12 +172,14 @@ struct BoundSession {
       const py::gil_scoped_release release;
       found = session.candidate(rows);
     }
+    const uint32_t product = session.last().product;
     const size_t count = found.patches.size();
     py::array_t<float> values = new_array<float>({count, session.config().embedding_dim});
     std::copy(rows.begin(), rows.end(), values.mutable_data());
     py::array_t<uint32_t> patches = new_array<uint32_t>({count});
     std::copy(found.patches.begin(), found.patches.end(), patches.mutable_data());
     py::dict result;
+    result["product"] = product;
     result["score"] = found.score;
     result["threshold"] = found.threshold;
     result["patches"] = patches;

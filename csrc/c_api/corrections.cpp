@@ -25,6 +25,9 @@ template <>
 inline constexpr size_t kFirstSize<onceover_corrections_info> =
     offsetof(onceover_corrections_info, max_added_rows) + sizeof(uint32_t);
 template <>
+inline constexpr size_t kFirstSize<onceover_corrected_product> =
+    offsetof(onceover_corrected_product, removed_rows) + sizeof(uint32_t);
+template <>
 inline constexpr size_t kFirstSize<onceover_operation> = offsetof(onceover_operation, threshold) + sizeof(float);
 template <>
 inline constexpr size_t kFirstSize<onceover_candidate> = offsetof(onceover_candidate, image_sha256) + sizeof(Digest);
@@ -61,6 +64,7 @@ std::vector<uint64_t> numbers_of(const uint64_t* numbers, size_t count, const ch
 onceover_operation told(const Operation& operation, const Ledger& ledger, const Corrections& corrections) {
   onceover_operation out = {};
   out.type = static_cast<uint32_t>(operation.type);
+  out.product = operation.product;
   out.time = operation.time;
   out.undone_by = operation.undone_by;
   out.text = operation.text.data();
@@ -84,6 +88,10 @@ void require_same_package(const Session& session, const Corrections& corrections
     fail(Status::kUsage, "the journal is of another package (%s) than the session (%s)",
          corrections.package().label().c_str(), session.package().label().c_str());
   }
+}
+
+void check_product(uint32_t number, size_t count) {
+  if (number >= count) fail(Status::kUsage, "product %u does not exist, the package has %zu", number, count);
 }
 
 }  // namespace
@@ -114,10 +122,25 @@ onceover_status onceover_corrections_describe(onceover_corrections* corrections,
     onceover_corrections_info out = {};
     std::copy(own.state().head.begin(), own.state().head.end(), out.id);
     out.operations = own.state().records;
-    out.added_rows = static_cast<uint32_t>(own.changes(0).numbers.size());
-    out.removed_rows = static_cast<uint32_t>(own.changes(0).removed.size());
+    for (const BankChanges& each : own.changes()) {
+      out.added_rows += static_cast<uint32_t>(each.numbers.size());
+      out.removed_rows += static_cast<uint32_t>(each.removed.size());
+    }
     out.max_added_rows = own.max_added_rows();
     write_struct(out, *info);
+  });
+}
+
+onceover_status onceover_corrections_describe_product(onceover_corrections* corrections, uint32_t number,
+                                                      onceover_corrected_product* product) {
+  return with_corrections(__func__, corrections, [&](const Corrections& own) {
+    check_struct_size(*required(product, "product"), "product");
+    check_product(number, own.product_count());
+    onceover_corrected_product out = {};
+    out.fitted_rows = own.fitted_rows(number);
+    out.added_rows = static_cast<uint32_t>(own.changes(number).numbers.size());
+    out.removed_rows = static_cast<uint32_t>(own.changes(number).removed.size());
+    write_struct(out, *product);
   });
 }
 
@@ -147,7 +170,8 @@ onceover_status onceover_corrections_propose(onceover_corrections* corrections, 
     found.note = text_of(given.note);
     std::copy(std::begin(given.image_sha256), std::end(given.image_sha256), found.image.begin());
     const size_t dims = session->session.config().embedding_dim;
-    *number = own.propose(0, found, {rows.data(), found.patches.size(), dims}, given.time);
+    const uint32_t product = session->session.last().product;
+    *number = own.propose(product, found, {rows.data(), found.patches.size(), dims}, given.time);
   });
 }
 
@@ -168,7 +192,18 @@ onceover_status onceover_corrections_reject(onceover_corrections* corrections, c
 onceover_status onceover_corrections_remove(onceover_corrections* corrections, const uint64_t* rows, size_t count,
                                             const char* text, int64_t time) {
   return with_corrections(__func__, corrections, [&](Corrections& own) {
+    if (own.product_count() > 1) {
+      fail(Status::kUsage, "rows are one of %u products' own; call onceover_corrections_remove_from",
+           own.product_count());
+    }
     own.remove(0, numbers_of(rows, count, "rows"), text_of(text), time);
+  });
+}
+
+onceover_status onceover_corrections_remove_from(onceover_corrections* corrections, uint32_t product,
+                                                 const uint64_t* rows, size_t count, const char* text, int64_t time) {
+  return with_corrections(__func__, corrections, [&](Corrections& own) {
+    own.remove(product, numbers_of(rows, count, "rows"), text_of(text), time);
   });
 }
 
@@ -185,8 +220,22 @@ onceover_status onceover_session_apply_corrections(onceover_session* session, on
   return with_corrections(__func__, corrections, [&](const Corrections& own) {
     const Turn turn(required(session, "session")->busy, "session");
     require_same_package(session->session, own);
-    session->session.apply(own.changes(0), own.max_added_rows());
-    if (state != nullptr) *state = static_cast<uint32_t>(session->session.applied().state);
+    Session& applying = session->session;
+    applying.apply(own.changes(), own.max_added_rows());
+    if (state == nullptr) return;
+    *state = 0;
+    for (size_t i = 0; i < applying.product_count(); ++i) {
+      *state = std::max(*state, static_cast<uint32_t>(applying.product(i).applied().state));
+    }
+  });
+}
+
+onceover_status onceover_session_calibration_state(onceover_session* session, uint32_t product, uint32_t* state) {
+  return guarded(__func__, [&] {
+    const Turn turn(required(session, "session")->busy, "session");
+    required(state, "state");
+    check_product(product, session->session.product_count());
+    *state = static_cast<uint32_t>(session->session.product(product).applied().state);
   });
 }
 

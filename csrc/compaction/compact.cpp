@@ -7,6 +7,7 @@
 #include "base/error.h"
 #include "compaction/provenance.h"
 #include "engines/onnx_content.h"
+#include "package/products.h"
 #include "package/writer.h"
 
 namespace onceover {
@@ -43,9 +44,10 @@ void check_source(const Package& package) {
   }
 }
 
-// What a session answers for the reference images.
-std::vector<uint8_t> parity_of(Session& session, const CompactProgress& progress) {
-  Parity parity = read_parity(session.package(), session.config());
+// What a session answers for the reference images of a product.
+std::vector<uint8_t> parity_of(Session& session, uint32_t product, const CompactProgress& progress) {
+  session.select(product);
+  Parity parity = read_parity(session.package(), session.config(), product);
   if (parity.images.empty()) {
     fail(Status::kVerification,
          "%s: the parity record has no reference images, so nothing would prove the new package; fit it again",
@@ -78,12 +80,16 @@ std::vector<uint8_t> calibration_of(const Calibration& from) {
                            from.image_count, {from.cross_conformal, from.confidence});
 }
 
-// The members that are computed anew; the others are the package's.
-struct Members {
-  std::vector<uint8_t> config, calibration, parity, patches;
-  std::vector<uint32_t> neighbors;
+// The members of a corrected product that are computed anew; the others are the package's.
+struct NewMembers {
+  explicit NewMembers(uint32_t number) : product(number) {}
+
+  uint32_t product;
+  CalibrationState state = CalibrationState::kFitted;
+  std::vector<uint8_t> calibration, parity, patches;
+  std::unique_ptr<CompactedBank> bank;
+  std::vector<uint32_t> neighbors, source;
   size_t neighbor_count = 0;  // k
-  Provenance provenance;
 };
 
 void copy_member(PackageWriter& writer, const MemberView& member) {
@@ -93,51 +99,52 @@ void copy_member(PackageWriter& writer, const MemberView& member) {
 }
 
 // What a reader must know decides, so that none of it is left behind: region of interest, adaptation and what is to
-// come. Of the optional ones, those that do not depend on rows: gates are of images as a whole, thumbnails of the
-// bank's images.
-bool is_kept(const MemberView& member) {
-  for (const std::string_view made : {"config", "manifest.json", "memory_bank", "bank_index", "bank_neighbors",
-                                      "calibration", "parity", "calibration_patches", "bank_source"}) {
-    if (member.name == made) return false;
+// come. Of the optional ones, those that do not depend on rows (gates are of images as a whole, thumbnails of the
+// bank's images), and, of products whose rows stay as they are, those that do and that this version knows.
+bool is_kept(const MemberView& member, const std::vector<NewMembers>& made, uint32_t product_count) {
+  for (uint32_t product = 0; product < product_count; ++product) {
+    const auto is = [&](std::string_view name) { return member.name == member_name(name, product); };
+    if (is("gate") || is("thumbnails")) return true;
+    const bool is_made =
+        std::any_of(made.begin(), made.end(), [&](const NewMembers& each) { return each.product == product; });
+    for (const std::string_view name : {"memory_bank", "bank_index", "bank_neighbors", "calibration", "parity",
+                                        "calibration_patches", "bank_source"}) {
+      if (is(name)) return !is_made;
+    }
   }
-  return member.required || member.name == "gate" || member.name == "thumbnails";
+  return member.required && member.name != "config" && member.name != "manifest.json";
 }
 
-// Views the members, the bank and the package.
-PackageWriter writer_of(const Package& package, const CompactedBank& bank, const Members& members) {
-  PackageWriter writer;
-  const auto add = [&writer](const char* name, const std::vector<uint8_t>& bytes) {
-    writer.add(name, bytes.data(), bytes.size(), DataType::kBytes, {}, true);
-  };
-  const auto add_optional = [&writer](const char* name, const std::vector<uint32_t>& values, size_t columns) {
+void add_required(PackageWriter& writer, const std::string& name, const std::vector<uint8_t>& bytes) {
+  writer.add(name, bytes.data(), bytes.size(), DataType::kBytes, {}, true);
+}
+
+// Views what it is given.
+void add_members(PackageWriter& writer, const NewMembers& members) {
+  const auto name = [&](const char* base) { return member_name(base, members.product); };
+  const auto add_optional = [&](const char* base, const std::vector<uint32_t>& values, size_t columns) {
     if (values.empty()) return;
-    writer.add(name, values.data(), values.size() * 4, DataType::kUint32, {values.size() / columns, columns}, false);
+    writer.add(name(base), values.data(), values.size() * 4, DataType::kUint32, {values.size() / columns, columns},
+               false);
   };
-  const MatrixView<const float> rows = bank.rows();
-  const std::string& manifest = members.provenance.manifest;
-  const MemberView* stored = package.find("manifest.json");
-  add("config", members.config);
-  writer.add("manifest.json", manifest.data(), manifest.size(), DataType::kBytes, {},
-             stored != nullptr && stored->required);
-  writer.add("memory_bank", rows.data, rows.rows * rows.columns * sizeof(float), DataType::kFloat32,
+  const MatrixView<const float> rows = members.bank->rows();
+  const MemoryBank& bank = members.bank->bank();
+  writer.add(name("memory_bank"), rows.data, rows.rows * rows.columns * sizeof(float), DataType::kFloat32,
              {rows.rows, rows.columns}, true);
-  writer.add("bank_index", bank.bank().index_data(), bank.bank().index_size(), DataType::kUint8, {}, false);
+  writer.add(name("bank_index"), bank.index_data(), bank.index_size(), DataType::kUint8, {}, false);
   add_optional("bank_neighbors", members.neighbors, members.neighbor_count);
-  add("calibration", members.calibration);
-  add("parity", members.parity);
+  add_required(writer, name("calibration"), members.calibration);
+  add_required(writer, name("parity"), members.parity);
   if (!members.patches.empty()) {
-    writer.add("calibration_patches", members.patches.data(), members.patches.size(), DataType::kUint8, {}, false);
+    writer.add(name("calibration_patches"), members.patches.data(), members.patches.size(), DataType::kUint8, {},
+               false);
   }
-  add_optional("bank_source", members.provenance.source, 2);
-  for (const MemberView& member : package.members()) {
-    if (is_kept(member)) copy_member(writer, member);
-  }
-  return writer;
+  add_optional("bank_source", members.source, 2);
 }
 
 // Columns of the member "bank_neighbors"; 0 where the package has none.
 size_t neighbor_count(const Package& package, const CompactedBank& bank) {
-  const MemberView* member = package.find("bank_neighbors");
+  const MemberView* member = package.find(member_name("bank_neighbors", bank.product()));
   if (member == nullptr) return 0;
   member->as<uint32_t>(2);  // refuses another type or rank
   return std::min<size_t>({static_cast<size_t>(member->dimensions[1]), kMaxNeighbors, bank.rows().rows});
@@ -149,8 +156,10 @@ Digest proven(const std::string& path, const std::string& output, const CompactO
   try {
     const std::shared_ptr<const Package> made = Package::open(path);
     const Config config = read_config(*made);
-    const auto rows = static_cast<size_t>(made->require("memory_bank").dimensions[0]);
-    read_calibration_patches(*made, config, read_calibration(*made), rows);
+    for (uint32_t product = 0; product < read_products(*made).size(); ++product) {
+      const auto rows = static_cast<size_t>(made->require(member_name("memory_bank", product)).dimensions[0]);
+      read_calibration_patches(*made, config, read_calibration(*made, product), rows, product);
+    }
     options.open_session(made)->self_test();
     options.progress("verifying", 1, 1);
     return made->id();
@@ -161,40 +170,62 @@ Digest proven(const std::string& path, const std::string& output, const CompactO
   }
 }
 
+// What a session with the corrections says; threads: its own.
+void ask_session(std::vector<NewMembers>& made, const Corrections& corrections, const CompactOptions& options,
+                 size_t& threads) {
+  const std::unique_ptr<Session> session = options.open_session(corrections.shared_package());
+  session->apply(corrections.changes(), corrections.max_added_rows());
+  threads = session->threads();
+  for (NewMembers& each : made) {
+    const Product& product = session->product(each.product);
+    each.state = product.applied().state;
+    each.calibration = calibration_of(product.calibration());
+    each.parity = parity_of(*session, each.product, options.progress);
+  }
+}
+
 }  // namespace
 
 Digest compact(const Corrections& corrections, const std::string& output, const CompactOptions& options) {
   const Package& package = corrections.package();
   const Config config = read_config(package);
-  const BankChanges& changes = corrections.changes(0);
-  if (changes.removed.empty() && changes.numbers.empty()) {
+  std::vector<NewMembers> made;
+  for (uint32_t product = 0; product < corrections.product_count(); ++product) {
+    if (!corrections.changes(product).none()) made.emplace_back(product);
+  }
+  if (made.empty()) {
     fail(Status::kUsage, "%s: nothing is confirmed or removed, so there is nothing to compact",
          corrections.path().c_str());
   }
   check_output(corrections, output);
   check_source(package);
 
-  Members members;
-  CalibrationState state;
-  size_t threads;
-  {
-    const std::unique_ptr<Session> session = options.open_session(corrections.shared_package());
-    session->apply(changes, corrections.max_added_rows());
-    state = session->applied().state;
-    threads = session->threads();
-    members.calibration = calibration_of(session->calibration());
-    members.parity = parity_of(*session, options.progress);
+  size_t threads = 1;
+  ask_session(made, corrections, options, threads);
+  JsonText manifest = manifest_of(corrections);
+  for (NewMembers& each : made) {
+    const BankChanges& changes = corrections.changes(each.product);
+    each.bank = std::make_unique<CompactedBank>(package, config, each.product, changes, options.progress);
+    each.neighbor_count = neighbor_count(package, *each.bank);
+    if (each.neighbor_count > 0) each.neighbors = each.bank->neighbors(each.neighbor_count, threads, options.progress);
+    each.source = add_provenance(manifest, corrections, *each.bank, each.state);
+    const auto old = read_calibration_patches(package, config, read_calibration(package, each.product),
+                                              each.bank->fitted().rows, each.product);
+    if (old) each.patches = compacted_patches(*old, config, *each.bank, changes, package);
   }
-  const CompactedBank bank(package, config, changes, options.progress);
-  members.config = write_config(config);
-  members.neighbor_count = neighbor_count(package, bank);
-  if (members.neighbor_count > 0) members.neighbors = bank.neighbors(members.neighbor_count, threads, options.progress);
-  members.provenance = provenance_of(corrections, bank, state);
-  const auto old = read_calibration_patches(package, config, read_calibration(package), bank.fitted().rows);
-  if (old) members.patches = compacted_patches(*old, config, bank, changes, package);
 
+  PackageWriter writer;
+  const std::vector<uint8_t> config_bytes = write_config(config);
+  const MemberView* stored = package.find("manifest.json");
+  add_required(writer, "config", config_bytes);
+  writer.add("manifest.json", manifest.text().data(), manifest.text().size(), DataType::kBytes, {},
+             stored != nullptr && stored->required);
+  for (const NewMembers& each : made) add_members(writer, each);
+  for (const MemberView& member : package.members()) {
+    if (is_kept(member, made, corrections.product_count())) copy_member(writer, member);
+  }
   Digest id{};
-  writer_of(package, bank, members).save(output, [&](const std::string& path) { id = proven(path, output, options); });
+  writer.save(output, [&](const std::string& path) { id = proven(path, output, options); });
   return id;
 }
 

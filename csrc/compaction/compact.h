@@ -19,8 +19,9 @@ struct CompactOptions {
 
 // Writes `output`, another file, and returns the id of the new package. Its memory bank has the rows that are left and
 // those that joined, in this order; thresholds are those that the corrections came to; candidates that are not
-// confirmed are left behind, and optional members that this version does not know. The same package and journal give
-// the same bytes on one machine.
+// confirmed are left behind, and optional members that this version does not know. Of several products those that
+// nothing was corrected of keep their members, byte for byte. The same package and journal give the same bytes on one
+// machine.
 //
 // The file is written under another name, read back, replayed and renamed: what fails or is killed leaves `output` as
 // it was. Throws Error(kUsage) for a journal without effect, for an output that is the package or the journal, or

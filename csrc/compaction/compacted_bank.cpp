@@ -18,12 +18,15 @@ float rounded_up(float value) { return std::nextafter(value, std::numeric_limits
 
 }  // namespace
 
-CompactedBank::CompactedBank(const Package& package, const Config& config, const BankChanges& changes,
+CompactedBank::CompactedBank(const Package& package, const Config& config, uint32_t product, const BankChanges& changes,
                              const CompactProgress& progress)
-    : dims_(config.embedding_dim), fitted_(memory_bank_of(package, config)), numbers_(fitted_.rows, kNoRow) {
+    : product_(product),
+      dims_(config.embedding_dim),
+      fitted_(memory_bank_of(package, config, product)),
+      numbers_(fitted_.rows, kNoRow) {
   Memory memory;
   Buffer<uint8_t> own;
-  const SearchIndex index = index_of(package, fitted_, kernels(), memory, own);
+  const SearchIndex index = index_of(package, fitted_, kernels(), memory, own, product);
   for (uint32_t row = 0; row < fitted_.rows; ++row) {
     if (index.states[row] == RowState::kRemoved) continue;
     if (std::binary_search(changes.removed.begin(), changes.removed.end(), row)) continue;
@@ -69,7 +72,7 @@ std::vector<uint8_t> compacted_patches(const CalibrationPatches& old, const Conf
   for (float& distance : on) distance = rounded_up(distance);
 
   std::vector<uint8_t> inside(count, 1);
-  const Roi roi = read_roi(package);
+  const Roi roi = read_roi(package, bank.product());
   if (!roi.whole()) roi.mark({inside.data(), config.tiles().height(), config.tiles().width()});
   std::vector<float> scores(images * count);  // 0 and row 0 outside, as a session has them
   std::vector<uint32_t> nearest(images * count);
@@ -81,9 +84,8 @@ std::vector<uint8_t> compacted_patches(const CalibrationPatches& old, const Conf
     if (nearest[i] != kNoRow) continue;
     const auto found = std::lower_bound(changes.removed.begin(), changes.removed.end(), row);
     if (found == changes.removed.end() || *found != row) {
-      fail(Status::kPackage,
-           "%s: member 'calibration_patches' names row %u, which its search index has removed; fit again",
-           package.label().c_str(), row);
+      fail(Status::kPackage, "%s: member '%s' names row %u, which its search index has removed; fit again",
+           package.label().c_str(), member_name("calibration_patches", bank.product()).c_str(), row);
     }
     // Triangle inequality, as recalibrate has it.
     const auto at = static_cast<size_t>(found - changes.removed.begin());

@@ -193,36 +193,42 @@ JsonText::JsonText(std::string text, const std::string& label) : text_(std::move
        walker.at);
 }
 
-std::optional<JsonText::Span> JsonText::member_of(Span object, std::string_view key) const {
+std::optional<JsonText::Span> JsonText::member_of(Span container, std::string_view key) const {
   std::optional<Span> found;
-  if (text_[object.begin] != '{') return found;
+  if (text_[container.begin] == '[') {
+    size_t number = 0;
+    each_item(text_, container.begin, [&](size_t, size_t value, size_t end) {
+      if (std::to_string(number++) == key) found = Span{value, end};
+    });
+  }
+  if (text_[container.begin] != '{') return found;
   const std::string quoted = "\"" + std::string(key) + "\"";
-  each_item(text_, object.begin, [&](size_t name, size_t value, size_t end) {
+  each_item(text_, container.begin, [&](size_t name, size_t value, size_t end) {
     if (text_.compare(name, quoted.size(), quoted) == 0) found = Span{value, end};
   });
   return found;
 }
 
-std::optional<JsonText::Span> JsonText::span_of(Path path) const {
+std::optional<JsonText::Span> JsonText::span_of(const Path& path) const {
   std::optional<Span> span = Span{text_.find('{'), text_.size()};
-  for (const std::string_view key : path) {
+  for (const std::string& key : path) {
     if (span) span = member_of(*span, key);
   }
   return span;
 }
 
-std::optional<std::string_view> JsonText::find(Path path) const {
+std::optional<std::string_view> JsonText::find(const Path& path) const {
   const std::optional<Span> span = span_of(path);
   if (!span) return std::nullopt;
   return std::string_view(text_).substr(span->begin, span->end - span->begin);
 }
 
-bool JsonText::is_object(Path path) const {
+bool JsonText::is_object(const Path& path) const {
   const std::optional<Span> span = span_of(path);
   return span && text_[span->begin] == '{';
 }
 
-std::optional<size_t> JsonText::count(Path path) const {
+std::optional<size_t> JsonText::count(const Path& path) const {
   const std::optional<Span> span = span_of(path);
   if (!span || text_[span->begin] != '[') return std::nullopt;
   size_t count = 0;
@@ -248,7 +254,7 @@ void JsonText::insert(Span container, const std::vector<std::string>& items) {
   text_.insert(end, added);
 }
 
-void JsonText::set(Path object, std::string_view key, std::string_view value) {
+void JsonText::set(const Path& object, std::string_view key, std::string_view value) {
   const std::optional<Span> holder = span_of(object);
   if (!holder || text_[holder->begin] != '{') fail(Status::kInternal, "there is no JSON object to set a value in");
   if (const std::optional<Span> old = member_of(*holder, key)) {
@@ -258,7 +264,7 @@ void JsonText::set(Path object, std::string_view key, std::string_view value) {
   insert(*holder, {json_string(key) + ": " + std::string(value)});
 }
 
-void JsonText::append(Path array, const std::vector<std::string>& values) {
+void JsonText::append(const Path& array, const std::vector<std::string>& values) {
   const std::optional<Span> holder = span_of(array);
   if (!holder || text_[holder->begin] != '[') fail(Status::kInternal, "there is no JSON array to append to");
   if (!values.empty()) insert(*holder, values);

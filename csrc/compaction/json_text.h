@@ -2,7 +2,6 @@
 // package's manifest needs no more, so that the core needs no JSON library.
 #pragma once
 
-#include <initializer_list>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -16,8 +15,9 @@ std::string json_string(std::string_view text);
 
 class JsonText {
  public:
-  // Keys from the outside in, as they are written, without escapes. Of equal keys the last one counts, as in Python.
-  using Path = std::initializer_list<std::string_view>;
+  // Keys from the outside in, as they are written, without escapes; of an array the number of an item, from 0. Of equal
+  // keys the last one counts, as in Python.
+  using Path = std::vector<std::string>;
 
   // Throws Error(kPackage), beginning with `label`, for what is not one JSON object (RFC 8259) in UTF-8, or is nested
   // deeper than 100.
@@ -25,21 +25,21 @@ class JsonText {
 
   const std::string& text() const { return text_; }
   // The value as it is written; none where a key is missing or no object holds it.
-  std::optional<std::string_view> find(Path path) const;
-  bool is_object(Path path) const;
+  std::optional<std::string_view> find(const Path& path) const;
+  bool is_object(const Path& path) const;
   // Elements of an array; none where there is no array.
-  std::optional<size_t> count(Path path) const;
+  std::optional<size_t> count(const Path& path) const;
 
   // Each takes values that are JSON. The object or array that `path` leads into must be there.
-  void set(Path object, std::string_view key, std::string_view value);  // replaced, or added at the end
-  void append(Path array, const std::vector<std::string>& values);
+  void set(const Path& object, std::string_view key, std::string_view value);  // replaced, or added at the end
+  void append(const Path& array, const std::vector<std::string>& values);
 
  private:
   struct Span {
     size_t begin, end;
   };
-  std::optional<Span> span_of(Path path) const;
-  std::optional<Span> member_of(Span object, std::string_view key) const;
+  std::optional<Span> span_of(const Path& path) const;
+  std::optional<Span> member_of(Span container, std::string_view key) const;
   void insert(Span container, const std::vector<std::string>& items);
 
   std::string text_;

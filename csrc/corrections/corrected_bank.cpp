@@ -75,6 +75,25 @@ void CorrectedBank::check(const BankChanges& changes) const {
   }
 }
 
+CorrectedBank::Kept CorrectedBank::keep() const {
+  const size_t added = index_.row_count - fitted_.row_count;
+  const float* joined = rows_.data() + fitted_.row_count * fitted_.dims;
+  return {{joined, joined + added * fitted_.dims},
+          {bytes_.data(), bytes_.data() + byte_count_},
+          {numbers_.data(), numbers_.data() + added},
+          removed_distances_,
+          index_};
+}
+
+void CorrectedBank::restore(Kept&& kept) noexcept {
+  std::copy(kept.joined.begin(), kept.joined.end(), rows_.data() + fitted_.row_count * fitted_.dims);
+  std::copy(kept.bytes.begin(), kept.bytes.end(), bytes_.begin());
+  std::copy(kept.numbers.begin(), kept.numbers.end(), numbers_.begin());
+  byte_count_ = kept.bytes.size();
+  removed_distances_ = std::move(kept.removed_distances);
+  index_ = kept.index;  // its parts are in the same places of bytes_
+}
+
 void CorrectedBank::apply(const BankChanges& changes, const KernelTable& table) {
   check(changes);
   const size_t dims = fitted_.dims, added = changes.numbers.size();
@@ -105,6 +124,7 @@ void CorrectedBank::apply(const BankChanges& changes, const KernelTable& table) 
       }
     }
     std::memcpy(bytes_.data(), all.data(), all.size());
+    byte_count_ = all.size();
     index_ = view_index(bytes_.data(), all.size(), rows);
     removed_distances_.swap(distances);
   } catch (...) {

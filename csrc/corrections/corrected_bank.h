@@ -20,6 +20,17 @@ class CorrectedBank {
   // kUsage); then what was applied before still is.
   void apply(const BankChanges& changes, const KernelTable& table);
 
+  // What is applied, for a later `restore` where something else fails behind an apply. Throws std::bad_alloc.
+  struct Kept {
+    std::vector<float> joined;
+    std::vector<uint8_t> bytes;  // of the index; none where it is the fitted one
+    std::vector<uint32_t> numbers;
+    std::vector<float> removed_distances;
+    SearchIndex index;
+  };
+  Kept keep() const;
+  void restore(Kept&& kept) noexcept;
+
   const SearchIndex& index() const { return index_; }
   // What a row of index() is called in the journal and to people: fitted rows keep their number.
   uint32_t number(uint32_t row) const { return row < fitted_.row_count ? row : numbers_[row - fitted_.row_count]; }
@@ -35,6 +46,7 @@ class CorrectedBank {
   size_t max_added_rows_;
   Buffer<float> rows_;     // (M + max_added_rows, D)
   Buffer<uint8_t> bytes_;  // of the index, at its largest
+  size_t byte_count_ = 0;  // of the one applied
   Buffer<uint32_t> numbers_;
   SearchIndex index_;
   std::vector<float> removed_distances_;

@@ -10,30 +10,25 @@ namespace onceover {
 namespace {
 
 std::vector<BankShape> shapes_of(const Package& package) {
-  check_correctable(package);
-  const MemberView& bank = package.require("memory_bank");
-  bank.as<float>(2);  // refuses another type or rank
-  return {{static_cast<uint32_t>(bank.dimensions[0]), static_cast<uint32_t>(bank.dimensions[1])}};
+  const size_t products = read_products(package).size();
+  std::vector<BankShape> shapes;
+  for (uint32_t product = 0; product < products; ++product) {
+    const MemberView& bank = package.require(member_name("memory_bank", product));
+    bank.as<float>(2);  // refuses another type or rank
+    shapes.push_back({static_cast<uint32_t>(bank.dimensions[0]), static_cast<uint32_t>(bank.dimensions[1])});
+  }
+  return shapes;
 }
 
 uint32_t default_bound(const std::vector<BankShape>& shapes) {
-  uint64_t rows = 0;
-  for (const BankShape& each : shapes) rows += each.fitted_rows;
-  return static_cast<uint32_t>(std::max<uint64_t>(kLeastAddedRows, rows / 10));
+  uint32_t rows = 0;
+  for (const BankShape& each : shapes) rows = std::max(rows, each.fitted_rows);
+  return std::max(kLeastAddedRows, rows / 10);
 }
 
 std::string short_hex(const Digest& digest) { return hex(digest).substr(0, 16); }
 
 }  // namespace
-
-void check_correctable(const Package& package) {
-  const size_t products = read_products(package).size();
-  if (products == 1) return;
-  fail(Status::kUsage,
-       "%s: has %zu products, and corrections know packages of one; correct the packages that it was combined from, "
-       "compact them and combine them again",
-       package.label().c_str(), products);
-}
 
 Corrections::Corrections(std::shared_ptr<const Package> package, std::string path, uint32_t max_added_rows)
     : package_(std::move(package)),

@@ -12,23 +12,25 @@
 
 namespace onceover {
 
-inline constexpr uint32_t kLeastAddedRows = 256;  // of the default bound, a tenth of the fitted rows
+inline constexpr uint32_t kLeastAddedRows = 256;  // of the default bound, a tenth of the largest bank's fitted rows
 
 // What becomes of one product's memory bank: its fitted rows without `removed`, then the rows of `added`.
 struct BankChanges {
   std::vector<uint32_t> removed;  // numbers of fitted rows, ascending
   std::vector<uint32_t> numbers;  // (n) of the added rows, ascending, from the number of fitted rows on
   std::vector<float> added;       // (n, D)
-};
 
-// Throws Error(kUsage) for what corrections do not know: several products.
-void check_correctable(const Package& package);
+  bool none() const { return removed.empty() && numbers.empty(); }
+  bool operator==(const BankChanges& other) const {
+    return removed == other.removed && numbers == other.numbers && added == other.added;
+  }
+};
 
 class Corrections {
  public:
   // Reads the journal at `path`; one that is not there has no records and is made by the first change. `max_added_rows`
-  // is for a new journal; 0: the default. Throws Error(kInput) for a journal of another package, kPackage for damage,
-  // kUsage as check_correctable.
+  // is for a new journal, of each product; 0: the default. Throws Error(kInput) for a journal of another package,
+  // kPackage for damage.
   Corrections(std::shared_ptr<const Package> package, std::string path, uint32_t max_added_rows = 0);
 
   void refresh();  // what others wrote since
@@ -40,11 +42,14 @@ class Corrections {
   uint64_t confirm(const std::vector<uint64_t>& ids, const std::string& text, int64_t time);
   uint64_t reject(const std::vector<uint64_t>& ids, const std::string& text, int64_t time);
   uint64_t remove(uint32_t product, const std::vector<uint64_t>& rows, const std::string& text, int64_t time);
-  uint64_t undo(const std::string& text, int64_t time);  // the last operation in force; returns its number
+  // The last operation in force, of whichever product; returns its number.
+  uint64_t undo(const std::string& text, int64_t time);
 
   const Ledger& ledger() const { return ledger_; }
   const JournalState& state() const { return state_; }
   uint32_t max_added_rows() const { return ledger_.max_added_rows(); }
+  uint32_t product_count() const { return static_cast<uint32_t>(shapes_.size()); }
+  const std::vector<BankChanges>& changes() const { return changes_; }  // by product
   const BankChanges& changes(uint32_t product) const { return changes_.at(product); }
   uint32_t fitted_rows(uint32_t product) const { return shapes_.at(product).fitted_rows; }
   uint32_t dims(uint32_t product) const { return shapes_.at(product).dims; }

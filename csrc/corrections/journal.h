@@ -25,7 +25,7 @@ struct JournalHeader {  // at byte 0
   uint32_t version;
   uint32_t header_bytes;  // 128
   Digest package_id;
-  uint32_t max_added_rows;  // confirmed rows; beyond it the oldest confirmed correction is evicted
+  uint32_t max_added_rows;  // confirmed rows of a product; beyond it its oldest confirmed correction is evicted
   uint8_t zeros[44];
   Digest digest;  // SHA-256 of the 96 bytes before; where the chain begins
 };
@@ -35,7 +35,7 @@ static_assert(sizeof(JournalHeader) == 128);
 // commit mark, which is written when everything before it is on the disk.
 struct RecordHeader {
   uint32_t type;
-  uint32_t product;
+  uint32_t product;  // of propose and remove; 0 for the others
   uint64_t payload_bytes;
   uint64_t sequence;  // 1, 2, 3, …
   int64_t time;       // seconds since 1970, as the caller said; 0: unknown

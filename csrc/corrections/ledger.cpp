@@ -246,38 +246,49 @@ uint32_t Ledger::rows_in_force(const Proposal& proposal) const {
   return rows;
 }
 
-size_t Ledger::added_row_count() const {
+size_t Ledger::added_row_count(uint32_t product) const {
   size_t rows = 0;
   for (const Proposal& each : proposals_) {
-    if (each.standing == Standing::kConfirmed) rows += rows_in_force(each);
+    if (each.product == product && each.standing == Standing::kConfirmed) rows += rows_in_force(each);
   }
   return rows;
 }
 
-void Ledger::confirm(const Operation& operation) {
-  size_t together = 0;
+void Ledger::check_room(const Operation& operation) {
+  std::vector<size_t> candidates(products_.size()), rows(products_.size());
   for (const uint64_t id : operation.named) {
-    if (proposal(id).standing == Standing::kConfirmed) {
+    const Proposal& each = proposal(id);
+    if (each.standing == Standing::kConfirmed) {
       fail(Status::kUsage, "%llu is confirmed already; nothing was changed", ull{id});
     }
-    together += rows_in_force(proposal(id));
+    ++candidates[each.product];
+    rows[each.product] += rows_in_force(each);
   }
-  if (together > max_added_rows_) {
+  for (size_t product = 0; product < products_.size(); ++product) {
+    if (rows[product] <= max_added_rows_) continue;
     fail(Status::kUsage,
-         "these %zu candidates have %zu rows, the journal holds at most %u confirmed ones; confirm fewer at a time",
-         operation.named.size(), together, max_added_rows_);
+         "these %zu candidates have %zu rows, the journal holds at most %u confirmed ones%s; confirm fewer at a time",
+         candidates[product], rows[product], max_added_rows_, products_.size() > 1 ? " of a product" : "");
   }
+}
+
+void Ledger::confirm(const Operation& operation) {
+  check_room(operation);
   for (const uint64_t id : operation.named) {
     Proposal& each = proposal(id);
     each.standing = Standing::kConfirmed;
     each.confirmed_by = operation.sequence;
     each.evicted_by = 0;
   }
-  // The bound holds by letting go of what was confirmed longest ago, never of a fitted row.
-  for (size_t rows = added_row_count(); rows > max_added_rows_;) {
+  for (uint32_t product = 0; product < products_.size(); ++product) evict(product, operation);
+}
+
+// The bound holds by letting go of what was confirmed longest ago, never of a fitted row or of another product.
+void Ledger::evict(uint32_t product, const Operation& operation) {
+  for (size_t rows = added_row_count(product); rows > max_added_rows_;) {
     Proposal* oldest = nullptr;
     for (Proposal& each : proposals_) {
-      if (each.standing != Standing::kConfirmed) continue;
+      if (each.product != product || each.standing != Standing::kConfirmed) continue;
       if (oldest == nullptr || each.confirmed_by < oldest->confirmed_by) oldest = &each;
     }
     rows -= rows_in_force(*oldest);

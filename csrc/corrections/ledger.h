@@ -39,7 +39,7 @@ struct Proposal : Candidate {
 struct Operation {
   RecordType type = RecordType::kPropose;
   uint64_t sequence = 0;
-  uint32_t product = 0;
+  uint32_t product = 0;  // of propose and remove
   int64_t time = 0;
   std::string text;             // who and why
   std::vector<uint64_t> named;  // proposals of confirm and reject; bank rows of remove; the operation of undo
@@ -54,6 +54,7 @@ struct BankShape {
 
 class Ledger {
  public:
+  // max_added_rows: of each product.
   Ledger(std::vector<BankShape> products, uint32_t max_added_rows)
       : products_(std::move(products)), max_added_rows_(max_added_rows) {}
 
@@ -74,7 +75,7 @@ class Ledger {
     uint64_t offset;
   };
   std::vector<AddedRow> added_rows(uint32_t product) const;  // ascending by number
-  size_t added_row_count() const;
+  size_t added_row_count(uint32_t product) const;
   // The operation that undo would take back; null: there is none left.
   const Operation* last_effective() const;
 
@@ -86,6 +87,8 @@ class Ledger {
   void name(const RecordView& record);
   void effect(const Operation& operation);
   void confirm(const Operation& operation);
+  void check_room(const Operation& operation);
+  void evict(uint32_t product, const Operation& operation);
   void remove(const Operation& operation);
   void undo(const Operation& operation);
   uint32_t rows_in_force(const Proposal& proposal) const;

@@ -15,7 +15,7 @@ namespace onceover {
 namespace {
 
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
-constexpr char kMember[] = "calibration_patches";
+std::string member_of(uint32_t product) { return member_name("calibration_patches", product); }
 
 float rounded_up(float value) { return std::nextafter(value, kInfinity); }
 
@@ -156,13 +156,15 @@ const char* name_of(CalibrationState state) noexcept {
 }
 
 std::optional<CalibrationPatches> read_calibration_patches(const Package& package, const Config& config,
-                                                           const Calibration& calibration, size_t fitted_rows) {
-  const MemberView* member = package.find(kMember);
+                                                           const Calibration& calibration, size_t fitted_rows,
+                                                           uint32_t product) {
+  const std::string name = member_of(product);
+  const MemberView* member = package.find(name);
   if (member == nullptr) return std::nullopt;
   const auto refuse = [&](const char* what) {
-    fail(Status::kPackage, "%s: member '%s': %s; fit the package again", package.label().c_str(), kMember, what);
+    fail(Status::kPackage, "%s: member '%s': %s; fit the package again", package.label().c_str(), name.c_str(), what);
   };
-  const Fields fields(package, kMember);
+  const Fields fields(package, name.c_str());
   CalibrationPatchesRecord record{};
   if (member->size_bytes < sizeof record) refuse("is too short");
   std::memcpy(&record, member->data, sizeof record);
@@ -210,15 +212,16 @@ std::optional<CalibrationPatches> read_calibration_patches(const Package& packag
   return view;
 }
 
-Recalibrated recalibrate(const Package& package, const Config& config, const Roi& roi, const Calibration& calibration,
-                         const CorrectedBank& bank, const BankChanges& changes, const KernelTable& table) {
+Recalibrated recalibrate(const Package& package, const Config& config, uint32_t product, const Roi& roi,
+                         const Calibration& calibration, const CorrectedBank& bank, const BankChanges& changes,
+                         const KernelTable& table) {
   Recalibrated result;
   result.calibrated = calibration.calibrated;
   result.threshold = calibration.threshold;
   result.map_threshold = calibration.map_threshold;
   result.scores.assign(calibration.scores, calibration.scores + calibration.n);
   result.map_maxima.assign(calibration.map_maxima, calibration.map_maxima + calibration.n);
-  if (changes.removed.empty() && changes.numbers.empty()) return result;
+  if (changes.none()) return result;
 
   const auto give_up = [&] {  // scores can only have fallen where rows joined, and may have risen where rows went
     result.state = changes.removed.empty() ? CalibrationState::kKept : CalibrationState::kStale;
@@ -229,7 +232,8 @@ Recalibrated recalibrate(const Package& package, const Config& config, const Roi
     result.map_maxima.clear();
   };
   const size_t fitted_rows = bank.index().row_count - changes.numbers.size();
-  const std::optional<CalibrationPatches> patches = read_calibration_patches(package, config, calibration, fitted_rows);
+  const std::optional<CalibrationPatches> patches =
+      read_calibration_patches(package, config, calibration, fitted_rows, product);
   if (!patches) {
     give_up();
     return result;
@@ -242,7 +246,7 @@ Recalibrated recalibrate(const Package& package, const Config& config, const Roi
       fail(Status::kPackage,
            "%s: member '%s': held-out image %zu has no finite score after these corrections; leave it more rows of the "
            "memory bank, or fit the package again",
-           package.label().c_str(), kMember, image);
+           package.label().c_str(), member_of(product).c_str(), image);
     }
     Rescored& part = parts[patches->parts[image]];
     if (found.score > part.score) part.exact = found.exact;
@@ -252,7 +256,7 @@ Recalibrated recalibrate(const Package& package, const Config& config, const Roi
   for (size_t i = 0; i < parts.size(); ++i) {
     if (parts[i].score == -kInfinity) {
       fail(Status::kPackage, "%s: member '%s': part %zu has no image; fit the package again", package.label().c_str(),
-           kMember, i);
+           member_of(product).c_str(), i);
     }
     result.scores[i] = parts[i].score;
     result.map_maxima[i] = parts[i].map_maximum;

@@ -10,8 +10,8 @@
 
 namespace onceover {
 
-// The member "calibration_patches", viewed in place; n images of the calibration, P patches each: the cells of the
-// patch grid of all tiles. Outside a region of interest scores and rows mean nothing.
+// The member "calibration_patches" of a product, viewed in place; n images of the calibration, P patches each: the
+// cells of the patch grid of all tiles. Outside a region of interest scores and rows mean nothing.
 struct CalibrationPatches {
   uint32_t image_count = 0, tracked = 0;  // n, T
   bool bounds = false;                    // scores of patches that are not tracked may be too high
@@ -24,7 +24,8 @@ struct CalibrationPatches {
 
 // None where the package has no such member. Throws Error(kPackage) for one that does not fit the package.
 std::optional<CalibrationPatches> read_calibration_patches(const Package& package, const Config& config,
-                                                           const Calibration& calibration, size_t fitted_rows);
+                                                           const Calibration& calibration, size_t fitted_rows,
+                                                           uint32_t product = 0);
 
 enum class CalibrationState : uint32_t {
   kFitted = 0,   // nothing changed
@@ -45,8 +46,9 @@ struct Recalibrated {
   size_t bounded_parts = 0;
 };
 
-// `bank` has `changes` applied.
-Recalibrated recalibrate(const Package& package, const Config& config, const Roi& roi, const Calibration& calibration,
-                         const CorrectedBank& bank, const BankChanges& changes, const KernelTable& table);
+// Of one product: `bank` has `changes` applied.
+Recalibrated recalibrate(const Package& package, const Config& config, uint32_t product, const Roi& roi,
+                         const Calibration& calibration, const CorrectedBank& bank, const BankChanges& changes,
+                         const KernelTable& table);
 
 }  // namespace onceover

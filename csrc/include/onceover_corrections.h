@@ -14,8 +14,12 @@
  * for unknown. A handle serves one thread at a time. Several processes may write one journal in turn; each waits for
  * the others. OUTPUT: the journal cannot be written; PACKAGE: it is damaged; INPUT: it cannot be read.
  *
- * Memory: a handle keeps the confirmed rows (max_added_rows * embedding_dim floats) and about 300 bytes and the texts
- * of each operation on the heap. While it changes or applies a journal it takes twice that, and the search index. */
+ * Of several products in one package each has its own rows, numbers of rows, bound and thresholds; a candidate belongs
+ * to the product of the result that it was proposed after. One journal holds the corrections of all of them.
+ *
+ * Memory: a handle keeps the confirmed rows (max_added_rows * embedding_dim floats, of each product) and about 300
+ * bytes and the texts of each operation on the heap. While it changes or applies a journal it takes twice that, and the
+ * search indexes of the products whose rows change, with those that were applied before. */
 #ifndef ONCEOVER_CORRECTIONS_H
 #define ONCEOVER_CORRECTIONS_H
 
@@ -29,13 +33,13 @@ typedef struct onceover_corrections onceover_corrections;
 
 typedef struct onceover_corrections_options {
   uint32_t struct_size;
-  uint32_t max_added_rows; /* of a new journal: rows that confirmed candidates may have together; when they have more,
-                              those confirmed longest ago are evicted. 0: a tenth of the fitted rows, at least 256 */
+  uint32_t max_added_rows; /* of a new journal: rows that confirmed candidates of a product may have together; when they
+                              have more, those confirmed longest ago are evicted. 0: a tenth of the fitted rows of the
+                              largest memory bank, at least 256 */
 } onceover_corrections_options;
 
 /* Reads the journal of a package; one that is not there has no records, and the first change makes it. `options` may
- * be NULL. The handle keeps what it needs of the package. INPUT: it is of another package. USAGE: the package has
- * several products. */
+ * be NULL. The handle keeps what it needs of the package. INPUT: it is of another package. */
 ONCEOVER_API onceover_status onceover_corrections_open(const onceover_package* package, const char* path,
                                                        const onceover_corrections_options* options,
                                                        onceover_corrections** corrections);
@@ -47,11 +51,19 @@ typedef struct onceover_corrections_info {
   uint32_t struct_size;
   uint8_t id[32];                    /* SHA-256 that names the journal with its whole history */
   uint64_t operations;               /* numbered from 1 */
-  uint32_t added_rows, removed_rows; /* in force: of confirmed candidates, of the fitted bank */
-  uint32_t max_added_rows;
+  uint32_t added_rows, removed_rows; /* in force, of all products: of confirmed candidates, of the fitted banks */
+  uint32_t max_added_rows;           /* of each product */
 } onceover_corrections_info;
 ONCEOVER_API onceover_status onceover_corrections_describe(onceover_corrections* corrections,
                                                            onceover_corrections_info* info);
+
+typedef struct onceover_corrected_product {
+  uint32_t struct_size;
+  uint32_t fitted_rows, added_rows, removed_rows; /* of its memory bank as fitted; in force */
+} onceover_corrected_product;
+/* `number` as of onceover_package_product; 0 is the only one of most packages. USAGE: there is no such product. */
+ONCEOVER_API onceover_status onceover_corrections_describe_product(onceover_corrections* corrections, uint32_t number,
+                                                                   onceover_corrected_product* product);
 
 /* clang-format off */
 typedef enum onceover_operation_type {
@@ -77,6 +89,7 @@ typedef struct onceover_operation {
   uint32_t row_count; /* its rows in the memory bank, from first_row on */
   uint32_t first_row;
   float score, threshold; /* of the image when it was proposed */
+  uint32_t product;       /* of propose and remove: whose memory bank; 0 of the others */
 } onceover_operation;
 /* `number` is 1 to info.operations. The number of a propose operation is that of its candidate. */
 ONCEOVER_API onceover_status onceover_corrections_operation(onceover_corrections* corrections, uint64_t number,
@@ -90,8 +103,9 @@ typedef struct onceover_candidate {
   uint8_t image_sha256[32]; /* of its file; zeros: unknown */
 } onceover_candidate;
 
-/* Records the last image of a session of the same package as a false alarm, in quarantine until it is confirmed.
- * `candidate` may be NULL; `number` gets its number. USAGE: the image was not anomalous. */
+/* Records the last image of a session of the same package as a false alarm of the product that its result names, in
+ * quarantine until it is confirmed. `candidate` may be NULL; `number` gets its number. USAGE: the image was not
+ * anomalous; also a wrong part, for no correction changes a gate: select the product and run the image again. */
 ONCEOVER_API onceover_status onceover_corrections_propose(onceover_corrections* corrections, onceover_session* session,
                                                           const onceover_candidate* candidate, uint64_t* number);
 /* Candidates join the memory bank, or leave it. USAGE, and nothing is written: one of them is unknown, named twice, or
@@ -100,10 +114,16 @@ ONCEOVER_API onceover_status onceover_corrections_confirm(onceover_corrections* 
                                                           size_t count, const char* text, int64_t time);
 ONCEOVER_API onceover_status onceover_corrections_reject(onceover_corrections* corrections, const uint64_t* numbers,
                                                          size_t count, const char* text, int64_t time);
-/* Takes rows out of the memory bank, fitted or joined (nearest_row of a result). USAGE: one of them is not there. */
+/* Takes rows out of the memory bank, fitted or joined (nearest_row of a result). USAGE: one of them is not there; the
+ * package has several products. */
 ONCEOVER_API onceover_status onceover_corrections_remove(onceover_corrections* corrections, const uint64_t* rows,
                                                          size_t count, const char* text, int64_t time);
-/* Takes back the last operation in force; `number`, which may be NULL, gets its number. USAGE: there is none. */
+/* The same of one product (`product` of that result). */
+ONCEOVER_API onceover_status onceover_corrections_remove_from(onceover_corrections* corrections, uint32_t product,
+                                                              const uint64_t* rows, size_t count, const char* text,
+                                                              int64_t time);
+/* Takes back the last operation in force, of whichever product; `number`, which may be NULL, gets its number. USAGE:
+ * there is none. */
 ONCEOVER_API onceover_status onceover_corrections_undo(onceover_corrections* corrections, const char* text,
                                                        int64_t time, uint64_t* number);
 
@@ -118,17 +138,21 @@ typedef enum onceover_calibration_state {
 } onceover_calibration_state;
 
 /* Scores and decides with what the journal says in place of what was applied before, from the next run on; no run
- * allocates. Thresholds follow, unless the application set its own. The session's memory holds the corrected bank: the
- * first call takes it, later ones none. `state` (onceover_calibration_state) may be NULL. MEMORY: limit or arena have
- * less than is needed; USAGE: they are of different packages. */
+ * allocates. Thresholds follow, unless the application set its own. The session's memory holds the corrected bank, of
+ * every product: the first call takes it, later ones none. `state` (onceover_calibration_state) may be NULL; of several
+ * products it gets the highest one. What fails has changed nothing, of no product. MEMORY: limit or arena have less
+ * than is needed; USAGE: they are of different packages. */
 ONCEOVER_API onceover_status onceover_session_apply_corrections(onceover_session* session,
                                                                 onceover_corrections* corrections, uint32_t* state);
+/* The state of one product, FITTED before the first apply. USAGE: there is no such product. */
+ONCEOVER_API onceover_status onceover_session_calibration_state(onceover_session* session, uint32_t product,
+                                                                uint32_t* state);
 /* Bytes of arena or limit that it takes. */
 ONCEOVER_API onceover_status onceover_corrections_query_memory(onceover_corrections* corrections, uint32_t threads,
                                                                size_t* bytes);
 
 /* `done` of `total` steps of `what` ("reference images", "search index", "neighbors", "verifying"), on the caller's
- * thread: time to feed a watchdog or to draw a bar. */
+ * thread: time to feed a watchdog or to draw a bar. Steps are counted anew for each corrected product. */
 typedef void (*onceover_progress)(void* context, const char* what, size_t done, size_t total);
 /* Asked as often as progress is told, after it: other than 0 stops. */
 typedef int32_t (*onceover_is_cancelled)(void* context);
@@ -151,7 +175,8 @@ typedef struct onceover_compact_options {
  *   status = onceover_package_open("part_2.onceover", NULL, &package);
  *   status = onceover_corrections_open(package, "part_2.onceover.journal", NULL, &corrections);
  *
- * It decides as a session with these corrections does, with the same bits, and can be corrected and compacted again.
+ * It decides as a session with these corrections does, with the same bits, and can be corrected and compacted again. Of
+ * several products it holds all; those that nothing was corrected of keep their members, byte for byte.
  * The manifest tells where it came from. The reference images are run by a session with the corrections, and again by
  * one of the new package as it was read back, before the file gets its name: what fails, or is killed, leaves what was
  * there. `package_id` (onceover_package_info) may be NULL. Beside the sessions it takes on the heap the rows twice,

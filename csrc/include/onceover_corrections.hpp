@@ -27,6 +27,7 @@ struct JournalOperation {
   uint32_t standing = 0;  // of a candidate, as are: onceover_standing
   uint32_t row_count = 0, first_row = 0;
   float score = 0, threshold = 0;
+  uint32_t product = 0;  // of propose and remove: whose memory bank
 };
 
 class CorrectionJournal {
@@ -34,7 +35,7 @@ class CorrectionJournal {
   // done of total steps of what. What it throws stops the compaction, and comes out of `compact`.
   using Progress = std::function<void(const char* what, size_t done, size_t total)>;
 
-  // max_added_rows: of a new journal; 0: the default.
+  // max_added_rows: of a new journal, of each product; 0: the default.
   CorrectionJournal(const PackageFile& package, const std::string& path, uint32_t max_added_rows = 0) {
     onceover_corrections_options options = sized<onceover_corrections_options>();
     options.max_added_rows = max_added_rows;
@@ -47,6 +48,12 @@ class CorrectionJournal {
   onceover_corrections_info info() {
     onceover_corrections_info told = sized<onceover_corrections_info>();
     StatusError::check(onceover_corrections_describe(get(), &told));
+    return told;
+  }
+  // number: as of the package; 0 is the only one of most.
+  onceover_corrected_product product(uint32_t number) {
+    onceover_corrected_product told = sized<onceover_corrected_product>();
+    StatusError::check(onceover_corrections_describe_product(get(), number, &told));
     return told;
   }
   // number: 1 to info().operations.
@@ -64,6 +71,7 @@ class CorrectionJournal {
     made.first_row = told.first_row;
     made.score = told.score;
     made.threshold = told.threshold;
+    made.product = told.product;
     return made;
   }
   std::vector<JournalOperation> operations() {
@@ -97,6 +105,11 @@ class CorrectionJournal {
   void remove(const std::vector<uint64_t>& rows, const std::string& text = "", int64_t time = 0) {
     StatusError::check(onceover_corrections_remove(get(), rows.data(), rows.size(), text.c_str(), time));
   }
+  // The same of one of several products.
+  void remove_from(uint32_t product, const std::vector<uint64_t>& rows, const std::string& text = "",
+                   int64_t time = 0) {
+    StatusError::check(onceover_corrections_remove_from(get(), product, rows.data(), rows.size(), text.c_str(), time));
+  }
   // → the number of the operation that was taken back.
   uint64_t undo(const std::string& text = "", int64_t time = 0) {
     uint64_t number = 0;
@@ -104,10 +117,16 @@ class CorrectionJournal {
     return number;
   }
 
-  // → what the thresholds are worth now.
+  // → what the thresholds are worth now; of several products the highest.
   onceover_calibration_state apply_to(InspectionSession& session) {
     uint32_t state = 0;
     StatusError::check(onceover_session_apply_corrections(session.get(), get(), &state));
+    return static_cast<onceover_calibration_state>(state);
+  }
+  // What those of one product are worth in a session.
+  static onceover_calibration_state calibration_state(InspectionSession& session, uint32_t product) {
+    uint32_t state = 0;
+    StatusError::check(onceover_session_calibration_state(session.get(), product, &state));
     return static_cast<onceover_calibration_state>(state);
   }
   // Bytes of arena or limit that apply_to takes beside session_memory().

@@ -114,46 +114,52 @@ void Product::set_map_threshold(float map_threshold) {
   map_threshold_ = finite_threshold(map_threshold, "map threshold");
 }
 
-void Product::apply(const Package& package, const Config& config, const BankChanges& changes, size_t max_added_rows,
-                    const KernelTable& table, Memory& memory) {
-  std::unique_ptr<CorrectedBank> made;
-  Buffer<float> scores;
-  if (corrected_ == nullptr || corrected_->max_added_rows() < max_added_rows) {
-    made = std::make_unique<CorrectedBank>(index_, max_added_rows, memory);
-    scores = Buffer<float>(memory, size_t{2} * calibration_.n, "corrected calibration");
+Product::Change::Change(Product& product, const Package& package, const Config& config, const BankChanges& changes,
+                        size_t max_added_rows, const KernelTable& table, Memory& memory)
+    : product_(product), changes_(changes) {
+  const Calibration& calibration = product.calibration_;
+  if (product.corrected_ == nullptr || product.corrected_->max_added_rows() < max_added_rows) {
+    made_ = std::make_unique<CorrectedBank>(product.index_, max_added_rows, memory);
+    scores_ = Buffer<float>(memory, size_t{2} * calibration.n, "corrected calibration");
+  } else {
+    kept_ = product.corrected_->keep();
   }
-  BankChanges kept = changes;  // what can fail comes first
-  CorrectedBank& bank = made != nullptr ? *made : *corrected_;
+  CorrectedBank& bank = made_ != nullptr ? *made_ : *product.corrected_;
   bank.apply(changes, table);
-  Recalibrated found;
   try {
-    found = recalibrate(package, config, roi_, calibration_, bank, changes, table);
+    found_ = recalibrate(package, config, product.number_, product.roi_, calibration, bank, changes, table);
   } catch (...) {
-    if (made == nullptr) {
-      const bool was_calibrated = std::exchange(corrected_calibration_.calibrated, false);  // if that fails, too
-      bank.apply(changes_, table);
-      corrected_calibration_.calibrated = was_calibrated;
-    }
+    if (made_ == nullptr) bank.restore(std::move(kept_));
     throw;
   }
-  changes_ = std::move(kept);
-  const float old_threshold = calibration().threshold, old_map_threshold = calibration().map_threshold;
-  if (made != nullptr) {
-    corrected_ = std::move(made);
-    corrected_scores_ = std::move(scores);
+}
+
+Product::Change::~Change() {
+  if (!is_committed_ && made_ == nullptr) product_.corrected_->restore(std::move(kept_));
+}
+
+void Product::Change::commit() noexcept {
+  Product& to = product_;
+  const float old_threshold = to.calibration().threshold, old_map_threshold = to.calibration().map_threshold;
+  if (made_ != nullptr) {
+    to.corrected_ = std::move(made_);
+    to.corrected_scores_ = std::move(scores_);
   }
-  std::copy(found.scores.begin(), found.scores.end(), corrected_scores_.begin());
-  std::copy(found.map_maxima.begin(), found.map_maxima.end(), corrected_scores_.begin() + found.scores.size());
-  corrected_calibration_ = calibration_;
-  corrected_calibration_.calibrated = found.calibrated;
-  corrected_calibration_.threshold = found.threshold;
-  corrected_calibration_.map_threshold = found.map_threshold;
-  corrected_calibration_.n = static_cast<uint32_t>(found.scores.size());
-  corrected_calibration_.scores = corrected_scores_.data();
-  corrected_calibration_.map_maxima = corrected_scores_.data() + found.scores.size();
-  if (threshold_ == old_threshold) threshold_ = found.threshold;
-  if (map_threshold_ == old_map_threshold) map_threshold_ = found.map_threshold;
-  applied_ = {changes.numbers.size(), changes.removed.size(), found.state, found.bounded_parts};
+  to.changes_ = std::move(changes_);
+  std::copy(found_.scores.begin(), found_.scores.end(), to.corrected_scores_.begin());
+  std::copy(found_.map_maxima.begin(), found_.map_maxima.end(), to.corrected_scores_.begin() + found_.scores.size());
+  Calibration& corrected = to.corrected_calibration_;
+  corrected = to.calibration_;
+  corrected.calibrated = found_.calibrated;
+  corrected.threshold = found_.threshold;
+  corrected.map_threshold = found_.map_threshold;
+  corrected.n = static_cast<uint32_t>(found_.scores.size());
+  corrected.scores = to.corrected_scores_.data();
+  corrected.map_maxima = to.corrected_scores_.data() + found_.scores.size();
+  if (to.threshold_ == old_threshold) to.threshold_ = found_.threshold;
+  if (to.map_threshold_ == old_map_threshold) to.map_threshold_ = found_.map_threshold;
+  to.applied_ = {to.changes_.numbers.size(), to.changes_.removed.size(), found_.state, found_.bounded_parts};
+  is_committed_ = true;
 }
 
 }  // namespace onceover

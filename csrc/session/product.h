@@ -60,11 +60,32 @@ class Product {
   void set_threshold(float threshold);
   void set_map_threshold(float map_threshold);
 
-  // Replaces the corrections applied before; what fails leaves them. The first time it takes memory for every journal
-  // of that bound. Thresholds follow the new calibration, unless they were set otherwise. Throws Error(kMemory |
-  // kUsage | kPackage).
-  void apply(const Package& package, const Config& config, const BankChanges& changes, size_t max_added_rows,
-             const KernelTable& table, Memory& memory);
+  // Whether these very changes are applied, with room for as many rows.
+  bool has_applied(const BankChanges& changes, size_t max_added_rows) const {
+    return corrected_ != nullptr && corrected_->max_added_rows() >= max_added_rows && changes_ == changes;
+  }
+  // Corrections in place of those applied before, ready for a `commit` that cannot fail; dropped without it, what was
+  // applied before still is. Until then the product must not be used. The first one takes memory for every journal of
+  // that bound. Thresholds follow the new calibration, unless they were set otherwise.
+  class Change {
+   public:
+    // Throws Error(kMemory | kUsage | kPackage).
+    Change(Product& product, const Package& package, const Config& config, const BankChanges& changes,
+           size_t max_added_rows, const KernelTable& table, Memory& memory);
+    ~Change();
+    Change(const Change&) = delete;
+    Change& operator=(const Change&) = delete;
+    void commit() noexcept;
+
+   private:
+    Product& product_;
+    BankChanges changes_;
+    std::unique_ptr<CorrectedBank> made_;  // where there was none, or too small a one
+    Buffer<float> scores_;
+    CorrectedBank::Kept kept_;  // of the one that there was
+    Recalibrated found_;
+    bool is_committed_ = false;
+  };
   // Of a search, whatever is applied within that bound.
   size_t scratch_bytes(size_t max_added_rows) const { return CorrectedBank::scratch_bytes(index_, max_added_rows); }
   struct Applied {

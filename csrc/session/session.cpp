@@ -225,17 +225,37 @@ void Session::score(MatrixView<const float> queries) {
   result_.timing.map_ns = passed_ns(drawing, end);
 }
 
-void Session::apply(const BankChanges& changes, size_t max_added_rows) {
-  check_correctable(*package_);
-  Product& product = *products_[0];
-  scorer_.reserve_scratch(pool_.threads() * product.scratch_bytes(max_added_rows), memory_);
-  product.apply(*package_, config_, changes, max_added_rows, kernels_, memory_);
+void Session::apply(const std::vector<BankChanges>& changes, size_t max_added_rows) {
+  if (changes.size() != products_.size()) {
+    fail(Status::kUsage, "%s: corrections of %zu products, the package has %zu", package_->label().c_str(),
+         changes.size(), products_.size());
+  }
+  size_t scratch = 0;
+  for (const auto& each : products_) scratch = std::max(scratch, each->scratch_bytes(max_added_rows));
+  scorer_.reserve_scratch(pool_.threads() * scratch, memory_);
+  std::vector<std::unique_ptr<Product::Change>> ready;
+  try {
+    for (size_t i = 0; i < products_.size(); ++i) {
+      if (products_[i]->has_applied(changes[i], max_added_rows)) continue;
+      ready.push_back(std::make_unique<Product::Change>(*products_[i], *package_, config_, changes[i], max_added_rows,
+                                                        kernels_, memory_));
+    }
+  } catch (...) {
+    while (!ready.empty()) ready.pop_back();  // an arena takes back what it gave last
+    throw;
+  }
+  for (const auto& each : ready) each->commit();
   has_run_ = false;
 }
 
 Candidate Session::candidate(std::vector<float>& rows) const {
   require_run();
-  check_correctable(*package_);
+  if (result_.decision == Decision::kWrongPart) {
+    fail(Status::kUsage,
+         "the last image is %s (%.4g times as far away as the nearest gate allows), and no correction changes a gate; "
+         "select the product that it shows, and run it again",
+         name_of(result_.decision), result_.gate_ratio);
+  }
   if (result_.decision != Decision::kAnomalous) {
     fail(Status::kUsage,
          "the last image is %s (score %.6g, threshold %.6g); only a false alarm, above a threshold, can be corrected",
@@ -327,14 +347,18 @@ void Session::replay(uint32_t number, SelfTest& report) {
 
 size_t corrected_memory_bytes(const Package& package, size_t max_added_rows, size_t threads) {
   const Config config = read_config(package);
-  check_correctable(package);
-  Memory memory;
-  Product product(package, config, kernels(), memory, 0, "");
-  const size_t before = memory.used_bytes();
-  product.apply(package, config, {}, max_added_rows, kernels(), memory);
-  const size_t scratch = threads * product.scratch_bytes(max_added_rows);
+  const size_t products = read_products(package).size();
+  size_t bytes = 0, scratch = 0;
+  for (uint32_t number = 0; number < products; ++number) {
+    Memory memory;
+    Product product(package, config, kernels(), memory, number);
+    const size_t before = memory.used_bytes();
+    Product::Change(product, package, config, {}, max_added_rows, kernels(), memory).commit();
+    bytes += memory.used_bytes() - before;
+    scratch = std::max(scratch, threads * product.scratch_bytes(max_added_rows));
+  }
   // A buffer may begin anywhere in an arena, and the old scratch is not given back there.
-  return memory.used_bytes() - before + (scratch + kAlignment - 1) / kAlignment * kAlignment + kAlignment;
+  return bytes + (scratch + kAlignment - 1) / kAlignment * kAlignment + kAlignment;
 }
 
 }  // namespace onceover

@@ -45,6 +45,7 @@ class Session {
 
   // One image → result. Our code allocates nothing here. Throws Error(kInput | kEngine).
   const Result& run(const ImageView& image);
+  const Result& last() const { return require_run(), result_; }
 
   // What follows the network, for its answer (feature_count, embedding_dim) that somebody else computed from an image
   // that prepare() gave, tile after tile. Throws Error(kUsage) for another shape, kEngine for a value that is not
@@ -67,13 +68,13 @@ class Session {
   float threshold() const { return active().threshold(); }          // +inf when there is none
   float map_threshold() const { return active().map_threshold(); }  // +inf when there is none
 
-  // Score and decide with corrections (corrections/corrections.h) in place of those applied before, from the next run
-  // on. The first call takes memory for every journal of that bound. The self test is not affected. Throws
-  // Error(kMemory | kUsage | kPackage), and then nothing has changed.
-  void apply(const BankChanges& changes, size_t max_added_rows);
-  const Product::Applied& applied() const { return products_[0]->applied(); }
-  // Of the last run: what a correction needs to know of it. rows (n, D), as the patches are listed. Throws
-  // Error(kUsage) when there is no threshold, or the image is not above it.
+  // Score and decide with corrections (corrections/corrections.h), one entry for each product, in place of those
+  // applied before, from the next run on. The first call takes memory for every journal of that bound, of every
+  // product. A product whose entry is as before is left alone. The self test is not affected. Throws Error(kMemory |
+  // kUsage | kPackage), and then nothing has changed, of no product.
+  void apply(const std::vector<BankChanges>& changes, size_t max_added_rows);
+  // Of the last run: what a correction of its result's product needs to know of it. rows (n, D), as the patches are
+  // listed. Throws Error(kUsage) when there is no threshold, or the image is not above it.
   Candidate candidate(std::vector<float>& rows) const;
 
   // Of the last run; each throws Error(kUsage) before the first one, after one that failed, and after a self test:

@@ -374,18 +374,23 @@ class Corrections:
     def propose(self, candidate: dict[str, Any], name: str, note: str, image_sha256: bytes, time: int) -> int: ...
     def confirm(self, ids: Sequence[int], text: str, time: int) -> int: ...
     def reject(self, ids: Sequence[int], text: str, time: int) -> int: ...
-    def remove(self, rows: Sequence[int], text: str, time: int) -> int: ...
+    def remove(self, product: int, rows: Sequence[int], text: str, time: int) -> int: ...
     def undo(self, text: str, time: int) -> int: ...  # → the operation that was undone
     def compact(
         self, output: str, engine: EngineOptions, progress: Callable[[str, int, int], None] | None = None
     ) -> str: ...  # → the new package's id
     @property
-    def operations(self) -> list[dict[str, Any]]: ...  # sequence, type, time, text, named, undone_by (0: in force)
+    def operations(self) -> list[dict[str, Any]]:
+        """sequence, type, product, time, text, named, undone_by (0: in force)"""
     @property
     def proposals(self) -> list[dict[str, Any]]:
-        """id, name, note, image_sha256, score, threshold, patches, first_row, standing, confirmed_by, evicted_by"""
-    @property
-    def changes(self) -> dict[str, Any]: ...  # removed (r,), numbers (n,) uint32; added (n, D) float32
+        """id, product, name, note, image_sha256, score, threshold, patches, first_row, standing, confirmed_by,
+        evicted_by
+        """
+
+    def changes(
+        self, product: int = 0
+    ) -> dict[str, Any]: ...  # removed (r,), numbers (n,) uint32; added (n, D) float32
     @property
     def path(self) -> str: ...
     @property
@@ -410,11 +415,11 @@ class Session:
     def prepare(self, image: NDArray[Any], color: str = "rgb") -> NDArray[np.float32]: ...  # (tiles, 3, H, W)
     def map_p_value(self, peak: float) -> float: ...  # of a region, among the calibration maps' maxima
     def embeddings(self) -> NDArray[np.float32]: ...  # (features, D) of the last run, a copy
-    def apply(self, corrections: Corrections) -> dict[str, Any]: ...  # → applied
-    def candidate(self) -> dict[str, Any]: ...  # of the last run: score, threshold, patches (n,), rows (n, D)
+    def apply(self, corrections: Corrections) -> list[dict[str, Any]]: ...  # → applied
+    def candidate(self) -> dict[str, Any]: ...  # of the last run: product, score, threshold, patches (n,), rows (n, D)
     @property
-    def applied(self) -> dict[str, Any]:
-        """added_rows, removed_rows, calibration: fitted, exact, bounded, kept or stale; bounded_parts"""
+    def applied(self) -> list[dict[str, Any]]:
+        """By product: added_rows, removed_rows, calibration: fitted, exact, bounded, kept or stale; bounded_parts"""
     def self_test(self) -> dict[str, Any]: ...  # images, largest_relative_difference, largest_map_difference, tolerance
     @property
     def config(self) -> Config: ...

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,7 +38,12 @@ def add_bank_command(subparsers: Any, command: AddCommand, add_engine: AddOption
     add.add_argument("--confirm", action="store_true", help="confirm them at once")
     add.add_argument("--note", default="", help="what is to be seen, or who said so")
     add.add_argument(
-        "--max-rows", type=int, help="of a new journal: rows that may join (default: a tenth of the bank, ≥ 256)"
+        "--max-rows",
+        type=int,
+        help="of a new journal: rows that may join each product (default: a tenth of the largest bank, ≥ 256)",
+    )
+    add.add_argument(
+        "--product", metavar="NAME", help="of a package of several: what the images show (default: their gates decide)"
     )
     add_engine(add)
     for name, summary, run in (
@@ -49,6 +55,7 @@ def add_bank_command(subparsers: Any, command: AddCommand, add_engine: AddOption
         _add_reason(parser)
     remove = kind("remove", "take rows out of the memory bank, such as one that hides a defect", run_remove)
     remove.add_argument("rows", type=int, nargs="+", help="row numbers: `nearest` of `onceover inspect --json`")
+    remove.add_argument("--product", metavar="NAME", help="of a package of several: whose rows they are")
     _add_reason(remove)
     kind("list", "the audit log: every operation, who and why, and what is in force", run_list)
     undo = kind("undo", "take back the last operation in force; again: the one before", run_undo)
@@ -90,9 +97,11 @@ def say_corrections(inspector: Inspector, options: argparse.Namespace, output: O
             )
         return {"corrections": None}
     output.say(f"corrected: {escape(inspector.applied.describe())}")
+    stale = [each.product for each in inspector.applied.products if each.calibration == "stale"]
     if inspector.applied.calibration == "stale":
-        output.warn("fitted rows were removed: scores mean something, verdicts do not; `onceover bank undo`, or fit")
-    return {"corrections": vars(inspector.applied)}
+        rows = f"fitted rows of {_listed(stale)}" if stale else "fitted rows"
+        output.warn(f"{rows} were removed: scores mean something, verdicts do not; `onceover bank undo`, or fit")
+    return {"corrections": asdict(inspector.applied)}
 
 
 def warn_left_out(packages: Sequence[Path], output: Output) -> None:
@@ -127,7 +136,10 @@ def run_add(options: argparse.Namespace, output: Output) -> int:
     from onceover.runtime.inspector import Inspector
 
     corrections = _open(options, options.max_rows)
-    inspector = Inspector.open(corrections.package, _engine(options), options.threads, corrections=corrections)
+    inspector = Inspector.open(
+        corrections.package, _engine(options), options.threads, product=options.product, corrections=corrections
+    )
+    several = len(inspector.products) > 1
     images = [image for path in options.images for image in (list_images(path) if path.is_dir() else [path])]
     results = []
     with output.progress() as progress:
@@ -143,19 +155,24 @@ def run_add(options: argparse.Namespace, output: Output) -> int:
         for i, result in enumerate(added):
             result["standing"] = standing[result["candidate"]]
             if options.confirm:
-                after = inspector.inspect(result["image"])
+                after = inspector.inspect(result["image"], product=result["product"])
                 result |= {"score_after": after.score, "decision_after": after.decision}
                 progress("inspecting again", i + 1, len(added))
     rows = [
         (
-            Path(each["image"]).name, _cell(each["candidate"]), number(each["score"], 4), number(each["threshold"], 4),
-            _cell(each["rows"]), each["standing"] or f"{each['decision']}, nothing to correct",
-            number(each["score_after"], 4),
+            Path(each["image"]).name, *((each["product"],) if several else ()), _cell(each["candidate"]),
+            number(each["score"], 4), number(each["threshold"], 4), _cell(each["rows"]),
+            each["standing"] or f"{each['decision']}, nothing to correct", number(each["score_after"], 4),
         )
         for each in results
     ]  # fmt: skip
-    columns = ("image", "candidate ", "score ", "threshold ", "rows ", "standing", "score now ")
-    output.table("false alarms", columns, rows)
+    columns = ("candidate ", "score ", "threshold ", "rows ", "standing", "score now ")
+    output.table("false alarms", ("image", *(("product",) if several else ()), *columns), rows)
+    if several and options.product is None:
+        output.say("products: as their gates found them; --product names one")
+    wrong = [Path(each["image"]).name for each in results if each["decision"] == "wrong_part"]
+    if wrong:
+        output.warn(f"{_listed(wrong)}: no correction changes a gate; --product says which product it is")
     waiting = [each["candidate"] for each in results if each["standing"] == "quarantined"]
     if waiting:
         ids = " ".join(map(str, waiting))
@@ -167,14 +184,16 @@ def run_add(options: argparse.Namespace, output: Output) -> int:
 def _add_one(corrections: Corrections, inspector: Inspector, path: Path, options: argparse.Namespace) -> dict[str, Any]:
     before = inspector.inspect(path)
     result = {
-        "image": str(path), "decision": before.decision, "score": before.score, "threshold": before.threshold,
+        "image": str(path), "product": before.product, "decision": before.decision, "score": before.score,
+        "threshold": before.threshold,
         "candidate": None, "rows": None, "standing": None, "score_after": None, "decision_after": None,
     }  # fmt: skip
     if before.decision == "uncalibrated":
-        raise UsageError(f"{options.package}: is uncalibrated, so that nothing is a false alarm; fit with more images")
+        which = f"{options.package}: {before.product}" if before.product else str(options.package)
+        raise UsageError(f"{which}: is uncalibrated, so that nothing is a false alarm; fit with more images")
     if before.decision != "anomalous":
         return result
-    candidate, _ = corrections.propose(inspector, path, options.note)
+    candidate, _ = corrections.propose(inspector, path, options.note, product=before.product)
     result |= {"candidate": candidate, "rows": len(corrections.candidates[-1].rows)}
     return result
 
@@ -184,7 +203,7 @@ def run_confirm(options: argparse.Namespace, output: Output) -> int:
     before = {candidate.id for candidate in corrections.candidates if candidate.standing == "evicted"}
     corrections.confirm(options.ids, options.reason)
     evicted = [each.id for each in corrections.candidates if each.standing == "evicted" and each.id not in before]
-    output.say(f"confirmed: {_listed(options.ids)}")
+    output.say(f"confirmed: {_candidates(corrections, options.ids)}")
     if evicted:
         output.warn(f"no room for {_listed(evicted)}, confirmed longest ago; compact the journal into a new package")
     _report(corrections, output, {"confirmed": options.ids, "evicted": evicted})
@@ -194,16 +213,17 @@ def run_confirm(options: argparse.Namespace, output: Output) -> int:
 def run_reject(options: argparse.Namespace, output: Output) -> int:
     corrections = _open(options)
     corrections.reject(options.ids, options.reason)
-    output.say(f"rejected: {_listed(options.ids)}")
+    output.say(f"rejected: {_candidates(corrections, options.ids)}")
     _report(corrections, output, {"rejected": options.ids})
     return 0
 
 
 def run_remove(options: argparse.Namespace, output: Output) -> int:
     corrections = _open(options)
-    corrections.remove(options.rows, options.reason)
-    output.say(f"removed from the memory bank: rows {_listed(options.rows)}")
-    _report(corrections, output, {"removed": options.rows})
+    corrections.remove(options.rows, options.reason, product=options.product)
+    of = f" of {escape(options.product)}" if options.product else ""
+    output.say(f"removed from the memory bank{of}: rows {_listed(options.rows)}")
+    _report(corrections, output, {"removed": options.rows, "product": options.product})
     return 0
 
 
@@ -211,7 +231,8 @@ def run_undo(options: argparse.Namespace, output: Output) -> int:
     corrections = _open(options)
     undone = corrections.undo(options.reason)
     operation = corrections.operations[undone - 1]
-    output.say(f"undone: {undone}, {operation.type} {_listed(operation.named)}")
+    of = f" of {escape(operation.product)}" if operation.product else ""
+    output.say(f"undone: {undone}, {operation.type} {_listed(operation.named)}{of}")
     _report(corrections, output, {"undone": undone})
     return 0
 
@@ -219,6 +240,7 @@ def run_undo(options: argparse.Namespace, output: Output) -> int:
 def run_list(options: argparse.Namespace, output: Output) -> int:
     corrections = _open(options)
     candidates = {candidate.id: candidate for candidate in corrections.candidates}
+    several = len(corrections.product_names) > 1
     rows = []
     for operation in corrections.operations:
         candidate = candidates.get(operation.sequence)
@@ -230,12 +252,11 @@ def run_list(options: argparse.Namespace, output: Output) -> int:
         named = "" if candidate is not None else _listed(operation.named)
         size = f"{len(candidate.rows)}" if candidate is not None else ""
         score = number(candidate.score, 4) if candidate is not None else ""
-        rows.append(
-            (str(operation.sequence), _when(operation.time), operation.type, named, size, score, standing, told)
-        )
-    output.table(
-        corrections.path, ("# ", "time (UTC)", "operation", "of", "rows ", "score ", "standing", "what, why"), rows
-    )
+        product = (operation.product or "",) if several else ()
+        when = (str(operation.sequence), _when(operation.time), *product)
+        rows.append((*when, operation.type, named, size, score, standing, told))
+    columns = ("operation", "of", "rows ", "score ", "standing", "what, why")
+    output.table(corrections.path, ("# ", "time (UTC)", *(("product",) if several else ()), *columns), rows)
     operations = [{**vars(each), "named": list(each.named)} for each in corrections.operations]
     listed = [{**vars(each), "patches": list(each.patches), "rows": list(each.rows)} for each in corrections.candidates]
     _report(corrections, output, {"operations": operations, "candidates": listed})
@@ -244,34 +265,52 @@ def run_list(options: argparse.Namespace, output: Output) -> int:
 
 def run_compact(options: argparse.Namespace, output: Output) -> int:
     from onceover.export.compact import compact
+    from onceover.runtime.corrections import CALIBRATION_STATES
     from onceover.runtime.package import open_package
 
     corrections = _open(options)
     with output.progress() as progress:
         package_id = compact(corrections, options.output, _engine(options), options.threads, progress)
-    calibration = open_package(options.output).manifest["compacted"]["calibration"]
-    if calibration == "stale":
-        output.warn(f"{options.output} is uncalibrated: fitted rows were removed, and nothing tells what that did")
+    made = open_package(options.output)
+    manifests = [made.product_manifest(number) for number in range(len(made.products))]
+    told = [each.get("compacted", {}) for each in manifests]  # of this compaction, or an earlier one
+    states = {
+        name: each["calibration"]
+        for name, each in zip(corrections.product_names, told, strict=True)
+        if each.get("from") == corrections.package.id
+    }
+    stale = [name for name, state in states.items() if state == "stale"]
+    if stale:
+        which = str(options.output) if stale == [None] else f"{options.output}: {_listed(stale)}"
+        output.warn(f"{which} is uncalibrated: fitted rows were removed, and nothing tells what that did")
+    calibrations: dict[str, Any] = {"calibration": max(states.values(), key=CALIBRATION_STATES.index)}
+    calibrations |= {"calibrations": {} if None in states else states}
     output.say(f"[bold]{escape(str(options.output))}[/]: verified, id {package_id[:16]}; sign it again if you sign")
-    _report(corrections, output, {"output": str(options.output), "id": package_id, "calibration": calibration})
+    _report(corrections, output, {"output": str(options.output), "id": package_id, **calibrations})
     return 0
 
 
 def _report(corrections: Corrections, output: Output, result: dict[str, Any]) -> None:
     """What is in force now, for people and as JSON."""
-    removed, numbers, _ = corrections.changes()
     bound = corrections.core.max_added_rows
-    output.say(
-        f"{escape(corrections.path)}: {len(numbers)} of at most {bound} rows added, {len(removed)} fitted rows "
-        f"removed, journal {corrections.id[:16]}"
+    products = {}
+    for name in corrections.product_names:
+        removed, numbers, _ = corrections.changes(name)
+        products[name] = {"added_rows": len(numbers), "removed_rows": len(removed)}
+    rows = "; ".join(
+        f"{'' if name is None else f'{escape(name)}: '}{each['added_rows']} of at most {bound} rows added, "
+        f"{each['removed_rows']} fitted rows removed"
+        for name, each in products.items()
     )
+    output.say(f"{escape(corrections.path)}: {rows}, journal {corrections.id[:16]}")
+    total = {key: sum(each[key] for each in products.values()) for key in ("added_rows", "removed_rows")}
     if corrections.core.torn_bytes:
         output.warn(f"the last {corrections.core.torn_bytes} bytes are of an operation that did not come to its end")
     output.object(
         {
             "package": corrections.package.path, "id": corrections.package.id, "journal": corrections.path,
-            "journal_id": corrections.id, "added_rows": len(numbers), "max_added_rows": bound,
-            "removed_rows": len(removed), **result,
+            "journal_id": corrections.id, **total, "max_added_rows": bound,
+            "products": {} if None in products else products, **result,
         }
     )  # fmt: skip
 
@@ -285,6 +324,12 @@ def _when(seconds: int) -> str:
         return datetime.fromtimestamp(seconds, timezone.utc).strftime("%Y-%m-%d %H:%M") if seconds else "unknown"
     except (OverflowError, OSError, ValueError):  # a clock that was never set
         return str(seconds)
+
+
+def _candidates(corrections: Corrections, ids: Sequence[int]) -> str:
+    """Their numbers, of several products with the one that each is of."""
+    products = {candidate.id: candidate.product for candidate in corrections.candidates}
+    return _listed(f"{each} ({escape(product)})" if (product := products[each]) else each for each in ids)
 
 
 def _listed(numbers: Any) -> str:

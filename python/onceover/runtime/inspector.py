@@ -63,8 +63,8 @@ class Inspector:
         them. gate: ask that also of a package of one product. corrections: a journal (runtime/corrections.py), or its
         path; None: none; "auto": PATH.journal if there is one beside a package that is given by its path. A signature
         does not cover a journal, so one that belongs to an opened package is named. Raises InputError, PackageError,
-        EngineError, MemoryLimitError, UsageError (products that cannot be told apart, and none named; corrections of
-        several products), UnknownNameError.
+        EngineError, MemoryLimitError, UsageError (products that cannot be told apart, and none named),
+        UnknownNameError.
         """
         package = path if isinstance(path, PackageFile) else open_package(path)
         session = open_session(package.core, engine, threads, memory_limit_mb)
@@ -80,14 +80,15 @@ class Inspector:
         if self.corrections is None:
             raise UsageError(f"{self.package.path}: opened without corrections; give Inspector.open(corrections=…)")
         self.corrections.refresh()
-        applied = self.session.apply(self.corrections.core)
+        self.applied = AppliedCorrections.of(self.corrections, self.session.apply(self.corrections.core))
         confirmed = [candidate for candidate in self.corrections.candidates if candidate.standing == "confirmed"]
-        self.applied = AppliedCorrections(self.corrections.path, self.corrections.id, len(confirmed), **applied)
-        self.bank_images.joined = {
-            row: (candidate.name, patch)
-            for candidate in confirmed
-            for row, patch in zip(candidate.rows, candidate.patches, strict=True)
-        }
+        for images, product in zip(self._bank_images, self.corrections.product_names, strict=True):
+            images.joined = {
+                row: (candidate.name, patch)
+                for candidate in confirmed
+                if candidate.product == product
+                for row, patch in zip(candidate.rows, candidate.patches, strict=True)
+            }
         self._take_calibration()
         return self.applied
 

@@ -40,14 +40,14 @@ class Seed:
 
 SEEDS = {
     "plain": Seed(),
-    "uncalibrated": Seed(calibrated=False, images=0),
-    "every_pixel_format": Seed(images=len(FORMATS)),
+    "uncalibrated": Seed(dims=2, calibrated=False, images=0),
+    "every_pixel_format": Seed(dims=2, images=len(FORMATS)),
     "scan": Seed(index="scan"),
     "rank": Seed(dims=60, rows=30, index="rank", ranks=(64, 64)),
     "full": Seed(dims=9, rows=40, index="full"),
-    "tiles_roi_gate": Seed(dims=2, field=True, patches=True),
-    "products": Seed(field=True, products=2),
-    "calibration_patches": Seed(patches=True),
+    "tiles_roi_gate": Seed(dims=2, field=True),
+    "products": Seed(dims=2, field=True, products=2, patches=True),
+    "calibration_patches": Seed(dims=2, patches=True),
 }
 
 
@@ -115,8 +115,8 @@ def seed_bytes(seed: Seed) -> bytes:
             gate = _core.gate_bytes(mean=mean, weights=weights, axes=axes, isotropic=0.5, threshold=3.0, part_count=9)
             writer.add(f"roi{suffix}", np.tri(3, 5, 1, dtype=np.uint8))
             writer.add(f"gate{suffix}", gate, required=False)
-    if seed.patches:
-        writer.add("calibration_patches", patches_of(seed), required=False)
+        if seed.patches:
+            writer.add(f"calibration_patches{suffix}", patches_of(seed), required=False)
     return writer.bytes()
 
 

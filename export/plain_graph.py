@@ -33,6 +33,7 @@ class PlainParts:
 
     rows: float32 (M, D), those that are searched. numbers: int64 (M,), for each its row in the package. chunk_rows: of
     the bank that are compared at a time. adaptation: float32 (D, D), behind the network; None: nothing.
+    position_weights: float32 (h, w), by which distances are multiplied; None: nothing.
     """
 
     network: bytes
@@ -42,6 +43,7 @@ class PlainParts:
     chunk_rows: int
     raw_pixels: bool
     adaptation: NDArray[np.float32] | None = None
+    position_weights: NDArray[np.float32] | None = None
 
     @property
     def patches(self) -> int:
@@ -219,6 +221,9 @@ def _answers(nodes: _Nodes, parts: PlainParts, squared: str, nearest: str) -> li
     config = parts.config
     grid = config.grid_height, config.grid_width
     distances = nodes.add("Sqrt", [squared], "scorer/distances")  # (P,)
+    if parts.position_weights is not None:
+        by = nodes.constant("scorer/position_weights", parts.position_weights.ravel())
+        distances = nodes.add("Mul", [distances, by], "scorer/weighed")
     largest = nodes.add("ReduceMax", [distances], "scorer/largest", {"keepdims": 0})  # the config knows no other score
     nodes.shaped(largest, (1,), "score")
     nodes.shaped(distances, (1, 1, *grid), "patch_scores")

@@ -280,6 +280,7 @@ def take_apart(package: PackageFile, graph: bytes) -> PackageParts:
         tiling=Tiling(*_core.read_config(core).tiling),
         roi=core.array("roi") if "roi" in names else None,
         adaptation=core.array("adaptation") if "adaptation" in names else None,
+        position_weights=core.array("position_weights") if "position_weights" in names else None,
         gate=core.read("gate") if "gate" in names else None,
         calibration_patches=core.array("calibration_patches") if "calibration_patches" in names else None,
     )

@@ -156,7 +156,10 @@ def _parts(core: _core.Package, config: _core.Config, max_elements: int, raw_pix
     rows = chunk_rows(config.grid_height * config.grid_width, config.embedding_dim, max_elements)
     adapted = any(member["name"] == "adaptation" for member in core.members)
     adaptation = core.array("adaptation") if adapted else None
-    return PlainParts(core.read("graph.onnx"), config, bank, numbers, min(rows, len(bank)), raw_pixels, adaptation)
+    weighed = any(member["name"] == "position_weights" for member in core.members)
+    weights = core.array("position_weights") if weighed else None
+    graph = core.read("graph.onnx")
+    return PlainParts(graph, config, bank, numbers, min(rows, len(bank)), raw_pixels, adaptation, weights)
 
 
 def _serialized(parts: PlainParts, facts: Mapping[str, Any]) -> bytes:

@@ -356,7 +356,7 @@ void test_a_cover_brings_every_patch_within_the_threshold() {
   std::vector<float> scores(50);
   for (size_t p = 0; p < 50; ++p) scores[p] = static_cast<float>(p % 10) + 20;
   for (const float share : {0.0f, 0.5f, 1.0f}) {
-    const std::vector<uint32_t> chosen = cover(embeddings, scores.data(), 22, share);
+    const std::vector<uint32_t> chosen = cover(embeddings, scores.data(), 22, nullptr, share);
     CHECK(!chosen.empty() && scores[chosen[0]] == 29);
     for (size_t p = 0; p < 50; ++p) {
       if (scores[p] <= 22) {

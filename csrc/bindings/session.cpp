@@ -59,6 +59,13 @@ struct BoundSession {
     return out;
   }
 
+  py::array_t<float> patch_distances() {
+    const Turn turn(busy, "session");
+    py::array_t<float> out = new_grid<float>();
+    std::copy_n(session.patch_distances(), session.config().cell_count(), out.mutable_data());
+    return out;
+  }
+
   py::array_t<int64_t> nearest_rows() {
     const Turn turn(busy, "session");
     py::array_t<int64_t> out = new_grid<int64_t>();
@@ -330,6 +337,7 @@ void bind_session(py::module_& m) {
       .def(py::init(make_session), py::arg("package"), py::arg("engine"), py::arg("memory_limit_bytes") = 0)
       .def("run", &BoundSession::run, py::arg("image"), py::arg("color") = "rgb")
       .def("patch_scores", &BoundSession::patch_scores)
+      .def("patch_distances", &BoundSession::patch_distances)
       .def("nearest_rows", &BoundSession::nearest_rows)
       .def("patch_features", &BoundSession::patch_features)
       .def("anomaly_map", &BoundSession::anomaly_map, py::arg("height") = 0, py::arg("width") = 0,

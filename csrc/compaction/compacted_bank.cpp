@@ -74,11 +74,11 @@ std::vector<uint8_t> compacted_patches(const CalibrationPatches& old, const Conf
   std::vector<uint8_t> inside(count, 1);
   const Roi roi = read_roi(package, bank.product());
   if (!roi.whole()) roi.mark({inside.data(), config.tiles().height(), config.tiles().width()});
-  std::vector<float> scores(images * count);  // 0 and row 0 outside, as a session has them
+  std::vector<float> kept_distances(images * count);  // 0 and row 0 outside, as a session has them
   std::vector<uint32_t> nearest(images * count);
   for (size_t i = 0; i < nearest.size(); ++i) {
     if (inside[i % count] == 0) continue;
-    scores[i] = old.scores[i];
+    kept_distances[i] = old.distances[i];
     const uint32_t row = old.nearest[i];
     nearest[i] = bank.number_of(row);
     if (nearest[i] != kNoRow) continue;
@@ -89,7 +89,7 @@ std::vector<uint8_t> compacted_patches(const CalibrationPatches& old, const Conf
     }
     // Triangle inequality, as recalibrate has it.
     const auto at = static_cast<size_t>(found - changes.removed.begin());
-    scores[i] = rounded_up(rounded_up(scores[i]) + on[at]);
+    kept_distances[i] = rounded_up(rounded_up(kept_distances[i]) + on[at]);
     nearest[i] = instead[at];
   }
   for (size_t image = 0; image < images; ++image) {
@@ -98,7 +98,7 @@ std::vector<uint8_t> compacted_patches(const CalibrationPatches& old, const Conf
     for (size_t t = 0; t < tracked; ++t) {
       const size_t cell = old.patches[image * tracked + t];
       if (inside[cell] == 0) continue;
-      scores[image * count + cell] = distances[t];
+      kept_distances[image * count + cell] = distances[t];
       nearest[image * count + cell] = rows[t];
     }
   }
@@ -117,7 +117,7 @@ std::vector<uint8_t> compacted_patches(const CalibrationPatches& old, const Conf
     out.insert(out.end(), bytes, bytes + number * 4);
   };
   add(old.parts, images);
-  add(scores.data(), scores.size());
+  add(kept_distances.data(), kept_distances.size());
   add(nearest.data(), nearest.size());
   add(old.patches, images * tracked);
   add(old.embeddings, images * tracked * dims);

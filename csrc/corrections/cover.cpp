@@ -6,10 +6,10 @@
 namespace onceover {
 
 std::vector<uint32_t> cover(MatrixView<const float> embeddings, const float* patch_scores, float threshold,
-                            float share) {
+                            const float* weights, float share) {
   struct Far {
     uint32_t patch;
-    float distance;
+    float score;
   };
   std::vector<Far> far;
   for (size_t p = 0; p < embeddings.rows; ++p) {
@@ -18,8 +18,8 @@ std::vector<uint32_t> cover(MatrixView<const float> embeddings, const float* pat
   std::vector<uint32_t> chosen;
   while (chosen.size() < far.size()) {
     const auto next =
-        std::max_element(far.begin(), far.end(), [](const Far& a, const Far& b) { return a.distance < b.distance; });
-    if (next->distance <= share * threshold) break;
+        std::max_element(far.begin(), far.end(), [](const Far& a, const Far& b) { return a.score < b.score; });
+    if (next->score <= share * threshold) break;
     chosen.push_back(next->patch);
     const float* center = embeddings.row(next->patch);
     for (Far& each : far) {
@@ -29,7 +29,8 @@ std::vector<uint32_t> cover(MatrixView<const float> embeddings, const float* pat
         const double difference = double{row[k]} - double{center[k]};
         squared += difference * difference;
       }
-      each.distance = std::min(each.distance, static_cast<float>(std::sqrt(squared)));
+      const float weight = weights == nullptr ? 1.0f : weights[each.patch];
+      each.score = std::min(each.score, static_cast<float>(std::sqrt(squared)) * weight);
     }
   }
   return chosen;

@@ -10,9 +10,9 @@ namespace onceover {
 
 // Patches of an image, worst first, such that with their embeddings in the bank every patch that was above `threshold`
 // is within kCoverShare of it: greedy, the farthest one next (Gonzalez 1985). None for an image below the threshold.
-// embeddings (P, D), patch_scores (P): distances to the bank as it is.
+// embeddings (P, D), patch_scores (P): distances to the bank as it is, times `weights` (P) unless these are null.
 inline constexpr float kCoverShare = 0.5f;  // docs/corrections.md: how many rows it saves, and what it costs
 std::vector<uint32_t> cover(MatrixView<const float> embeddings, const float* patch_scores, float threshold,
-                            float share = kCoverShare);
+                            const float* weights = nullptr, float share = kCoverShare);
 
 }  // namespace onceover

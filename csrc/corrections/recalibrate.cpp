@@ -55,10 +55,11 @@ struct Rescored {
 
 class Rescorer {
  public:
-  Rescorer(const Config& config, const Roi& roi, const CalibrationPatches& patches, const CorrectedBank& bank,
+  Rescorer(const Config& config, const Scoring& scoring, const CalibrationPatches& patches, const CorrectedBank& bank,
            const BankChanges& changes, const KernelTable& table)
       : config_(config),
-        roi_(roi),
+        roi_(scoring.roi),
+        weights_(scoring.position_weights),
         patches_(patches),
         bank_(bank),
         changes_(changes),
@@ -71,16 +72,16 @@ class Rescorer {
     for (size_t tile = 0; tile < tiles.tiles(); ++tile) {
       for (size_t patch = 0; patch < tiles.tile_patches(); ++patch) ++views_[tiles.cell(tile, patch)];
     }
-    if (roi.whole()) return;
+    if (roi_.whole()) return;
     std::vector<uint8_t> inside(config.cell_count());
     const MatrixView<uint8_t> cells(inside.data(), tiles.height(), tiles.width());
-    roi.mark(cells);
+    roi_.mark(cells);
     continued_from_ = nearest_inside({inside.data(), tiles.height(), tiles.width()}, memory_);
   }
 
   Rescored run(size_t image) {
     const size_t count = config_.cell_count(), tracked = patches_.tracked;
-    const float* old = patches_.scores + image * count;
+    const float* old = patches_.distances + image * count;
     grid_.assign(old, old + count);
     is_exact_.assign(count, changes_.numbers.empty() && !patches_.bounds ? 1 : 0);  // a row that joined may be nearer
     for (size_t p = 0; !changes_.removed.empty() && p < count; ++p) {
@@ -104,6 +105,8 @@ class Rescorer {
       // What another tile sees may be nearer now where rows joined, and no nearer where rows are only gone.
       if (views_[patch] == 1) is_exact_[patch] = 1;
     }
+    // In float32, as a session weighs: what was no lower than a distance is no lower than its score.
+    for (size_t p = 0; weights_ != nullptr && p < count; ++p) grid_[p] *= weights_[p];
     const float* drawn = masked();
     const size_t worst = static_cast<size_t>(std::max_element(grid_.begin(), grid_.end()) - grid_.begin());
     Rescored result;
@@ -134,6 +137,7 @@ class Rescorer {
 
   const Config& config_;
   const Roi& roi_;
+  const float* weights_;
   const CalibrationPatches& patches_;
   const CorrectedBank& bank_;
   const BankChanges& changes_;
@@ -193,7 +197,7 @@ std::optional<CalibrationPatches> read_calibration_patches(const Package& packag
     return array;
   };
   view.parts = reinterpret_cast<const uint32_t*>(take(n));
-  view.scores = reinterpret_cast<const float*>(take(n * patches));
+  view.distances = reinterpret_cast<const float*>(take(n * patches));
   view.nearest = reinterpret_cast<const uint32_t*>(take(n * patches));
   view.patches = reinterpret_cast<const uint32_t*>(take(n * tracked));
   view.embeddings = reinterpret_cast<const float*>(take(n * tracked * record.dims));
@@ -206,13 +210,13 @@ std::optional<CalibrationPatches> read_calibration_patches(const Package& packag
   for (uint64_t i = 0; i < n * tracked; ++i) {
     if (view.patches[i] >= patches) refuse("names a patch that the grid does not have");
   }
-  if (!all_finite(view.scores, n * patches) || !all_finite(view.embeddings, n * tracked * record.dims)) {
+  if (!all_finite(view.distances, n * patches) || !all_finite(view.embeddings, n * tracked * record.dims)) {
     refuse("holds a NaN or infinity");
   }
   return view;
 }
 
-Recalibrated recalibrate(const Package& package, const Config& config, uint32_t product, const Roi& roi,
+Recalibrated recalibrate(const Package& package, const Config& config, const Scoring& scoring,
                          const Calibration& calibration, const CorrectedBank& bank, const BankChanges& changes,
                          const KernelTable& table) {
   Recalibrated result;
@@ -233,13 +237,13 @@ Recalibrated recalibrate(const Package& package, const Config& config, uint32_t 
   };
   const size_t fitted_rows = bank.index().row_count - changes.numbers.size();
   const std::optional<CalibrationPatches> patches =
-      read_calibration_patches(package, config, calibration, fitted_rows, product);
+      read_calibration_patches(package, config, calibration, fitted_rows, scoring.product);
   if (!patches) {
     give_up();
     return result;
   }
   std::vector<Rescored> parts(calibration.n, {-kInfinity, -kInfinity, true});
-  Rescorer rescorer(config, roi, *patches, bank, changes, table);
+  Rescorer rescorer(config, scoring, *patches, bank, changes, table);
   for (size_t image = 0; image < patches->image_count; ++image) {
     const Rescored found = rescorer.run(image);
     if (!std::isfinite(found.score)) {  // an infinite threshold would call every part good

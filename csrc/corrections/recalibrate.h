@@ -11,12 +11,12 @@
 namespace onceover {
 
 // The member "calibration_patches" of a product, viewed in place; n images of the calibration, P patches each: the
-// cells of the patch grid of all tiles. Outside a region of interest scores and rows mean nothing.
+// cells of the patch grid of all tiles. Outside a region of interest distances and rows mean nothing.
 struct CalibrationPatches {
   uint32_t image_count = 0, tracked = 0;  // n, T
-  bool bounds = false;                    // scores of patches that are not tracked may be too high
+  bool bounds = false;                    // distances of patches that are not tracked may be too high
   const uint32_t* parts = nullptr;        // (n) which part an image shows, below the calibration's n
-  const float* scores = nullptr;          // (n, P) patch scores with the fitted bank
+  const float* distances = nullptr;       // (n, P) of patches to the fitted bank
   const uint32_t* nearest = nullptr;      // (n, P) the fitted row each is nearest to
   const uint32_t* patches = nullptr;      // (n, T) those with the highest scores
   const float* embeddings = nullptr;      // (n, T, D) of these; where tiles overlap, of the one whose score counts
@@ -46,8 +46,15 @@ struct Recalibrated {
   size_t bounded_parts = 0;
 };
 
+// How distances become the patch scores of an image of a product.
+struct Scoring {
+  uint32_t product;
+  const Roi& roi;
+  const float* position_weights;  // (cell_count); null: scores are distances
+};
+
 // Of one product: `bank` has `changes` applied.
-Recalibrated recalibrate(const Package& package, const Config& config, uint32_t product, const Roi& roi,
+Recalibrated recalibrate(const Package& package, const Config& config, const Scoring& scoring,
                          const Calibration& calibration, const CorrectedBank& bank, const BankChanges& changes,
                          const KernelTable& table);
 

@@ -369,4 +369,23 @@ Roi read_roi(const Package& package, uint32_t product) {
   }
 }
 
+const float* read_position_weights(const Package& package, const Config& config, uint32_t product) {
+  const std::string name = member_name("position_weights", product);
+  const MemberView* member = package.find(name);
+  if (member == nullptr) return nullptr;
+  const auto* weights = member->as<float>(2);
+  const TileGrid cells = config.tiles();
+  if (member->dimensions[0] != cells.height() || member->dimensions[1] != cells.width()) {
+    fail(Status::kPackage, "%s: member '%s' is %llu x %llu, the patch grid is %zu x %zu; fit again",
+         package.label().c_str(), name.c_str(), static_cast<unsigned long long>(member->dimensions[0]),
+         static_cast<unsigned long long>(member->dimensions[1]), cells.height(), cells.width());
+  }
+  for (size_t cell = 0; cell < config.cell_count(); ++cell) {
+    if (std::isfinite(weights[cell]) && weights[cell] > 0) continue;
+    fail(Status::kPackage, "%s: member '%s' holds %g for cell %zu, expected a finite weight above 0; fit again",
+         package.label().c_str(), name.c_str(), double{weights[cell]}, cell);
+  }
+  return weights;
+}
+
 }  // namespace onceover

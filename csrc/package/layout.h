@@ -37,7 +37,7 @@ inline std::string member_name(std::string_view name, uint32_t product) {
 // Members that this version understands; any other one marked required is refused by name.
 inline constexpr std::string_view kKnownMembers[] = {"config",     "manifest.json", "graph.onnx", "memory_bank",
                                                      "bank_index", "calibration",   "parity",     "roi",
-                                                     "products",   "gate",          "adaptation"};
+                                                     "products",   "gate",          "adaptation", "position_weights"};
 
 // Members that a minor version brought, as it did tiles. A package says the lowest version that has all of its members,
 // so that one without the new ones stays, byte for byte, what it was.
@@ -46,7 +46,7 @@ struct MemberSince {
   uint16_t minor;
 };
 inline constexpr MemberSince kSince[] = {{"thumbnails", 1},          {"roi", 1},       {"products", 1}, {"gate", 1},
-                                         {"calibration_patches", 1}, {"adaptation", 1}};
+                                         {"calibration_patches", 1}, {"adaptation", 1}, {"position_weights", 1}};
 inline constexpr uint16_t kTiledSince = 1;
 
 enum class DataType : uint32_t { kBytes = 0, kFloat32 = 1, kFloat64 = 2, kUint8 = 3, kInt8 = 4, kUint32 = 5 };

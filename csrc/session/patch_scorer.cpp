@@ -18,11 +18,14 @@ PatchScorer::PatchScorer(const Config& config, size_t threads, Memory& memory)
 
 void PatchScorer::reserve(const std::vector<std::unique_ptr<Product>>& products, Memory& memory) {
   size_t scratch = 0, searched = 0;
+  bool weighs = false;
   for (const auto& product : products) {
+    weighs = weighs || product->position_weights() != nullptr;
     scratch = std::max(scratch, threads_ * search_scratch_bytes(product->index(), 1));
     searched = std::max(searched, product->searched().size());
   }
   reserve_scratch(scratch, memory);
+  if (weighs) distances_ = Buffer<float>(memory, scores_.size(), "distances");
   if (searched == 0) return;
   continued_ = Buffer<float>(memory, scores_.size(), "scores to be drawn");
   gathered_ = Buffer<float>(memory, searched * dims_, "features of the region of interest");
@@ -43,6 +46,12 @@ void PatchScorer::run(ThreadPool& pool, const Product& product, MatrixView<const
     tiles_.merge(tile_scores_.data(), tile_rows_.data(), scores_.data(), rows_.data());
   }
   for (uint32_t& row : rows_) row = product.row_number(row);
+  const float* weights = product.position_weights();
+  weighed_ = weights != nullptr;
+  for (size_t cell = 0; weighed_ && cell < scores_.size(); ++cell) {
+    distances_[cell] = scores_[cell];
+    scores_[cell] *= weights[cell];
+  }
   worst_ = product.mask(scores_.data(), rows_.data(), continued_.data());
   for (size_t cell = 0; cell < scores_.size(); ++cell) {
     if (scores_[cell] > scores_[worst_]) worst_ = cell;

@@ -1,5 +1,5 @@
-// Features of all tiles → patch scores of the image: search a product's memory bank, put the tiles together, leave out
-// what lies outside its region of interest.
+// Features of all tiles → patch scores of the image: search a product's memory bank, put the tiles together, weigh
+// distances by where they are, leave out what lies outside the region of interest.
 #pragma once
 
 #include <memory>
@@ -23,6 +23,8 @@ class PatchScorer {
   void run(ThreadPool& pool, const Product& product, MatrixView<const float> features, const KernelTable& kernels);
 
   const Buffer<float>& scores() const { return scores_; }  // 0 outside the region
+  // (cell_count): to the nearest rows, not weighed; outside the region they mean nothing.
+  const float* distances() const { return weighed_ ? distances_.data() : scores_.data(); }
   const Buffer<uint32_t>& rows() const { return rows_; }   // nearest rows; 0 outside the region
   const float* drawn() const { return drawn_; }            // what the map is drawn from: scores, continued outside
   // (cell_count): of which feature a cell has its score. Allocates.
@@ -37,6 +39,7 @@ class PatchScorer {
   size_t dims_, threads_;
   Buffer<uint8_t> scratch_;
   Buffer<float> scores_, continued_;
+  Buffer<float> distances_;  // where a product weighs them
   Buffer<uint32_t> rows_;
   Buffer<float> tile_scores_;  // of all features, where there are several tiles
   Buffer<uint32_t> tile_rows_;
@@ -44,6 +47,7 @@ class PatchScorer {
   Buffer<uint32_t> gathered_rows_;
   const float* drawn_ = nullptr;
   size_t worst_ = 0;
+  bool weighed_ = false;  // in the last run
 };
 
 }  // namespace onceover

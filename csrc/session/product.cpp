@@ -76,6 +76,7 @@ Product::Product(const Package& package, const Config& config, const KernelTable
       adaptation_(read_adaptation(package, config, number, memory)),
       index_(index_of(package, memory_bank_of(package, config, number), table, memory, own_index_, number)),
       calibration_(read_calibration(package, number)),
+      position_weights_(read_position_weights(package, config, number)),
       roi_(read_roi(package, number)),
       threshold_(calibration_.threshold),
       map_threshold_(calibration_.map_threshold) {
@@ -127,7 +128,8 @@ Product::Change::Change(Product& product, const Package& package, const Config& 
   CorrectedBank& bank = made_ != nullptr ? *made_ : *product.corrected_;
   bank.apply(changes, table);
   try {
-    found_ = recalibrate(package, config, product.number_, product.roi_, calibration, bank, changes, table);
+    const Scoring scoring{product.number_, product.roi_, product.position_weights_};
+    found_ = recalibrate(package, config, scoring, calibration, bank, changes, table);
   } catch (...) {
     if (made_ == nullptr) bank.restore(std::move(kept_));
     throw;

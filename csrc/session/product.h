@@ -1,5 +1,5 @@
-// What one product adds to the shared network: its adaptation and memory bank, the calibration on its good parts,
-// thresholds in force, and the region of interest.
+// What one product adds to the shared network: its adaptation and memory bank, what a distance counts where, the
+// calibration on its good parts, thresholds in force, and the region of interest.
 #pragma once
 
 #include <memory>
@@ -42,6 +42,8 @@ class Product {
   // What people and journals call a row of index().
   uint32_t row_number(uint32_t row) const { return is_corrected() && row != kNoRow ? corrected_->number(row) : row; }
   const Adaptation& adaptation() const { return adaptation_; }
+  // (cell_count): distances times these are patch scores; null where they are themselves.
+  const float* position_weights() const { return position_weights_; }
   const Roi& roi() const { return roi_; }
   bool has_gate() const { return gate_.dims > 0; }
   // How far an image is from the product's own as a whole, in units of the gate's threshold: above 1 it is none of
@@ -115,6 +117,7 @@ class Product {
   Buffer<uint8_t> own_index_;  // of a package that has no search index: every row is scanned
   SearchIndex index_;
   Calibration calibration_;
+  const float* position_weights_;
   Roi roi_;
   GateModel gate_;
   Buffer<uint8_t> inside_;  // (cell_count): kept, because an arena takes back only what was given last

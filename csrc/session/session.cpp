@@ -271,7 +271,8 @@ Candidate Session::candidate(std::vector<float>& rows) const {
   for (const uint32_t feature : features) {
     seen.insert(seen.end(), embeddings().row(feature), embeddings().row(feature) + dims);
   }
-  found.patches = cover({seen.data(), features.size(), dims}, scorer_.scores().data(), result_.threshold);
+  found.patches = cover({seen.data(), features.size(), dims}, scorer_.scores().data(), result_.threshold,
+                        active().position_weights());
   rows.clear();
   for (uint32_t& patch : found.patches) {
     patch = features[patch];

@@ -79,6 +79,8 @@ class Session {
 
   // Of the last run; each throws Error(kUsage) before the first one, after one that failed, and after a self test:
   const float* patch_scores() const { return require_run(), scorer_.scores().data(); }        // (cell_count)
+  // (cell_count): patch scores before they are weighed by position; outside a region they mean nothing.
+  const float* patch_distances() const { return require_run(), scorer_.distances(); }
   const uint32_t* nearest_rows() const { return require_run(), scorer_.rows().data(); }       // (cell_count)
   std::vector<uint32_t> patch_features() const { return require_run(), scorer_.features(); }  // PatchScorer::features
   // (feature_count, D): what was searched for; the network's answer, or the active product's adaptation of it

@@ -406,6 +406,7 @@ class Session:
     def __init__(self, package: Package, engine: EngineOptions, memory_limit_bytes: int = 0) -> None: ...
     def run(self, image: NDArray[Any], color: str = "rgb") -> RunResult: ...
     def patch_scores(self) -> NDArray[np.float32]: ...  # (h, w) of the last run, a copy
+    def patch_distances(self) -> NDArray[np.float32]: ...  # (h, w), before they are weighed by position; a copy
     def nearest_rows(self) -> NDArray[np.int64]: ...  # (h, w)
     def patch_features(self) -> NDArray[np.int64]: ...  # (h, w) of which feature, tile after tile, each score is
     def anomaly_map(  # 0: config.map_size; into out, C-contiguous, if given, and returned

@@ -81,6 +81,7 @@ def run_fit(options: argparse.Namespace, output: Output) -> int:
             roi=options.roi,
             tiling=tiling_options(options),
             adapt=options.adapt,
+            position_weights=options.position_weights,
             max_memory=options.max_memory,
         )
         parts = fit(options.directory, settings, progress, keep)
@@ -133,6 +134,12 @@ def run_fit(options: argparse.Namespace, output: Output) -> int:
                 "adapted, damage stands out less than before: fit with --no-adapt, too, and let `onceover evaluate` "
                 "say on known defects which is better"
             )
+    weights = manifest.get("position_weights")
+    if weights:
+        output.say(
+            f"weighed by position: a distance counts {weights['least']:.2f} to {weights['most']:.2f} times, less where "
+            "good parts are farther from the memory bank"
+        )
     output.object(
         {
             "package": str(options.output),
@@ -147,6 +154,7 @@ def run_fit(options: argparse.Namespace, output: Output) -> int:
             **({} if parts.thumbnails is None else {"thumbnails": manifest["thumbnails"]}),
             **({} if choice is None else {"choice": asdict(choice)}),
             **({"adaptation": adaptation} if adaptation else {}),
+            **({"position_weights": weights} if weights else {}),
             **({} if memory is None else {"plan": asdict(memory)}),
         }
     )

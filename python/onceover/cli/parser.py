@@ -203,6 +203,12 @@ def _add_fit(subparsers: Any) -> None:
         action=argparse.BooleanOptionalAction,
         help="learn from the bank's images which differences matter (default: where they show 8 parts or more)",
     )
+    fit.add_argument(
+        "--position-weights",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="let a distance count less where good parts are far from the bank (default: with 8 parts or more)",
+    )
     fit.add_argument("--detector", default="patchcore")
     fit.add_argument("--coreset", choices=("greedy", "random"), default="greedy")
     size = fit.add_mutually_exclusive_group()

@@ -75,6 +75,11 @@ class Detector(ABC):
         """Settings and what came of them, for the manifest."""
 
     @property
+    def rows(self) -> NDArray[np.float32] | None:
+        """float32 (M, D): for detectors that keep patches, those that were kept."""
+        return None
+
+    @property
     def chosen(self) -> NDArray[np.int64] | None:
         """int64 (M,): for detectors that keep patches, which of the patches given to `fit` they kept."""
         return None

@@ -206,6 +206,11 @@ class PatchCore(Detector):
         }
 
     @property
+    def rows(self) -> NDArray[np.float32] | None:
+        """float32 (M, D): the memory bank; None before fit."""
+        return self._rows
+
+    @property
     def chosen(self) -> NDArray[np.int64]:
         """int64 (M,): which patch each bank row is, counted over all patches given to fit."""
         if self._chosen is None:

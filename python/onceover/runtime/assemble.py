@@ -29,6 +29,7 @@ class PackageParts:
     relative_tolerance: of the parity replay. thumbnails: the member of runtime/thumbnails.py; None by default.
     roi: uint8 (h, w) of 0 and 1 over the whole image, what is inspected.
     adaptation: float32 (D, D), by which patch embeddings are multiplied before they are compared; None: not at all.
+    position_weights: float32 (h, w), the patch grid of all tiles; distances are multiplied by them.
     gate: the member that tells this product from others (`training.gate`); optional.
     """
 
@@ -47,6 +48,7 @@ class PackageParts:
     roi: NDArray[np.uint8] | None = None
     gate: bytes | None = None
     adaptation: NDArray[np.float32] | None = None
+    position_weights: NDArray[np.float32] | None = None
 
 
 def config_of(spec: GraphSpec, blur_sigma: float, tiling: Tiling = ONE_TILE) -> _core.Config:
@@ -99,6 +101,8 @@ def assemble(parts: PackageParts) -> _core.PackageWriter:
         writer.add("roi", parts.roi)  # required: who does not know it would judge what is not to be inspected
     if parts.adaptation is not None:
         writer.add("adaptation", parts.adaptation)  # required: the bank holds embeddings that are multiplied by it
+    if parts.position_weights is not None:
+        writer.add("position_weights", parts.position_weights)  # required: thresholds are of scores that it made
     if parts.gate is not None:
         writer.add("gate", parts.gate, required=False)
     if parts.calibration_patches is not None:

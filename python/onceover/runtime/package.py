@@ -85,6 +85,9 @@ class PackageFile:
         adaptation = self.manifest.get("adaptation")
         if isinstance(adaptation, dict) and "images" in adaptation:
             yield "adapted", f"by {adaptation['images']} images of the memory bank"
+        weights = self.manifest.get("position_weights")
+        if isinstance(weights, dict) and {"least", "most"} <= weights.keys():
+            yield "positions", f"distances count {weights['least']} to {weights['most']} times, by where they are"
         if isinstance(self.manifest.get("calibration"), dict):
             yield "threshold", calibration_text(self.manifest["calibration"])
         for member in self.members:

@@ -23,7 +23,7 @@ class CalibrationPatches:
     """Collects one image after the other, in the order of the calibration."""
 
     def __init__(self) -> None:
-        self._scores: list[NDArray[np.float32]] = []
+        self._distances: list[NDArray[np.float32]] = []
         self._nearest: list[NDArray[np.uint32]] = []
         self._patches: list[NDArray[np.uint32]] = []
         self._embeddings: list[NDArray[np.float32]] = []
@@ -33,14 +33,13 @@ class CalibrationPatches:
         """The image that the session ran last. Beyond MAX_BYTES all are let go: some would calibrate nothing."""
         if self._bytes > MAX_BYTES:
             return
-        scores = session.patch_scores().ravel()  # (P,), the cells of all tiles
-        worst = np.argsort(-scores, kind="stable")[:TRACKED]
-        self._scores.append(scores)
+        worst = np.argsort(-session.patch_scores().ravel(), kind="stable")[:TRACKED]  # of (P,), the cells of all tiles
+        self._distances.append(session.patch_distances().ravel())
         self._nearest.append(session.nearest_rows().ravel().astype(np.uint32))
         self._patches.append(worst.astype(np.uint32))
         # (T, D): where tiles overlap, of the one whose score counts
         self._embeddings.append(session.embeddings()[session.patch_features().ravel()[worst]])
-        lists = (self._scores, self._nearest, self._patches, self._embeddings)
+        lists = (self._distances, self._nearest, self._patches, self._embeddings)
         self._bytes += sum(each[-1].nbytes for each in lists)
         if self._bytes > MAX_BYTES:
             for each in lists:
@@ -48,12 +47,12 @@ class CalibrationPatches:
 
     def to_array(self, groups: Sequence[str]) -> NDArray[np.uint8] | None:
         """The member, uint8 (n,); groups: which part each image shows. None without images, or with too many."""
-        if not self._scores:
+        if not self._distances:
             return None
         numbers = {group: i for i, group in enumerate(dict.fromkeys(groups))}
         return HeldOutPatches(
             parts=np.array([numbers[group] for group in groups], np.uint32),
-            scores=np.stack(self._scores),
+            distances=np.stack(self._distances),
             nearest=np.stack(self._nearest),
             patches=np.stack(self._patches),
             embeddings=np.stack(self._embeddings),
@@ -62,12 +61,12 @@ class CalibrationPatches:
 
 @dataclass(frozen=True)
 class HeldOutPatches:
-    """The member's arrays. parts (n,) uint32; scores float32 and nearest uint32 (n, P); patches uint32 (n, T);
+    """The member's arrays. parts (n,) uint32; distances float32 and nearest uint32 (n, P); patches uint32 (n, T);
     embeddings float32 (n, T, D).
     """
 
     parts: NDArray[np.uint32]
-    scores: NDArray[np.float32]
+    distances: NDArray[np.float32]
     nearest: NDArray[np.uint32]
     patches: NDArray[np.uint32]
     embeddings: NDArray[np.float32]
@@ -75,8 +74,8 @@ class HeldOutPatches:
     def to_array(self) -> NDArray[np.uint8]:
         """As a package holds it, uint8 (n,)."""
         count, tracked, dims = self.embeddings.shape
-        record = struct.pack(_RECORD, struct.calcsize(_RECORD), count, tracked, self.scores.shape[1], dims)
-        arrays = (self.parts, self.scores, self.nearest, self.patches, self.embeddings)
+        record = struct.pack(_RECORD, struct.calcsize(_RECORD), count, tracked, self.distances.shape[1], dims)
+        arrays = (self.parts, self.distances, self.nearest, self.patches, self.embeddings)
         return np.frombuffer(record + b"".join(array.tobytes() for array in arrays), np.uint8)
 
 

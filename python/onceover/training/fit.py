@@ -22,6 +22,7 @@ from onceover.runtime import thumbnails
 from onceover.runtime.assemble import PackageParts, config_of
 from onceover.runtime.graph import DEFAULT_BACKBONE, load_graph
 from onceover.runtime.session import EngineOptions
+from onceover.training import position_weights
 from onceover.training.adapting import MIN_PARTS, most_images
 from onceover.training.calibrate import required_groups
 from onceover.training.choosing import AUTO, Choice, choose_network
@@ -53,6 +54,8 @@ class FitOptions:
     at all is inspected. tiling: how large images are cut.
     adapt: measure distances as the product's own images suggest (`training.adapting`); None, the default: where the
     bank has the eight parts that it takes.
+    position_weights: let a distance count less where good parts are far from the bank
+    (`training.position_weights`), where the bank has the eight parts that it takes.
     max_memory: bytes, or text like "2GiB", that the whole process may take; None: a share of what is free here. Where
     the patches of all images do not fit, the greedy coreset is selected from a stream, and labelled so.
     """
@@ -77,6 +80,7 @@ class FitOptions:
     roi: Path | NDArray[Any] | None = field(default=None, hash=False)
     tiling: TilingOptions | None = None
     adapt: bool | None = None
+    position_weights: bool = True
     max_memory: int | str | None = None
 
 
@@ -101,6 +105,7 @@ class FitPlan:
     roi: NDArray[np.uint8] | None = field(default=None, hash=False)
     inspected: float = 1.0  # share of the patches that the region leaves
     adapting_images: int = 0  # that tell how to adapt to the product; 0: it is not done
+    weighs_positions: bool = False  # learns what a distance counts where
     memory: MemoryPlan | None = None  # what it will cost; None: not asked, all patches are held
     bits_in_use: int | None = None  # of images of 16 bits per channel
     folds: int = 0  # cross-conformal: bank and calibration images are the same; 0: they have no part in common
@@ -129,7 +134,8 @@ def plan_fit(split: Split, spec: GraphSpec, options: FitOptions) -> FitPlan:
     bank, calibration, groups = split.bank, split.calibration, split.groups
     field_of_view = _field_of_view(split.images[0], spec, options)
     patch_count = len(bank) * field_of_view.pop("patches")
-    adapting = options.adapt or (options.adapt is None and len({groups[path] for path in bank}) >= MIN_PARTS)
+    parts = len({groups[path] for path in bank})
+    adapting = options.adapt or (options.adapt is None and parts >= MIN_PARTS)
     config = config_of(spec, options.blur_sigma, field_of_view["tiling"])
     return FitPlan(
         bank_images=tuple(bank),
@@ -144,6 +150,7 @@ def plan_fit(split: Split, spec: GraphSpec, options: FitOptions) -> FitPlan:
         layout=split.layout,
         folds=split.folds,
         adapting_images=min(len(bank), most_images(config)) if adapting else 0,
+        weighs_positions=options.position_weights and parts >= position_weights.MIN_PARTS,
         **field_of_view,
     )
 
@@ -246,6 +253,7 @@ def with_memory(
         greedy=greedy,
         image_patches=patches,
         adapting_images=plan.adapting_images,
+        weighs_positions=plan.weighs_positions,
         folds=plan.folds,
         tiles=plan.tiling.count,
         map_size=config_of(spec, options.blur_sigma, plan.tiling).map_size,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +27,7 @@ from onceover.training.cross_conformal import cross_scores, fold_of_images
 from onceover.training.gate import fit_gate, gate_threshold
 from onceover.training.image_patches import HeldPatches, ImagePatches
 from onceover.training.machine_memory import return_freed_memory
+from onceover.training.position_weights import NormalDistances, Weights, measure
 from onceover.training.references import choose_references
 from onceover.types import ONE_TILE, GraphSpec, Image
 
@@ -43,7 +44,7 @@ class FitJob:
     """One fit: what its steps share. names: what the manifest calls the images.
 
     chosen: patches of an earlier fit that make the bank again; None: the detector chooses.
-    adaptation: of an earlier fit, likewise.
+    adaptation, position_weights: of an earlier fit, likewise.
     """
 
     def __init__(
@@ -57,8 +58,10 @@ class FitJob:
         progress: Progress,
         chosen: NDArray[np.int64] | None = None,
         adaptation: Adaptation | None = None,
+        position_weights: Weights | None = None,
     ) -> None:
-        self.chosen, self.adaptation = chosen, adaptation
+        self.chosen, self.adaptation, self.position_weights = chosen, adaptation, position_weights
+        self.normal_distances: NormalDistances | None = None  # where position weights are learned
         self.fold_of: NDArray[np.int64] | None = None  # (n,), of each image, where folds score each other
         self.fold_matrices: list[Matrix] = []  # of each fold, learned without it; empty: as for all
         self.graph, self.spec, self.plan = graph, spec, plan
@@ -82,7 +85,8 @@ class FitJob:
         crossed = self._cross_scores(embeddings) if embeddings is not None else None
         del embeddings
         return_freed_memory()
-        parts = replace(self._uncalibrated_parts(self.detector, self._matrix), bank_source=self._bank_source())
+        parts = self._uncalibrated_parts(self.detector, self._matrix, self.position_weights)
+        parts = replace(parts, bank_source=self._bank_source())
         images = self.plan.calibration_images
         # A gate needs parts that it was not fitted on; across folds there are none.
         gate = fit_gate(self.pooled) if len(self.pooled) > 1 and images and crossed is None else None
@@ -135,7 +139,7 @@ class FitJob:
     def _matrix(self) -> Matrix:
         return None if self.adaptation is None else self.adaptation.matrix
 
-    def _uncalibrated_parts(self, detector: Detector, matrix: Matrix) -> PackageParts:
+    def _uncalibrated_parts(self, detector: Detector, matrix: Matrix, weights: Weights | None) -> PackageParts:
         return PackageParts(
             graph=self.graph,
             spec=self.spec,
@@ -147,6 +151,7 @@ class FitJob:
             tiling=self.plan.tiling,
             roi=self.plan.roi,
             adaptation=matrix,
+            position_weights=weights,
         )
 
     def _cross_scores(self, network: Rows) -> Scored:
@@ -161,9 +166,11 @@ class FitJob:
             inside: NDArray[np.int64], count: int, outside: NDArray[np.int64]
         ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
             matrix = self.fold_matrices[fold_of[outside[0]]] if self.fold_matrices else self._matrix
+            is_inside = np.isin(np.arange(len(fold_of)), inside)
             detector = create_detector(options.detector, BankSize(rows=count), options.coreset, options.seed)
             detector.fit_source(HeldPatches(network, len(self.patches), inside, matrix))
-            session = self._session(self._uncalibrated_parts(detector, matrix))
+            weights = None if self.normal_distances is None else self.normal_distances.weights(is_inside)
+            session = self._session(self._uncalibrated_parts(detector, matrix, weights))
             return self._score(session, [plan.bank_images[i] for i in outside], gated=False)[:2]
 
         scores, maxima = cross_scores(fold_of, plan.bank_rows, score, self.progress)
@@ -185,18 +192,42 @@ class FitJob:
         if self.plan.memory is not None and self.plan.memory.streaming:
             self.plan.require_all_patches("plan with a higher limit, or hold parts out")
             self.detector.stream(images, self.plan.memory.sample_images, self.chosen, self.progress)
+            self._weigh(images.embed)
             return None, images.hashes
         embeddings = images.all(self.progress)
         if crossing:
             every = np.arange(images.image_count)
             held = HeldPatches(embeddings, len(self.patches), every, self._matrix)
             self.detector.fit_source(held, self.chosen, self.progress)
+            self._weigh(held.embed)
             return embeddings, images.hashes
         if self.chosen is None:
             self.detector.fit(embeddings, self.progress)
         else:
             self.detector.refit(embeddings, self.chosen, self.progress)
+        each = embeddings.reshape(images.image_count, images.patches, images.dim)
+        self._weigh(lambda image: each[image])
         return None, images.hashes
+
+    def _weigh(self, embed: Callable[[int], Rows]) -> None:
+        """Learns position weights, for the bank that the detector has chosen, where the plan says so."""
+        bank, chosen = self.detector.rows, self.detector.chosen
+        if not self.plan.weighs_positions or bank is None or chosen is None:
+            return
+        if self.position_weights is not None and not self.plan.folds:
+            return  # the earlier fit's
+        self.normal_distances = measure(
+            bank,
+            chosen // len(self.patches),
+            self.plan.bank_groups,
+            embed,
+            self.config.cells_of(self.patches),
+            self.config.cells,
+            self.options.seed,
+            self.progress,
+        )
+        if self.position_weights is None and self.normal_distances is not None:
+            self.position_weights = self.normal_distances.weights()
 
     def _bank_source(self) -> NDArray[np.uint32] | None:
         """(M, 2): image and patch of every bank row, for detectors that keep patches."""
@@ -274,7 +305,12 @@ class FitJob:
             **({} if plan.tiling == ONE_TILE else {"tiling": asdict(plan.tiling)}),
             **({} if plan.roi is None else {"roi": {"raster": list(plan.roi.shape), "inspected": plan.inspected}}),
             **({} if self.adaptation is None else {"adaptation": self.adaptation.record}),
+            **({} if self.position_weights is None else {"position_weights": position_weights_record(self.position_weights)}),
         }
+
+
+def position_weights_record(weights: Weights) -> dict[str, float]:
+    return {"least": round(float(weights.min()), 4), "most": round(float(weights.max()), 4)}
 
 
 def numbered(groups: Sequence[str]) -> list[int]:

@@ -22,6 +22,7 @@ from onceover.training.adapter import CHECKS, LEARNING_MATRICES
 from onceover.training.adapting import MAX_MOVES, NEIGHBORS, VIEWS
 from onceover.training.calibration_patches import MAX_BYTES, TRACKED
 from onceover.training.machine_memory import resident_bytes, return_freed_memory
+from onceover.training.position_weights import FOLDS, IMAGES
 from onceover.types import GraphSpec
 
 _GREEDY_BYTES = 17  # of csrc/scoring/coreset.h, per patch
@@ -77,6 +78,7 @@ class FitSize:
     image_patches: int | None = None  # that are learned from, of an image; None: those of the network
     adapting_images: int = 0  # that tell how to adapt to the product
     folds: int = 0  # for each of which that is done again
+    weighs_positions: bool = False  # good parts are compared with banks of the others
     tiles: int = 1  # of an image
     map_size: tuple[int, int] = (256, 256)  # height and width that damage is drawn in
 
@@ -137,12 +139,14 @@ def plan_memory(spec: GraphSpec, size: FitSize, limit: tuple[int | None, str], f
     projected = 4 * min(DEFAULT_PROJECTION_DIM, dim) if greedy and dim > DEFAULT_PROJECTION_DIM else 0
     selecting = (projected + _GREEDY_BYTES) if greedy else 8
     bank = rows * 4 * dim
+    # A fold's rows and their index, beside the bank's.
+    weighing = int((1 - 1 / FOLDS) * (bank + index)) if size.weighs_positions else 0
     # Over before patches are held.
     adapting = process + _adapting_bytes(spec, size, patches, found.frame_bytes) if size.adapting_images else 0
 
     def peak(held: int) -> int:
         """With so many patches in memory at once."""
-        beside = max(held * selecting, bank + index, (package - _PACKING) // 2 if size.folds else 0)  # of folds
+        beside = max(held * selecting, bank + index + weighing, (package - _PACKING) // 2 if size.folds else 0)  # of folds
         return max(adapting, base + max(held * 4 * dim + beside, package))
 
     kept = _HELD_PER_ROW * rows * (4 * dim + 2 * projected + _HELD_BYTES) if greedy else bank
@@ -171,9 +175,14 @@ def plan_memory(spec: GraphSpec, size: FitSize, limit: tuple[int | None, str], f
     if streaming and greedy:
         select_s += (total - sample) * (_STREAM_S[0] + _STREAM_S[1] * rows**0.5)
     search_s = size.calibration_images * patches * rows * _SEARCH_S
-    bank_s = select_s + _INDEX_S * rows * dim / 128
+    index_s = _INDEX_S * rows * dim / 128
+    bank_s = select_s + index_s
     seconds = images * found.image_s + found.factor * (bank_s + search_s) + _FINISH_S
     seconds += size.folds * (found.factor * bank_s + found.open_s)  # a bank and a session of its own for each
+    if size.weighs_positions:
+        compared = min(size.bank_images, IMAGES)
+        seconds += found.factor * (FOLDS * index_s + compared * patches * rows * _SEARCH_S)
+        seconds += compared * found.image_s if streaming else 0.0
     if size.adapting_images:
         views = size.adapting_images * VIEWS
         seconds += (size.adapting_images + views) * found.image_s

@@ -80,6 +80,7 @@ def refit(
         roi=roi,
         inspected=patches / config.feature_count,
         adapting_images=min(len(bank), most_images(config)) if "adaptation" in members else 0,
+        weighs_positions="position_weights" in members and folds > 0,
     )
     options = FitOptions(
         detector=str(detector["name"]),
@@ -96,7 +97,8 @@ def refit(
     # Of two copies of an image that are one file here, one name is used; the package keeps what it said.
     names = dict(zip((*bank, *calibration), (*data["bank_images"], *data["calibration_images"]), strict=True))
     name, adaptation = str(package.manifest["name"]), _adaptation(package)
-    parts = FitJob(graph, spec, plan, options, names, name, progress, chosen, adaptation).run()
+    weights = package.core.array("position_weights") if "position_weights" in members else None
+    parts = FitJob(graph, spec, plan, options, names, name, progress, chosen, adaptation, weights).run()
     has_pictures = thumbnails.MEMBER in members
     # An older package has the matrix inside its graph.
     keys = ["choice", *(["thumbnails"] if has_pictures else []), *([] if "adaptation" in members else ["adaptation"])]

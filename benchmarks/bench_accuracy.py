@@ -48,7 +48,14 @@ def reproduction(dataset: Path, backbone: str | Path, seeds: range) -> list[Eval
         run(
             dataset,
             FitOptions(
-                backbone, coreset="random", bank=BankSize(ratio=0.1), holdout=0, seed=seed, size=256, adapt=False
+                backbone,
+                coreset="random",
+                bank=BankSize(ratio=0.1),
+                holdout=0,
+                seed=seed,
+                size=256,
+                adapt=False,
+                position_weights=False,
             ),
             256,
         )

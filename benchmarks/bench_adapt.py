@@ -2,12 +2,12 @@
 
     python benchmarks/bench_adapt.py drawn      drawn defects; no test image is read (the protocol of feature_study.py)
     python benchmarks/bench_adapt.py test       the reproduction run of bench_accuracy.py
-    python benchmarks/bench_adapt.py default    `onceover fit --no-adapt`, and `fit` as it comes
+    python benchmarks/bench_adapt.py default    `onceover fit --no-adapt`, and `fit`, as they come otherwise
     python benchmarks/bench_adapt.py tiles      the same with 2 x 2 tiles
     python benchmarks/bench_adapt.py region     the same with a region of interest, the left half, where alone is judged
 
 Image AUROC / pixel AUROC / AUPRO(0.3), means over seeds; "gain" is the mean of the three, adapted minus plain, with the
-smallest and the largest of the seeds. fabric and flange are the demo's products, on which nothing was trained.
+smallest and the largest of the seeds. Distances are not weighed by position, which position_study.py is about. fabric and flange are the demo's products, on which nothing was trained.
 """
 
 from __future__ import annotations
@@ -67,10 +67,12 @@ def on_drawn_defects(product: Path, backbone: str, side: int | None, seed: int) 
 def on_test_images(product: Path, backbone: str, side: int | None, seed: int) -> Pair:
     """side None: fit as it comes; else the reproduction run."""
     if side is None:
-        options = FitOptions(backbone, seed=seed, groups=groups_of(product))
+        options = FitOptions(backbone, seed=seed, groups=groups_of(product), position_weights=False)
     else:
         bank = BankSize(ratio=0.1)
-        options = FitOptions(backbone, coreset="random", bank=bank, holdout=0, seed=seed, size=side)
+        options = FitOptions(
+            backbone, coreset="random", bank=bank, holdout=0, seed=seed, size=side, position_weights=False
+        )
     resolution: str | int = "mask" if side is None else side
     reports = [run(product, replace(options, adapt=on), resolution) for on in (False, True)]
     plain, adapted = ([float(getattr(report, metric)) for metric in METRICS] for report in reports)
@@ -78,7 +80,9 @@ def on_test_images(product: Path, backbone: str, side: int | None, seed: int) ->
 
 
 def with_tiles(product: Path, backbone: str, _side: int | None, seed: int) -> Pair:
-    options = FitOptions(backbone, seed=seed, groups=groups_of(product), tiling=TilingOptions(tiles=(2, 2)))
+    options = FitOptions(
+        backbone, seed=seed, groups=groups_of(product), tiling=TilingOptions(tiles=(2, 2)), position_weights=False
+    )
     reports = [run(product, replace(options, adapt=on), "mask") for on in (False, True)]
     plain, adapted = ([float(getattr(report, metric)) for metric in METRICS] for report in reports)
     return plain, adapted
@@ -87,7 +91,7 @@ def with_tiles(product: Path, backbone: str, _side: int | None, seed: int) -> Pa
 def in_a_region(product: Path, backbone: str, _side: int | None, seed: int) -> Pair:
     left = np.zeros((64, 64), np.uint8)
     left[:, :32] = 1
-    options = FitOptions(backbone, seed=seed, groups=groups_of(product), roi=left)
+    options = FitOptions(backbone, seed=seed, groups=groups_of(product), roi=left, position_weights=False)
     plain, adapted = (of_the_left_half(product, replace(options, adapt=on)) for on in (False, True))
     return plain, adapted
 

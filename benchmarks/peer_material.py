@@ -37,7 +37,9 @@ def build(folder: Path, data: Path, weights: Path, dim: int, bank_rows: int) -> 
     (folder / "backbone.onnx").write_bytes(to_onnx(model, SIDE, SIDE, read_card(weights), "mobilenetv2"))
     holdout = min(20, len(chosen) // 3)
     bank, backbone = BankSize(rows=bank_rows), folder / "backbone.onnx"
-    options = FitOptions(backbone=backbone, bank=bank, coreset="random", holdout=holdout, adapt=False)
+    options = FitOptions(
+        backbone=backbone, bank=bank, coreset="random", holdout=holdout, adapt=False, position_weights=False
+    )
     export.package(fit(folder / "good", options), folder / "part.onceover")
     write_plain_onnx(folder / "part.onceover", folder / "plain.onnx")
     core = open_package(folder / "part.onceover").core

@@ -64,7 +64,7 @@ def scores_by_hand(line: Line, rows: NDArray[np.float32]) -> tuple[NDArray[np.fl
     for member in package.members:
         if member.name in ("config", "graph.onnx", "calibration", "parity"):
             writer.add(member.name, core.read(member.name))
-        elif member.name in ("roi", "adaptation"):
+        elif member.name in ("roi", "adaptation", "position_weights"):
             writer.add(member.name, core.array(member.name))
     writer.add("memory_bank", np.ascontiguousarray(rows))
     session = _core.Session(_core.Package.view(writer.bytes(), "by hand"), EngineOptions().resolve())
@@ -77,7 +77,7 @@ def scores_by_hand(line: Line, rows: NDArray[np.float32]) -> tuple[NDArray[np.fl
 
 
 def remembered(package: PackageFile) -> tuple[HeldOutPatches, bool]:
-    """What a package keeps of its held-out parts, and whether scores that are not tracked may be too high."""
+    """What a package keeps of its held-out parts, and whether distances that are not tracked may be too high."""
     data = package.core.array("calibration_patches").tobytes()
     size, count, tracked, patches, dims, bounds = struct.unpack_from("<6I", data)
     arrays: list[NDArray[np.uint32]] = []
@@ -85,5 +85,5 @@ def remembered(package: PackageFile) -> tuple[HeldOutPatches, bool]:
         arrays.append(np.frombuffer(data, np.uint32, math.prod(shape), size).reshape(shape))
         size += arrays[-1].nbytes
     assert size == len(data)
-    parts, scores, nearest, chosen, embeddings = arrays
-    return HeldOutPatches(parts, scores.view(np.float32), nearest, chosen, embeddings.view(np.float32)), bool(bounds)
+    parts, distances, nearest, chosen, embeddings = arrays
+    return HeldOutPatches(parts, distances.view(np.float32), nearest, chosen, embeddings.view(np.float32)), bool(bounds)

@@ -27,7 +27,7 @@ inline const std::vector<uint8_t>& package_bytes() {
   return bytes;
 }
 
-// With a region of interest, the middle half of the rows, and an adaptation.
+// With a region of interest, the middle half of the rows, an adaptation and position weights.
 inline std::vector<uint8_t> regional_bytes(Tiling tiling) {
   std::vector<uint8_t> roi(64, 0);
   std::fill(roi.begin() + 16, roi.begin() + 48, uint8_t{1});
@@ -35,7 +35,7 @@ inline std::vector<uint8_t> regional_bytes(Tiling tiling) {
   for (size_t i = 0; i < adaptation.size(); ++i) {
     adaptation[i] = (i % (HOST_DIM + 1) == 0 ? 1.5f : 0.0f) + 0.01f * static_cast<float>(i % 7);
   }
-  return host_package::correctable_bytes({true, true, tiling, roi, adaptation});
+  return host_package::correctable_bytes({true, true, tiling, roi, adaptation, host_package::some_weights(tiling)});
 }
 
 // One of tiles, of which neighbors overlap.

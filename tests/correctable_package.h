@@ -39,11 +39,11 @@ inline std::vector<uint8_t> held_out_patches(const std::vector<uint8_t>& file) {
   Session session(Package::view(file.data(), file.size(), "host"), session_options());
   const size_t count = session.config().cell_count();
   std::vector<uint32_t> parts, nearest, chosen;
-  std::vector<float> scores, embeddings;
+  std::vector<float> distances, embeddings;
   for (uint32_t i = 0; i < kImages; ++i) {
     session.run(image(100 + i).view);
     parts.push_back(i);
-    scores.insert(scores.end(), session.patch_scores(), session.patch_scores() + count);
+    distances.insert(distances.end(), session.patch_distances(), session.patch_distances() + count);
     nearest.insert(nearest.end(), session.nearest_rows(), session.nearest_rows() + count);
     const std::vector<uint32_t> features = session.patch_features();
     std::vector<uint32_t> order(count);
@@ -69,7 +69,7 @@ inline std::vector<uint8_t> held_out_patches(const std::vector<uint8_t>& file) {
     out.insert(out.end(), bytes, bytes + 4 * words);
   };
   add(parts.data(), parts.size());
-  add(scores.data(), scores.size());
+  add(distances.data(), distances.size());
   add(nearest.data(), nearest.size());
   add(chosen.data(), chosen.size());
   add(embeddings.data(), embeddings.size());

@@ -84,7 +84,7 @@ def patches_of(seed: Seed) -> NDArray[np.uint8]:
     height, width = config_of(seed).cells
     patches = height * width
     return HeldOutPatches(
-        parts=np.arange(count, dtype=np.uint32), scores=random.random((count, patches), np.float32),
+        parts=np.arange(count, dtype=np.uint32), distances=random.random((count, patches), np.float32),
         nearest=random.integers(0, seed.rows, (count, patches), dtype=np.uint32),
         patches=np.tile(np.arange(tracked, dtype=np.uint32), (count, 1)),
         embeddings=random.normal(size=(count, tracked, seed.dims)).astype(np.float32),

@@ -23,6 +23,7 @@ struct Kind {
   Tiling tiling = {};
   std::vector<uint8_t> roi = {};       // (8, 8); empty: the whole image
   std::vector<float> adaptation = {};  // (HOST_DIM, HOST_DIM); empty: none
+  std::vector<float> weights = {};     // by position, (cell_count); empty: none
 };
 
 inline SessionOptions session_options() {
@@ -102,6 +103,11 @@ class Builder {
       writer.add("adaptation", kind_.adaptation.data(), kind_.adaptation.size() * sizeof(float), DataType::kFloat32,
                  {kind_.adaptation.size() / HOST_DIM, HOST_DIM}, true);
     }
+    if (!kind_.weights.empty()) {
+      const TileGrid cells = config(kind_.tiling).tiles();
+      writer.add("position_weights", kind_.weights.data(), kind_.weights.size() * sizeof(float), DataType::kFloat32,
+                 {cells.height(), cells.width()}, true);
+    }
     add("calibration", calibration_);
     add("parity", parity_);
     return writer.bytes();
@@ -151,6 +157,13 @@ class Builder {
   std::vector<uint8_t> config_, graph_ = std::vector<uint8_t>(64, 'n'), index_, calibration_, parity_;
   std::vector<float> bank_;
 };
+
+// (cell_count): from a half to 1.4, other ones beside each other.
+inline std::vector<float> some_weights(Tiling tiling = {}) {
+  std::vector<float> weights(config(tiling).cell_count());
+  for (size_t cell = 0; cell < weights.size(); ++cell) weights[cell] = 0.5f + 0.1f * static_cast<float>(cell * 7 % 10);
+  return weights;
+}
 
 inline std::vector<uint8_t> bytes(Kind kind = {}) { return Builder(kind).bytes(); }
 

@@ -35,12 +35,13 @@ inline Image dark(uint32_t seed) {  // another product: a tenth as bright
 
 // Two products with the members of one package, which differ in their gates; the second has a region of interest.
 // stray: one more member, required. adaptation: of the second product; one that no session takes is put in behind its
-// making.
+// making. weights: by position, of the second product.
 inline std::vector<uint8_t> two_products(bool second_gate = true, const char* stray = nullptr,
-                                         std::vector<float> adaptation = {}) {
+                                         std::vector<float> adaptation = {}, std::vector<float> weights = {}) {
   static std::vector<std::vector<uint8_t>> kept;
   const bool usable = adaptation.size() == HOST_DIM * HOST_DIM && all_finite(adaptation.data(), adaptation.size());
-  const Kind second{true, true, {}, std::vector<uint8_t>(64, 1), usable ? adaptation : std::vector<float>()};
+  const Kind second{
+      true, true, {}, std::vector<uint8_t>(64, 1), usable ? adaptation : std::vector<float>(), std::move(weights)};
   const std::vector<uint8_t> files[] = {host_package::bytes(), host_package::bytes(second)};
   PackageWriter writer;
   const auto add = [&writer](const std::string& name, std::vector<uint8_t> data, bool required) {

@@ -20,6 +20,9 @@ class LastRun:
     def patch_scores(self) -> Any:
         return np.arange(PATCHES, dtype=np.float32).reshape(8, 8)
 
+    def patch_distances(self) -> Any:
+        return np.ones((8, 8), np.float32)
+
     def nearest_rows(self) -> Any:
         return np.zeros((8, 8), np.int64)
 

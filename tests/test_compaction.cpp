@@ -55,8 +55,8 @@ void test_a_compacted_package_decides_as_the_corrected_session(const std::vector
   for (const char* kept : {"graph.onnx", "config", "gate", "thumbnails"}) {
     CHECK(package->require(kept).sha256 == corrections.package().require(kept).sha256);
   }
-  CHECK(package->find("of_the_future") == nullptr);    // it may be about rows that are gone
-  for (const char* decides : {"roi", "adaptation"}) {  // of tiled_bytes alone
+  CHECK(package->find("of_the_future") == nullptr);                        // it may be about rows that are gone
+  for (const char* decides : {"roi", "adaptation", "position_weights"}) {  // of tiled_bytes alone
     const MemberView* old = corrections.package().find(decides);
     CHECK(old == nullptr ? package->find(decides) == nullptr : package->require(decides).sha256 == old->sha256);
   }

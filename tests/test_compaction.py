@@ -93,11 +93,11 @@ def test_what_a_compacted_package_remembers_is_never_better_than_it_is(line: Lin
     with Inspector.open(package) as inspector:
         for i, name in enumerate(package.manifest["data"]["calibration_images"]):
             inspector.session.run(read_image(line.images / name))
-            embeddings, scores = inspector.session.embeddings(), inspector.session.patch_scores().ravel()
-            assert (after.scores[i] >= scores).all()
-            assert np.array_equal(after.scores[i][after.patches[i]], scores[after.patches[i]])
-            distances = np.linalg.norm(embeddings - bank[after.nearest[i]], axis=1)
-            assert (distances <= after.scores[i] * (1 + 1e-6)).all()  # the row that it says is that near
+            embeddings, distances = inspector.session.embeddings(), inspector.session.patch_distances().ravel()
+            assert (after.distances[i] >= distances).all()
+            assert np.array_equal(after.distances[i][after.patches[i]], distances[after.patches[i]])
+            told = np.linalg.norm(embeddings - bank[after.nearest[i]], axis=1)
+            assert (told <= after.distances[i] * (1 + 1e-6)).all()  # the row that it says is that near
 
 
 def test_an_image_with_any_name_is_told_in_the_manifest(line: Line, tmp_path: Path) -> None:

@@ -378,6 +378,19 @@ void test_a_cover_brings_every_patch_within_the_threshold() {
   CHECK(cover(embeddings, scores.data(), 29).empty());
 }
 
+void test_a_cover_weighs_distances_as_the_session_does() {
+  const std::vector<float> values = rows(3, 9);
+  std::vector<float> embeddings(values);
+  for (size_t k = 0; k < HOST_DIM; ++k) {  // of patch 0: 10 to patch 1 and to patch 2
+    embeddings[HOST_DIM + k] = embeddings[k] + (k == 0 ? 10.0f : 0.0f);
+    embeddings[2 * HOST_DIM + k] = embeddings[k] + (k == 1 ? 10.0f : 0.0f);
+  }
+  const float scores[] = {30, 29, 28}, weights[] = {1, 1, 0.25f};
+  const MatrixView<const float> three(embeddings.data(), 3, HOST_DIM);
+  CHECK(cover(three, scores, 8, nullptr, 1) == (std::vector<uint32_t>{0, 1, 2}));
+  CHECK(cover(three, scores, 8, weights, 1) == (std::vector<uint32_t>{0, 1}));  // 2.5 is near enough, where 2 is
+}
+
 }  // namespace
 
 int main(int count, char** arguments) {
@@ -395,6 +408,7 @@ int main(int count, char** arguments) {
   test_a_killed_writer_loses_nothing_that_it_acknowledged(count > 1 ? std::atoi(arguments[1]) : 20);
   test_a_corrected_bank_finds_what_a_new_one_would();
   test_a_cover_brings_every_patch_within_the_threshold();
+  test_a_cover_weighs_distances_as_the_session_does();
   const std::string clean = "rm -rf '" + folder + "'";
   if (std::system(clean.c_str()) != 0) return EXIT_FAILURE;
   return check::summary("corrections");

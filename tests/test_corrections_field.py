@@ -109,13 +109,13 @@ def test_what_is_remembered_is_what_a_session_says(line: Line) -> None:
     with Inspector.open(package) as inspector:
         for i, name in enumerate(package.manifest["data"]["calibration_images"]):
             inspector.session.run(read_image(line.images / name))
-            assert np.array_equal(held_out.scores[i], inspector.session.patch_scores().ravel())
+            assert np.array_equal(held_out.distances[i], inspector.session.patch_distances().ravel())
             assert np.array_equal(held_out.nearest[i], inspector.session.nearest_rows().ravel())
             bank = package.core.array("memory_bank").astype(np.float64)
             tracked = held_out.patches[i]
             distances = np.linalg.norm(held_out.embeddings[i] - bank[held_out.nearest[i][tracked]], axis=1)
-            inside = held_out.scores[i][tracked] > 0
-            assert np.allclose(distances[inside], held_out.scores[i][tracked][inside], rtol=1e-5)
+            inside = held_out.distances[i][tracked] > 0
+            assert np.allclose(distances[inside], held_out.distances[i][tracked][inside], rtol=1e-5)
 
 
 def test_a_compacted_package_decides_alike(line: Line, tmp_path: Path) -> None:

@@ -179,7 +179,8 @@ def test_progress_moves_forward_and_ends_full_in_every_stage(folder: Path) -> No
     seen: dict[str, list[tuple[int, int]]] = {}
     fit(folder, tiny_options(), lambda stage, done, total: seen.setdefault(stage, []).append((done, total)))
     assert [stage for stage in seen if stage != "looking for copies"] == [
-        "checking files", "adapting", "checking the adaptation", "patch embeddings", "coreset", "calibration",
+        "checking files", "adapting", "checking the adaptation", "patch embeddings", "coreset", "position weights",
+        "calibration",
     ]  # fmt: skip
     for reports in seen.values():
         done = [report[0] for report in reports]

@@ -11,7 +11,7 @@ target_compile_definitions(emulated_amx PRIVATE
   ONCEOVER_AMX_EMULATION="${CMAKE_CURRENT_SOURCE_DIR}/../tests/amx_emulation.h")
 foreach(test adaptation corrections compaction compaction_failures product_corrections product_compaction json_text image nv12 map_regions kernels coreset
         memory_bank metrics package package_members package_saving onnx_content engines session monitor tiling roi
-        products streaming_coreset parallel recalibration)
+        position_weights products streaming_coreset parallel recalibration)
   add_executable(test_${test} ../tests/test_${test}.cpp)
   target_link_libraries(test_${test} PRIVATE onceover_compaction onceover_session onceover_metrics onceover_monitor
                         emulated_avxvnni emulated_amx)

@@ -80,8 +80,8 @@ Parity read_parity(const Package& package, const Config& config, uint32_t produc
 Roi read_roi(const Package& package, uint32_t product = 0);
 
 // Member "position_weights", viewed in place: (cell_count), by which the distance at each cell is multiplied to be its
-// patch score. Null where there is no such member. Throws Error(kPackage) for another shape than the cells', or a weight
-// that is not finite and above 0.
+// patch score. Null where there is no such member. Throws Error(kPackage) for another shape than the cells', or a
+// weight that is not finite and above 0.
 const float* read_position_weights(const Package& package, const Config& config, uint32_t product = 0);
 
 }  // namespace onceover

@@ -45,8 +45,9 @@ struct MemberSince {
   std::string_view name;
   uint16_t minor;
 };
-inline constexpr MemberSince kSince[] = {{"thumbnails", 1},          {"roi", 1},       {"products", 1}, {"gate", 1},
-                                         {"calibration_patches", 1}, {"adaptation", 1}, {"position_weights", 1}};
+inline constexpr MemberSince kSince[] = {
+    {"thumbnails", 1},          {"roi", 1},        {"products", 1},        {"gate", 1},
+    {"calibration_patches", 1}, {"adaptation", 1}, {"position_weights", 1}};
 inline constexpr uint16_t kTiledSince = 1;
 
 enum class DataType : uint32_t { kBytes = 0, kFloat32 = 1, kFloat64 = 2, kUint8 = 3, kInt8 = 4, kUint32 = 5 };

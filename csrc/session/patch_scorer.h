@@ -25,8 +25,8 @@ class PatchScorer {
   const Buffer<float>& scores() const { return scores_; }  // 0 outside the region
   // (cell_count): to the nearest rows, not weighed; outside the region they mean nothing.
   const float* distances() const { return weighed_ ? distances_.data() : scores_.data(); }
-  const Buffer<uint32_t>& rows() const { return rows_; }   // nearest rows; 0 outside the region
-  const float* drawn() const { return drawn_; }            // what the map is drawn from: scores, continued outside
+  const Buffer<uint32_t>& rows() const { return rows_; }  // nearest rows; 0 outside the region
+  const float* drawn() const { return drawn_; }           // what the map is drawn from: scores, continued outside
   // (cell_count): of which feature a cell has its score. Allocates.
   std::vector<uint32_t> features() const;
   size_t worst() const { return worst_; }  // the cell with the highest score, the first of equal ones

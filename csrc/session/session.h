@@ -78,7 +78,7 @@ class Session {
   Candidate candidate(std::vector<float>& rows) const;
 
   // Of the last run; each throws Error(kUsage) before the first one, after one that failed, and after a self test:
-  const float* patch_scores() const { return require_run(), scorer_.scores().data(); }        // (cell_count)
+  const float* patch_scores() const { return require_run(), scorer_.scores().data(); }  // (cell_count)
   // (cell_count): patch scores before they are weighed by position; outside a region they mean nothing.
   const float* patch_distances() const { return require_run(), scorer_.distances(); }
   const uint32_t* nearest_rows() const { return require_run(), scorer_.rows().data(); }       // (cell_count)

@@ -305,7 +305,11 @@ class FitJob:
             **({} if plan.tiling == ONE_TILE else {"tiling": asdict(plan.tiling)}),
             **({} if plan.roi is None else {"roi": {"raster": list(plan.roi.shape), "inspected": plan.inspected}}),
             **({} if self.adaptation is None else {"adaptation": self.adaptation.record}),
-            **({} if self.position_weights is None else {"position_weights": position_weights_record(self.position_weights)}),
+            **(
+                {}
+                if self.position_weights is None
+                else {"position_weights": position_weights_record(self.position_weights)}
+            ),
         }
 
 

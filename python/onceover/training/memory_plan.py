@@ -146,7 +146,9 @@ def plan_memory(spec: GraphSpec, size: FitSize, limit: tuple[int | None, str], f
 
     def peak(held: int) -> int:
         """With so many patches in memory at once."""
-        beside = max(held * selecting, bank + index + weighing, (package - _PACKING) // 2 if size.folds else 0)  # of folds
+        beside = max(
+            held * selecting, bank + index + weighing, (package - _PACKING) // 2 if size.folds else 0
+        )  # of folds
         return max(adapting, base + max(held * 4 * dim + beside, package))
 
     kept = _HELD_PER_ROW * rows * (4 * dim + 2 * projected + _HELD_BYTES) if greedy else bank

@@ -6,7 +6,7 @@ own rows, the mean distance at every place is taken over parts, and a distance c
 
     score(p) = distance(p) · w(p),    w(p) = sqrt(mean of all places / mean at p)
 
-The root, for where good parts differ defects hide as well: what that costs and gains is in docs/embedding.md. Only parts
+The root, for where good parts differ there are defects, too: docs/backbones.md has what it gains and costs. Only parts
 of the bank are looked at, so a calibration on held-out parts keeps its promise as it is.
 """
 

@@ -250,7 +250,7 @@ Recalibrated recalibrate(const Package& package, const Config& config, const Sco
       fail(Status::kPackage,
            "%s: member '%s': held-out image %zu has no finite score after these corrections; leave it more rows of the "
            "memory bank, or fit the package again",
-           package.label().c_str(), member_of(product).c_str(), image);
+           package.label().c_str(), member_of(scoring.product).c_str(), image);
     }
     Rescored& part = parts[patches->parts[image]];
     if (found.score > part.score) part.exact = found.exact;
@@ -260,7 +260,7 @@ Recalibrated recalibrate(const Package& package, const Config& config, const Sco
   for (size_t i = 0; i < parts.size(); ++i) {
     if (parts[i].score == -kInfinity) {
       fail(Status::kPackage, "%s: member '%s': part %zu has no image; fit the package again", package.label().c_str(),
-           member_of(product).c_str(), i);
+           member_of(scoring.product).c_str(), i);
     }
     result.scores[i] = parts[i].score;
     result.map_maxima[i] = parts[i].map_maximum;

@@ -235,7 +235,8 @@ typedef struct onceover_image {
 typedef struct onceover_result {
   uint32_t struct_size;
   uint32_t verdict; /* onceover_verdict */
-  float score;      /* distance of the worst patch to its nearest memory bank row; anomalous is above the threshold */
+  float score;      /* of the worst patch: distance to its nearest memory bank row, weighed by where it is; anomalous is
+                       above the threshold */
   float threshold;
   double p_value;                   /* of the score among the calibration scores; 1 when there are none */
   float map_maximum;                /* of the anomaly map at its own size */

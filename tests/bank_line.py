@@ -87,3 +87,9 @@ def remembered(package: PackageFile) -> tuple[HeldOutPatches, bool]:
     assert size == len(data)
     parts, distances, nearest, chosen, embeddings = arrays
     return HeldOutPatches(parts, distances.view(np.float32), nearest, chosen, embeddings.view(np.float32)), bool(bounds)
+
+
+def weighed(package: PackageFile, held_out: HeldOutPatches) -> NDArray[np.float32]:
+    """(n, P): patch scores of what a package remembers."""
+    scores: NDArray[np.float32] = held_out.distances * package.core.array("position_weights").ravel()
+    return scores

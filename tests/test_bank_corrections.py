@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from bank_line import Line, copied, corrected_rows, fit_line, remembered, scores_by_hand
+from bank_line import Line, copied, corrected_rows, fit_line, remembered, scores_by_hand, weighed
 from command_line import Capture, answer, refusal
 from tiny_data import defective
 from tiny_package import read_members, tiny_image, tiny_package, write_members
@@ -72,7 +72,7 @@ def test_the_corrected_bank_is_searched_like_one_built_of_its_rows(line: Line) -
             inspector.inspect(tiny_image(seed))
             embeddings = inspector.session.embeddings()
             distances, rows = bank.search(embeddings, k=1)
-            assert np.array_equal(inspector.session.patch_scores().ravel(), distances[:, 0])
+            assert np.array_equal(inspector.session.patch_distances().ravel(), distances[:, 0])
             assert np.array_equal(inspector.session.nearest_rows().ravel(), numbers[rows[:, 0]])
 
 
@@ -122,7 +122,7 @@ def test_a_calibration_whose_worst_patches_fall_is_followed(line: Line) -> None:
     """The worst held-out patch itself joins the bank: p-values follow, the threshold does not fall."""
     package = open_package(line.package)
     held_out = remembered(package)[0]
-    worst = int(np.argmax(held_out.scores.max(axis=1)))
+    worst = int(np.argmax(weighed(package, held_out).max(axis=1)))
     corrections = Corrections.open(package)
     candidate = {
         "product": 0, "score": 9.0, "threshold": 1.0, "patches": held_out.patches[worst][:1].copy(),
@@ -241,10 +241,11 @@ def test_a_fitted_package_remembers_its_held_out_patches(line: Line) -> None:
     calibration = Calibration.of_record(_core.read_calibration(package.core))
     assert held_out.embeddings.shape == (calibration.image_count, TRACKED, 4)
     assert not remembered(package)[1]
-    assert np.array_equal(np.sort(held_out.scores.max(axis=1)), calibration.scores)
-    worst = np.take_along_axis(held_out.scores, held_out.patches.astype(np.int64), axis=1)
+    scores = weighed(package, held_out)
+    assert np.array_equal(np.sort(scores.max(axis=1)), calibration.scores)
+    worst = np.take_along_axis(scores, held_out.patches.astype(np.int64), axis=1)
     assert (np.diff(worst, axis=1) <= 0).all()
-    assert np.array_equal(worst[:, 0], held_out.scores.max(axis=1))
+    assert np.array_equal(worst[:, 0], scores.max(axis=1))
     assert np.array_equal(held_out.to_array(), package.core.array("calibration_patches"))
 
 

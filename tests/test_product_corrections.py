@@ -162,7 +162,7 @@ def test_the_corrected_bank_of_a_product_is_searched_like_one_built_of_its_rows(
                 inside = np.ones(inspector.session.patch_scores().shape, bool) if inside is None else inside
                 distances, found = bank.search(inspector.session.embeddings(), k=1)
                 shape = inside.shape
-                assert np.array_equal(inspector.session.patch_scores()[inside], distances.reshape(shape)[inside])
+                assert np.array_equal(inspector.session.patch_distances()[inside], distances.reshape(shape)[inside])
                 expected = numbers[found[:, 0]].reshape(shape)[inside]
                 assert np.array_equal(inspector.session.nearest_rows()[inside], expected)
 

@@ -123,10 +123,10 @@ class NearestPatch:
     """Why a patch has its score: the patch of a normal image that comes nearest to it, and how near.
 
     patch: (row, column) in the patch grid of the inspected image; box: (top, left, bottom, right) of it, as parts 0 … 1
-    of the image's height and width. distance: its score, weighed by position where the package does;
-    times_threshold: in multiples of the threshold, None without one. bank_row: the memory bank row of the normal patch. image, image_index, image_patch, image_box: the
-    normal image it was cut from, as fit called it, its number among the package's bank images, the patch in its grid
-    and the box there; None where the package does not say.
+    of the image's height and width. distance: its score, weighed by position where the package does; times_threshold:
+    in multiples of the threshold, None without one. bank_row: the memory bank row of the normal patch. image,
+    image_index, image_patch, image_box: the normal image it was cut from, as fit called it, its number among the
+    package's bank images, the patch in its grid and the box there; None where the package does not say.
     """
 
     patch: tuple[int, int]

@@ -7,8 +7,8 @@
     python benchmarks/bench_adapt.py region     the same with a region of interest, the left half, where alone is judged
 
 Image AUROC / pixel AUROC / AUPRO(0.3), means over seeds; "gain" is the mean of the three, adapted minus plain, with the
-smallest and the largest of the seeds. Distances are not weighed by position: position_study.py is about that. fabric and
-flange are the demo's products, on which nothing was trained.
+smallest and the largest of the seeds. Distances are not weighed by position: position_study.py is about that. fabric
+and flange are the demo's products, on which nothing was trained.
 """
 
 from __future__ import annotations

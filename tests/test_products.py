@@ -11,6 +11,7 @@ from command_line import Capture, answer, refusal
 from tiny_data import tiny_options
 from tiny_package import tiny_image
 from two_products import fit_plate_and_lid, other_image, third_image
+from watch_script import at_pauses, watched
 
 from onceover import _core, export
 from onceover.cli import main
@@ -244,3 +245,23 @@ def test_the_command_line_combines_and_inspects(single: tuple[Path, Path], tmp_p
     status, said = refusal(capsys, "inspect", str(line), str(pictures), "--product", "lit")
     assert status == 2
     assert "lid" in said
+
+
+def test_products_are_told_as_their_images_are_written(
+    both: Path, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    camera = tmp_path / "camera"
+    camera.mkdir()
+    steps = [
+        lambda: write_image(camera / "a.png", tiny_image(700)),
+        lambda: write_image(camera / "b.png", other_image(700)),
+        lambda: write_image(camera / "c.png", third_image(700)),
+    ]
+    at_pauses(monkeypatch, steps)
+    _, told = watched(capsys, str(both), str(camera))
+    assert told[0]["calibration"] is None  # each product has its own
+    assert [each["product"] for each in told[1:3]] == ["plate", "lid"]
+    assert told[3]["decision"] == "wrong_part"
+    at_pauses(monkeypatch, [])
+    _, told = watched(capsys, str(both), str(camera), "--product", "lid")
+    assert [each["product"] for each in told[1:-1]] == ["lid"] * 3

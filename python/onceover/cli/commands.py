@@ -15,9 +15,20 @@ from onceover.cli.bank import corrections_of, say_corrections
 from onceover.cli.evaluation_page import check_report, new_gallery, write_report
 from onceover.cli.explaining import open_explainer, show_reasons
 from onceover.cli.exporting import check_target
-from onceover.cli.inspecting import VERDICT_STYLES, Inspected, short_names, show_other_sizes, show_unreadable
+from onceover.cli.inspecting import (
+    UNCALIBRATED,
+    VERDICT_STYLES,
+    Inspected,
+    calibration_facts,
+    check_watch_options,
+    other_sizes,
+    save_picture,
+    short_names,
+    show_unreadable,
+)
 from onceover.cli.monitoring import now, open_log
 from onceover.cli.output import STOPS, Output, number, percent, reason_to_stop
+from onceover.cli.watching import run_watch
 from onceover.errors import InputError, OutputError, UsageError
 from onceover.types import Calibration, Image, Verdict
 
@@ -163,11 +174,15 @@ def _interval(report: Any, name: str) -> str:
 
 
 def run_inspect(options: argparse.Namespace, output: Output) -> int:
+    output.as_lines = options.watch
+    check_watch_options(options)
     inspector = _open_inspector(options)
+    if options.watch:
+        return run_watch(inspector, options, output)
     paths = _expand(options.images)
     drawings: list[tuple[str, list[Path], Draw]] = []
     if options.save:
-        drawings.append(("picture", _picture_paths(options.save, paths), _save_picture))
+        drawings.append(("picture", _picture_paths(options.save, paths), save_picture))
     explainer = open_explainer(inspector, options, output)
     if explainer:
         drawings.append(("explanation", _picture_paths(options.explain, paths, "--explain"), explainer.draw))
@@ -198,20 +213,16 @@ def run_inspect(options: argparse.Namespace, output: Output) -> int:
         )
     show_reasons(inspected.reasons, output)
     show_unreadable(inspected, output)
-    if len(inspector.products) == 1:
-        show_other_sizes(inspected.sizes, inspector.manifest.get("data"), output)
+    note = other_sizes(inspected.sizes, inspector.manifest.get("data")) if len(inspector.products) == 1 else ""
+    if note:
+        output.warn(note)
     for folder, what in ((options.save, "pictures"), (options.explain, "explanations")):
         if folder and inspected.results:
             output.say(f"{what}: {escape(str(folder))}")
     if any(result["decision"] == "uncalibrated" for result in inspected.results):
-        output.warn(
-            "this package is uncalibrated: scores mean something, verdicts do not; fit it on more images, or give it "
-            "good ones that it has not seen with `onceover calibrate`"
-        )
-    facts = {"method": calibration.method, "parts": calibration.n, "confidence": calibration.confidence}
-    facts |= {"false_alarm_rate": calibration.false_alarm_rate if calibration.calibrated else None}
+        output.warn(UNCALIBRATED)
     told = {"package": str(options.package), "id": inspector.package.id, **corrected}
-    told |= {"calibration": None if mixed else facts}
+    told |= {"calibration": None if mixed else calibration_facts(calibration)}
     told |= {"results": inspected.results, "unreadable": inspected.unreadable}
     output.object(told if stopped is None else {**told, "stopped": stopped[1]})
     if stopped is not None:
@@ -284,13 +295,6 @@ def _picture_paths(folder: Path, paths: list[Path], option: str = "--save") -> l
         if os.path.realpath(targets[-1]) in inputs:
             raise UsageError(f"{option} {folder}: would overwrite the image {targets[-1]}; choose another folder")
     return targets
-
-
-def _save_picture(target: Path, image: Any, verdict: Verdict, name: str) -> None:
-    from onceover.images import write_image
-    from onceover.report.contact_sheet import draw_verdict
-
-    write_image(target, draw_verdict(image, verdict, name=name))
 
 
 def run_verify(options: argparse.Namespace, output: Output) -> int:

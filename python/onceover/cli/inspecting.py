@@ -1,20 +1,86 @@
-"""`onceover inspect` of many images: what was found so far, what to call each, and those that cannot be read."""
+"""`onceover inspect`: its options, what was found so far, what to call each image, and those that cannot be read."""
 
 from __future__ import annotations
 
+import argparse
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from onceover.cli.bank import add_corrections_options
+from onceover.cli.explaining import add_explain_options
+from onceover.cli.monitoring import AddCommand, add_log
 from onceover.cli.output import Output, counted, number
-from onceover.types import Image, NearestPatch, Verdict
+from onceover.cli.products import add_product_options
+from onceover.errors import UsageError
+from onceover.types import Calibration, Image, NearestPatch, Verdict
 
+AddOptions = Callable[[argparse.ArgumentParser], None]  # parser._add_engine
+SETTLE_S = 0.5  # for so long a file of --watch stands still before it counts as whole, unless --settle says otherwise
 LINES_SHOWN = 20  # of unreadable images in words; --json has all
+UNCALIBRATED = (
+    "this package is uncalibrated: scores mean something, verdicts do not; fit it on more images, or give it "
+    "good ones that it has not seen with `onceover calibrate`"
+)
 VERDICT_STYLES = {"normal": "green", "anomalous": "bold red", "wrong_part": "bold red", "unreadable": "bold yellow"}
 UNREADABLE = ("unreadable", "n/a", "n/a", "n/a", "n/a")  # the cells of such an image, in its place among the others
+
+
+def add_inspect_command(
+    subparsers: Any, command: AddCommand, run: Callable[..., int], add_key: AddOptions, add_engine: AddOptions
+) -> None:
+    inspect = command(subparsers, "inspect", "verdict, score, where and why for images", run)
+    inspect.add_argument("package", type=Path)
+    add_key(inspect)
+    add_corrections_options(inspect)
+    inspect.add_argument("images", type=Path, nargs="+", help="image files or folders")
+    inspect.add_argument("--save", type=Path, metavar="DIR", help="write a picture with heat map for every image")
+    add_explain_options(inspect)
+    add_log(inspect)
+    _add_watch(inspect)
+    add_product_options(inspect, gate=True)
+    add_engine(inspect)
+
+
+def _add_watch(inspect: argparse.ArgumentParser) -> None:
+    inspect.add_argument(
+        "--watch",
+        action="store_true",
+        help="go on with images as they are written into the folders, until Ctrl-C; with --json a line for each",
+    )
+    inspect.add_argument("--new-only", action="store_true", help="with --watch: leave out what is there at the start")
+    inspect.add_argument(
+        "--settle",
+        type=_seconds,
+        metavar="SECONDS",
+        help=f"with --watch: a file that can be read is whole after so long without a change (default: {SETTLE_S:g})",
+    )
+
+
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 3600:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds from 0 to 3600")
+    return value
+
+
+def check_watch_options(options: argparse.Namespace) -> None:
+    """UsageError for what belongs to --watch where it is not given, and for pictures among the images."""
+    if not options.watch:
+        for option, given in (("--new-only", options.new_only), ("--settle", options.settle is not None)):
+            if given:
+                raise UsageError(f"{option} says how to watch folders; give it with --watch")
+        return
+    for option, folder in (("--save", options.save), ("--explain", options.explain)):
+        for watched in options.images if folder is not None else ():
+            if Path(os.path.realpath(folder)).is_relative_to(os.path.realpath(watched)):
+                raise UsageError(f"{option} {folder}: lies in {watched}, and what is written there is inspected")
 
 
 @dataclass
@@ -34,7 +100,7 @@ class Inspected:
         """result: for --json, which says what the verdict says. Neither map nor image is kept."""
         self.sizes[image.shape[0], image.shape[1]] += 1
         self.results.append(result)
-        self.rows.append((name, result.get("product", ""), _verdict_cells(verdict)))
+        self.rows.append((name, result.get("product", ""), verdict_cells(verdict)))
         if verdict.reason is not None and verdict.decision != "normal":
             self.reasons.append((name, verdict.reason))
 
@@ -46,7 +112,8 @@ class Inspected:
         return [(name, *((product,) if products else ()), *cells) for name, product, cells in self.rows]
 
 
-def _verdict_cells(verdict: Verdict) -> tuple[str, ...]:
+def verdict_cells(verdict: Verdict) -> tuple[str, str, str, str, str]:
+    """Decision, score, p-value, regions, milliseconds."""
     return (
         verdict.decision, number(verdict.score, 4), number(verdict.p_value, 4),
         _regions_cell(verdict), number(verdict.timing.total_ms, 1),
@@ -69,23 +136,39 @@ def short_names(paths: Sequence[Path]) -> list[str]:
     return [os.path.join(*path[-depth:]) for path in parts]
 
 
-def show_other_sizes(sizes: Counter[tuple[int, int]], data: Any, output: Output) -> None:
-    """A note where images are not as large as all that were learned from. data: what the manifest says of those.
+def calibration_facts(calibration: Calibration) -> dict[str, Any]:
+    """What --json says of the threshold."""
+    facts = {"method": calibration.method, "parts": calibration.n, "confidence": calibration.confidence}
+    return facts | {"false_alarm_rate": calibration.false_alarm_rate if calibration.calibrated else None}
+
+
+def save_picture(target: Path, image: Image, verdict: Verdict, name: str) -> None:
+    """Of --save."""
+    from onceover.images import write_image
+    from onceover.report.contact_sheet import draw_verdict
+
+    write_image(target, draw_verdict(image, verdict, name=name))
+
+
+def other_sizes(sizes: Counter[tuple[int, int]], data: Any) -> str:
+    """A note where images are not as large as all that were learned from, else "". data: what the manifest says of
+    those.
 
     The input of the network has one size, so that a part in an image of another one is shown to it larger, smaller or
     stretched, and scores higher for that alone.
     """
     fitted = data.get("image_size") if isinstance(data, dict) else None
     if not isinstance(fitted, list) or len(fitted) != 2:  # they had several sizes, or nobody wrote it down
-        return
+        return ""
     others = [size for size in sizes if list(size) != fitted]
-    if others:
-        found = ", ".join("{} × {}".format(*size) for size in others[:3]) + (", …" if len(others) > 3 else "")
-        count = sum(sizes[size] for size in others)
-        output.warn(
-            f"{count} of {counted(sum(sizes.values()), 'image')} measure {found} pixels, all that were learned from "
-            f"{fitted[0]} × {fitted[1]}: another camera, binning or crop? Parts at another scale score higher"
-        )
+    if not others:
+        return ""
+    found = ", ".join("{} × {}".format(*size) for size in others[:3]) + (", …" if len(others) > 3 else "")
+    count = sum(sizes[size] for size in others)
+    return (
+        f"{count} of {counted(sum(sizes.values()), 'image')} measure {found} pixels, all that were learned from "
+        f"{fitted[0]} × {fitted[1]}: another camera, binning or crop? Parts at another scale score higher"
+    )
 
 
 def show_unreadable(inspected: Inspected, output: Output) -> None:
@@ -100,4 +183,17 @@ def show_unreadable(inspected: Inspected, output: Output) -> None:
     output.warn(f"{len(unreadable)} of {len(inspected.rows)} images were not inspected, hence exit status 3")
 
 
-__all__ = ["VERDICT_STYLES", "Inspected", "short_names", "show_other_sizes", "show_unreadable"]
+__all__ = [
+    "SETTLE_S",
+    "UNCALIBRATED",
+    "VERDICT_STYLES",
+    "Inspected",
+    "add_inspect_command",
+    "calibration_facts",
+    "check_watch_options",
+    "other_sizes",
+    "save_picture",
+    "short_names",
+    "show_unreadable",
+    "verdict_cells",
+]

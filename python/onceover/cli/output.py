@@ -30,20 +30,20 @@ class Output:
     """People read stderr and stdout in color; with as_json stdout carries the object alone."""
 
     def __init__(self, as_json: bool) -> None:
-        self.as_json = as_json
+        self.as_json, self.as_lines = as_json, False
         _prepare_streams()
         self.out = _PatientConsole(quiet=as_json, highlight=False, soft_wrap=True)
         self.err = _PatientConsole(stderr=True, highlight=False, soft_wrap=True)
 
     def say(self, text: str) -> None:
         """text: rich markup; what is not ours (names, paths) goes through `escape` first."""
-        self.out.print(text)
+        self.out.print(_harmless(text))
 
     def warn(self, text: str) -> None:
-        self.err.print(f"[yellow]note:[/] {escape(text)}")
+        self.err.print(f"[yellow]note:[/] {escape(_harmless(text))}")
 
     def error(self, text: str) -> None:
-        self.err.print(f"[bold red]error:[/] {escape(text)}")
+        self.err.print(f"[bold red]error:[/] {escape(_harmless(text))}")
 
     def failure(self, error: OnceoverError) -> int:
         """Show why a command stopped; returns its exit status."""
@@ -56,9 +56,14 @@ class Output:
         return error.exit_code
 
     def object(self, value: Any) -> None:
-        """The JSON object, when asked for."""
+        """The JSON object, when asked for; of a command that tells many (as_lines), each on a line, at once."""
         if self.as_json:
-            self.write(json.dumps(value, indent=1, allow_nan=False) + "\n")
+            self.write(json.dumps(value, indent=None if self.as_lines else 1, allow_nan=False) + "\n")
+
+    @property
+    def unread(self) -> bool:
+        """Whether the reader of stdout has gone away, as far as writing has shown."""
+        return self.out.unread
 
     def write(self, text: str) -> None:
         """To stdout as it is, and out of our buffers: what fails any later would be reported by the interpreter."""
@@ -72,13 +77,13 @@ class Output:
         self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], styles: Mapping[str, str] | None = None
     ) -> None:
         """Text columns left, number columns (header ending in a space) right. styles: of rich, by what a cell says."""
-        table = Table(title=escape(title), title_justify="left", header_style="bold")
+        table = Table(title=escape(printable(title)), title_justify="left", header_style="bold")
         for column in columns:
             is_name = column == "name"  # to be copied: a narrow terminal breaks the other cells first
             side: Literal["left", "right"] = "right" if column.endswith(" ") else "left"
             table.add_column(column.strip(), justify=side, no_wrap=is_name, overflow="fold")  # cut off, it tells less
         for row in rows:
-            table.add_row(*(Text(cell, (styles or {}).get(cell, "")) for cell in row))
+            table.add_row(*(Text(printable(cell), (styles or {}).get(cell, "")) for cell in row))
         self.out.print(table)
 
     @contextmanager
@@ -103,7 +108,10 @@ class Output:
 class _PatientConsole(Console):
     """When the reader of a pipe goes away (`onceover list | head`), the work goes on and keeps its exit status."""
 
+    unread = False
+
     def on_broken_pipe(self) -> None:
+        self.unread = True
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, self.file.fileno())
         os.close(nowhere)
@@ -176,6 +184,19 @@ def as_ours(error: BaseException) -> OnceoverError:
     if isinstance(error, MemoryError):
         return MemoryLimitError("out of memory; use smaller images or fewer of them at a time")
     return OutputError(f"{error}; check that the file or folder exists and has space")
+
+
+_UNSHOWN = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+
+
+def printable(text: str) -> str:
+    """Of a file's name, say: what a terminal would take as a command (or a new line) is spelled out."""
+    return _UNSHOWN.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
+
+
+def _harmless(text: str) -> str:
+    """The same for text of several lines."""
+    return "\n".join(map(printable, text.split("\n")))
 
 
 def number(value: float | None, digits: int = 3) -> str:

@@ -13,11 +13,11 @@ from onceover.cli.bank import add_bank_command, add_corrections_options
 from onceover.cli.benching import add_bench_command
 from onceover.cli.calibrating import add_calibrate_command
 from onceover.cli.demo import run_demo
-from onceover.cli.explaining import add_explain_options
 from onceover.cli.field import add_field_options
 from onceover.cli.fitting import add_thumbnails, run_fit
+from onceover.cli.inspecting import add_inspect_command
 from onceover.cli.listing import LISTINGS, run_list
-from onceover.cli.monitoring import add_log, add_monitor_command
+from onceover.cli.monitoring import add_monitor_command
 from onceover.cli.packages import add_package_commands
 from onceover.cli.pretraining import add_pretrain_commands
 from onceover.cli.products import add_combine_command, add_product_options
@@ -51,7 +51,7 @@ def build_parser() -> argparse.ArgumentParser:
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_fit(subparsers)
     _add_evaluate(subparsers)
-    _add_inspect(subparsers)
+    add_inspect_command(subparsers, _command, commands.run_inspect, _add_key, _add_engine)
     _add_verify(subparsers)
     add_monitor_command(subparsers, _command)
     add_package_commands(subparsers, _command)
@@ -283,19 +283,6 @@ def _add_evaluate(subparsers: Any) -> None:
         "--report", type=Path, metavar="FILE", help="write one self-contained page with curves and images (.html)"
     )
     _add_engine(evaluate)
-
-
-def _add_inspect(subparsers: Any) -> None:
-    inspect = _command(subparsers, "inspect", "verdict, score, where and why for images", commands.run_inspect)
-    inspect.add_argument("package", type=Path)
-    _add_key(inspect)
-    add_corrections_options(inspect)
-    inspect.add_argument("images", type=Path, nargs="+", help="image files or folders")
-    inspect.add_argument("--save", type=Path, metavar="DIR", help="write a picture with heat map for every image")
-    add_explain_options(inspect)
-    add_log(inspect)
-    add_product_options(inspect, gate=True)
-    _add_engine(inspect)
 
 
 def _add_verify(subparsers: Any) -> None:

@@ -317,6 +317,17 @@ def test_the_commands_take_a_false_alarm_from_candidate_to_new_package(
     assert "rejected" in capsys.readouterr().out
 
 
+def test_a_candidate_is_named_by_a_whole_number_and_by_nothing_that_only_counts_as_one(line: Line) -> None:
+    corrections = Corrections.open(line.package)
+    with Inspector.open(line.package, corrections=None) as inspector:
+        corrections.propose(inspector, line.alarms[0])
+    for value in (True, np.True_, 1.0, "1"):
+        with pytest.raises(UsageError, match=f"{value} is no number of a candidate"):
+            corrections.confirm([value])  # type: ignore[list-item]
+    corrections.confirm(np.array([1]))  # type: ignore[arg-type]
+    assert corrections.candidates[0].standing == "confirmed"
+
+
 def test_the_commands_refuse_what_makes_no_sense(line: Line, tmp_path: Path, capsys: Capture) -> None:
     package = str(line.package)
     assert refusal(capsys, "bank", "confirm", package, "4") == (2, "4 is no candidate; see the list for the numbers")

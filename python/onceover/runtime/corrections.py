@@ -338,9 +338,10 @@ def _candidate(row: dict[str, Any], product: str | None) -> Candidate:
 
 def _numbers(values: Sequence[int]) -> list[int]:
     for value in values:
-        if not 0 <= value < 2**63:
+        is_number = isinstance(value, (int, np.integer)) and not isinstance(value, bool)  # True would be candidate 1
+        if not (is_number and 0 <= value < 2**63):
             raise UsageError(f"{value} is no number of a candidate or row; see `onceover bank list`")
-    return list(values)
+    return [int(value) for value in values]
 
 
 def _text(name: str) -> str:

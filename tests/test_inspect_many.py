@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
 import resource
 from pathlib import Path
@@ -154,6 +156,25 @@ def test_a_log_that_cannot_be_begun_is_all_there_is_to_say(package: Path, seen: 
     assert (status, "gone/line.jsonl: cannot be written" in message) == (3, True)
     assert main(["inspect", str(package), "seen", "--log", "gone/line.jsonl"]) == 3
     assert "stopped" not in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full to write to")
+def test_a_disk_that_is_full_is_what_the_log_says(package: Path, seen: Path, capsys: Capture) -> None:
+    for words in ((), ("--watch",)):
+        status, message = refusal(capsys, "inspect", str(package), "seen", "--log", "/dev/full", *words)
+        assert status == 3
+        assert "/dev/full: cannot be written: No space left on device; make room" in message
+
+
+def test_a_log_may_be_a_pipe(package: Path, seen: Path) -> None:
+    os.mkfifo("pipe")
+    reader = os.open("pipe", os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        assert main(["inspect", str(package), "seen", "--log", "pipe"]) == 0
+        lines = os.read(reader, 65536).splitlines()
+    finally:
+        os.close(reader)
+    assert [json.loads(line).get("image") for line in lines] == [None, *(f"seen/{i}.png" for i in range(4))]
 
 
 def test_a_disk_that_fills_in_the_middle_of_a_line_of_the_log_is_told(

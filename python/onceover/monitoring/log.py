@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -55,7 +56,8 @@ class InspectionLog:
         self._package = package.id
         try:
             self._file = open(self.path, "ab+", buffering=0)  # noqa: SIM115 - until close
-            last = self._mend()
+            is_file = stat.S_ISREG(os.fstat(self._file.fileno()).st_mode)
+            last = self._mend() if is_file else None  # of a pipe or a device nothing is left to be mended
         except OSError as error:
             raise OutputError(f"{self.path}: cannot be written: {error.strerror}") from error
         if last == package.id:  # it is going on

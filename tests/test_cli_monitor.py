@@ -219,6 +219,32 @@ def test_charts_are_drawn_and_the_same_log_gives_the_same_bytes(ending: str, cap
         assert red.sum() > 100  # where the alarms began
 
 
+def test_a_chart_without_a_value_says_why_and_one_part_can_be_seen(capsys: Capture) -> None:
+    pytest.importorskip("matplotlib")
+    for parts, says in ((1, True), (99, True), (100, False)):
+        write_log([header(), *quiet_line(parts)])
+        main(["monitor", "line.jsonl", "--save", "charts.svg"])
+        drawn = Path("charts.svg").read_text(encoding="utf-8")
+        assert (f"first full batch, parts until now: {parts}" in drawn) == says
+    write_log([header(), *quiet_line(1)])
+    main(["monitor", "line.jsonl", "--save", "charts.png"])
+    blue = np.abs(read_image("charts.png").astype(int) - (0x1F, 0x4E, 0x79)).sum(axis=2) < 10
+    assert blue.sum() > 50  # the points
+    assert "1 part, in control" in capsys.readouterr().out
+
+
+def test_the_table_of_charts_breaks_no_trend_where_the_terminal_is_narrow(
+    capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "70")
+    write_log([header(), *quiet_line(200)])
+    main(["monitor", "line.jsonl"])
+    rows = [text for text in capsys.readouterr().out.splitlines() if text.startswith("│")]
+    trends = [text.split("│")[4].strip() for text in rows]
+    assert max(map(len, rows)) <= 70
+    assert [len(trend) for trend in trends if trend] == [16] * 6
+
+
 def test_what_cannot_be_monitored_is_refused(capsys: Capture) -> None:
     write_log([header(), *quiet_line(5)])
     for words, status, said in (

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from rich.markup import escape
 
 from onceover import _core
-from onceover.cli.output import Output
+from onceover.cli.output import Output, counted
 from onceover.errors import InputError, UsageError
 
 if TYPE_CHECKING:
@@ -146,7 +146,7 @@ def _show(history: DriftHistory, options: argparse.Namespace, output: Output) ->
     name = history.package.name or str(options.log)
     verdict = "in control" if history.in_control else "ALARM"
     output.table(
-        f"{name} ({history.package.id[:16]}): {history.parts} parts, {verdict}; "
+        f"{name} ({history.package.id[:16]}): {counted(history.parts, 'part')}, {verdict}; "
         f"a false alarm in {history.average_run_length:g} parts or more, on average",
         ("chart", "now ", "limits ", "trend", "alarm since"),
         [_row(chart, history.alarm_part(chart)) for chart in history.charts],
@@ -155,8 +155,8 @@ def _show(history: DriftHistory, options: argparse.Namespace, output: Output) ->
         alarm = history.alarm_part(chart)
         if alarm is not None:
             image = history.package.parts[alarm - 1]
-            at = f" ({image.time})" if image.time else ""
-            output.say(f"[bold red]{chart.state.title}[/]: {escape(image.image)}{escape(at)}. {chart.state.advice}")
+            since = f"since part {alarm}, {image.image}" + (f" ({image.time})" if image.time else "")
+            output.say(f"[bold red]{chart.state.title}[/], {escape(since)}: {chart.state.advice}")
     for what, correlation in history.correlations.items():
         output.warn(
             f"{what} of successive parts correlates ({correlation:.2f}): false alarms come sooner than said; "
@@ -167,11 +167,13 @@ def _show(history: DriftHistory, options: argparse.Namespace, output: Output) ->
 def _row(chart: ChartHistory, alarm: int | None) -> tuple[str, ...]:
     state = chart.state
     if state.value is None:
-        idle = "no data" if state.parts == 0 else f"{state.parts} parts"
+        idle = "no data" if state.parts == 0 else counted(state.parts, "part")
         return (state.title, idle, "", "", "")
-    limits = "; ".join(
-        f"{sign} {limit:.4g}" for sign, limit in (("≥", state.upper), ("≤", state.lower)) if limit is not None
-    )
+    if state.upper is not None and state.lower == -state.upper:
+        limits = f"± {state.upper:.4g}"
+    else:
+        signs = (("≥", state.upper), ("≤", state.lower))
+        limits = "; ".join(f"{sign} {limit:.4g}" for sign, limit in signs if limit is not None)
     since = "" if alarm is None else f"part {alarm}"
     value = state.value if abs(state.value) >= 1e-9 else 0.0  # what rounding left of a sum that is 0
     return (state.title, f"{value:.4g}", limits, _trend(chart), since)

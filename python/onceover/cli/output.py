@@ -79,9 +79,9 @@ class Output:
         """Text columns left, number columns (header ending in a space) right. styles: of rich, by what a cell says."""
         table = Table(title=escape(printable(title)), title_justify="left", header_style="bold")
         for column in columns:
-            is_name = column == "name"  # to be copied: a narrow terminal breaks the other cells first
+            whole = column in ("name", "trend")  # to be copied, or a picture: narrow terminals break other cells first
             side: Literal["left", "right"] = "right" if column.endswith(" ") else "left"
-            table.add_column(column.strip(), justify=side, no_wrap=is_name, overflow="fold")  # cut off, it tells less
+            table.add_column(column.strip(), justify=side, no_wrap=whole, overflow="fold")  # cut off, it tells less
         for row in rows:
             table.add_row(*(Text(printable(cell), (styles or {}).get(cell, "")) for cell in row))
         self.out.print(table)

@@ -14,6 +14,7 @@ from onceover.monitoring.history import ChartHistory, DriftHistory
 
 FORMATS = (".png", ".svg", ".pdf")
 _MOST_POINTS = 4000  # per line: more than a picture has columns
+_FEW_POINTS = 100  # so few are marked: a line through one is nothing
 _ALARM, _LINE, _LIMIT = "#d62728", "#1f4e79", "#8a8f98"
 
 
@@ -36,6 +37,7 @@ def draw_drift(history: DriftHistory, picture_format: str) -> bytes:
     for axes, chart in zip(rows[:, 0], shown, strict=False):
         _draw(axes, chart, history)
     rows[-1, 0].set_xlabel("part")
+    rows[-1, 0].xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
     name = history.package.name or "package"
     figure.suptitle(
         f"{name} ({history.package.id[:16]}): one false alarm in {history.average_run_length:g} parts or more",
@@ -54,13 +56,20 @@ def draw_drift(history: DriftHistory, picture_format: str) -> bytes:
 def _draw(axes: Any, chart: ChartHistory, history: DriftHistory) -> None:
     step = max(1, len(chart.value) // _MOST_POINTS)
     parts = (history.first + history.every * np.arange(len(chart.value)))[::step]
-    axes.plot(parts, chart.value[::step], color=_LINE, linewidth=0.9)
+    few = len(parts) <= _FEW_POINTS
+    axes.plot(parts, chart.value[::step], color=_LINE, linewidth=0.9, marker="." if few else None)
     for limit in (chart.lower, chart.upper):
-        axes.plot(parts, limit[::step], color=_LIMIT, linewidth=0.9, linestyle="--")
+        axes.plot(parts, limit[::step], color=_LIMIT, linewidth=0.9, linestyle="--", marker="_" if few else None)
+    if few:
+        axes.set_xlim(parts[0] - 0.5, parts[-1] + 0.5)
     if chart.state.name == "p_values":
         axes.set_yscale("symlog", linthresh=1)  # evidence multiplies, and goes on doing so after an alarm
         if chart.state.upper is not None:
             axes.set_ylim(0, 1e3 * chart.state.upper)
+    if np.isnan(chart.value).all():  # axes around nothing would look as if something had been lost
+        text = f"no value yet: the first comes with the first full batch, parts until now: {chart.state.parts}"
+        axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", fontsize=9, color=_LIMIT)
+        axes.set_yticks([])
     title = chart.state.title
     at = history.alarm_part(chart)
     if at is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -295,7 +296,31 @@ def test_help_works_where_the_terminal_knows_ascii_only() -> None:
     command = [sys.executable, "-m", "onceover.cli", "fit", "--help"]
     done = subprocess.run(command, env=environment, capture_output=True, timeout=60)
     assert done.returncode == 0
-    assert b"\\u2264" in done.stdout  # "≤ 10,000", escaped
+    assert b"<=" in done.stdout  # "≤"
+
+
+def test_signs_that_a_terminal_cannot_show_are_spelled_out(work: Path) -> None:
+    lines = [{"log": 1, "package": "a" * 64, "name": "Öse", "calibration_parts": 19, "accepted_cells": 19}]
+    part = {"decision": "normal", "score": 1.0, "p_value": 0.5, "package": "a" * 64}
+    lines += [{**part, "image": f"{i}.png", "score": float(i % 7)} for i in range(40)]
+    Path("line.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines), encoding="utf-8")
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
+    command = [sys.executable, "-m", "onceover.cli", "monitor", "line.jsonl"]
+    done = subprocess.run(command, env=environment, capture_output=True, timeout=60)
+    shown = done.stdout.decode("ascii")
+    assert done.returncode == 1  # p-values that are all the same: not by chance
+    assert shown.startswith(r"\xd6se (aaaa")
+    assert "+- 0.6" in shown
+    assert "\\u" not in shown
+
+
+def test_a_file_that_is_taken_for_an_option_is_told_how_to_give(work: Path, capsys: Capture) -> None:
+    Path("-1.png").write_bytes(Path("bad.png").read_bytes())
+    for words in (["-1.png"], ["-1.png", "bad.png"]):
+        status, message = refusal(capsys, "inspect", "tiny.onceover", *words)
+        assert (status, "give it as ./-1.png" in message) == (2, True)
+    assert main(["inspect", "tiny.onceover", "./-1.png"]) == 1
+    assert "taken for an option" not in refusal(capsys, "inspect", "tiny.onceover", "bad.png", "--nonsense")[1]
 
 
 @pytest.mark.parametrize("words", [["list"], ["list", "--json"], ["--help"]])

@@ -5,13 +5,14 @@ Exit status: 0 normal, 1 anomaly or failed check, 2 usage, 3 bad package or inpu
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
 from collections.abc import Sequence
 
 from onceover.cli.output import Output, as_ours, reason_to_stop
 from onceover.cli.parser import build_parser, check_command, joined
-from onceover.errors import InternalError, OnceoverError
+from onceover.errors import InternalError, OnceoverError, UsageError
 
 MESSAGE_LIMIT = 300  # characters of an unforeseen error: some quote whole files
 
@@ -42,6 +43,13 @@ def _run(words: list[str], output: Output) -> int:
         options = build_parser().parse_args(joined(words))
     except SystemExit as stop:  # --help and --version
         return int(stop.code or 0)
+    except UsageError as error:
+        dashed = [word for word in words if word.startswith("-") and os.path.exists(word)]
+        if dashed:  # as *.png gives it
+            raise UsageError(
+                f"{error}; the file {dashed[0]} is taken for an option: give it as ./{dashed[0]}"
+            ) from None
+        raise
     return int(options.run(options, output))
 
 

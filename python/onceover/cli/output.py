@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import io
 import json
 import os
@@ -23,6 +24,8 @@ from onceover.errors import MemoryLimitError, OnceoverError, OutputError
 
 SIGN_OF_LIFE_S = 30.0  # seconds
 INTERRUPTED = 130  # what a shell reports for a program that Ctrl-C ended
+_SPELLED = {"→": "->", "…": "...", "−": "-", "–": "-", "×": "x", "·": "-", "≤": "<=", "≥": ">=", "±": "+-"}
+_SPELLED |= dict(zip("▁▂▃▄▅▆▇█", "_.,-=+*#", strict=True))
 STOPS = (OnceoverError, MemoryError, OSError, KeyboardInterrupt)  # what may stop a command that has no defect
 
 
@@ -117,6 +120,17 @@ class _PatientConsole(Console):
         os.close(nowhere)
 
 
+def _spell_out(error: UnicodeError) -> tuple[str, int]:
+    """Our own signs in ASCII; what else an encoding lacks is escaped."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    signs = error.object[error.start : error.end]
+    return "".join(_SPELLED.get(sign) or sign.encode("ascii", "backslashreplace").decode() for sign in signs), error.end
+
+
+codecs.register_error("onceover", _spell_out)
+
+
 def _prepare_streams() -> None:
     """Printing must not decide the exit status: escape what a terminal cannot show, do without a closed stream."""
     if sys.stdout is None:
@@ -125,7 +139,7 @@ def _prepare_streams() -> None:
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+            stream.reconfigure(errors="onceover")
 
 
 class StageProgress:

@@ -236,13 +236,14 @@ def test_a_chart_without_a_value_says_why_and_one_part_can_be_seen(capsys: Captu
 def test_the_table_of_charts_breaks_no_trend_where_the_terminal_is_narrow(
     capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("COLUMNS", "70")
+    monkeypatch.setenv("COLUMNS", "60")
     write_log([header(), *quiet_line(200)])
     main(["monitor", "line.jsonl"])
     rows = [text for text in capsys.readouterr().out.splitlines() if text.startswith("│")]
     trends = [text.split("│")[4].strip() for text in rows]
-    assert max(map(len, rows)) <= 70
-    assert [len(trend) for trend in trends if trend] == [16] * 6
+    assert max(map(len, rows)) <= 60
+    assert [len(trend) for trend in trends if trend] == [12] * 6
+    assert "calibration" in {text.split("│")[1].strip() for text in rows}  # no word is broken
 
 
 def test_what_cannot_be_monitored_is_refused(capsys: Capture) -> None:

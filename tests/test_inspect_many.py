@@ -222,6 +222,17 @@ def test_a_long_name_is_broken_over_lines_and_not_cut_off(
     assert "".join(line.split("│")[1].strip() for line in table) == name
 
 
+def test_where_the_terminal_is_narrow_no_verdict_is_broken(
+    package: Path, seen: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "62")
+    write_image(seen / "part_0000017.png", defective(tiny_image(9))[0])
+    main(["inspect", str(package), "seen"])
+    table = [line for line in capsys.readouterr().out.splitlines() if line.startswith("│")]
+    assert max(map(len, table)) <= 62
+    assert {"normal", "anomalous"} <= {line.split("│")[2].strip() for line in table}
+
+
 def test_images_of_another_size_than_all_that_were_learned_from_are_told(tmp_path: Path, capsys: Capture) -> None:
     for name, sizes in (("one", [40] * 6), ("several", [40, 40, 40, 64, 64, 64])):
         (tmp_path / name).mkdir()

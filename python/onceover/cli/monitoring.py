@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 AddCommand = Callable[..., argparse.ArgumentParser]  # parser._command
 _BARS = "▁▂▃▄▅▆▇█"
-_TREND_WIDTH = 16
+_TREND_WIDTH = 12
 
 
 def add_log(parser: argparse.ArgumentParser) -> None:
@@ -180,7 +180,7 @@ def _row(chart: ChartHistory, alarm: int | None) -> tuple[str, ...]:
 
 
 def _trend(chart: ChartHistory) -> str:
-    """The chart in 16 characters, from its lower limit (or 0) to its upper one."""
+    """The chart in a few characters, from its lower limit (or 0) to its upper one."""
     values = chart.value[~(chart.value != chart.value)]
     low = chart.state.lower if chart.state.lower is not None else 0.0
     high = chart.state.upper if chart.state.upper is not None else max(float(values.max()), low + 1)

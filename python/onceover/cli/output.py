@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import Any, Literal
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
@@ -26,6 +27,9 @@ SIGN_OF_LIFE_S = 30.0  # seconds
 INTERRUPTED = 130  # what a shell reports for a program that Ctrl-C ended
 _SPELLED = {"→": "->", "…": "...", "−": "-", "–": "-", "×": "x", "·": "-", "≤": "<=", "≥": ">=", "±": "+-"}
 _SPELLED |= dict(zip("▁▂▃▄▅▆▇█", "_.,-=+*#", strict=True))
+WHOLE = ("name", "trend")  # columns to be copied, or a picture: narrow terminals break other cells
+LONG_WORD = 12  # columns: broken where there is no room; "uncalibrated" is not
+LONG_NAME = 6  # columns, of the first one
 STOPS = (OnceoverError, MemoryError, OSError, KeyboardInterrupt)  # what may stop a command that has no defect
 
 
@@ -80,13 +84,17 @@ class Output:
         self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], styles: Mapping[str, str] | None = None
     ) -> None:
         """Text columns left, number columns (header ending in a space) right. styles: of rich, by what a cell says."""
-        table = Table(title=escape(printable(title)), title_justify="left", header_style="bold")
-        for column in columns:
-            whole = column in ("name", "trend")  # to be copied, or a picture: narrow terminals break other cells first
+        cells = [[printable(cell) for cell in row] for row in rows]
+        table = Table(
+            title=escape(printable(title)), title_justify="left", header_style="bold", show_header=any(columns)
+        )
+        widths = _widths(columns, cells, self.out.width - 3 * len(columns) - 1)  # without borders and padding
+        for column, width in zip(columns, widths, strict=True):
+            whole = column in WHOLE
             side: Literal["left", "right"] = "right" if column.endswith(" ") else "left"
-            table.add_column(column.strip(), justify=side, no_wrap=whole, overflow="fold")  # cut off, it tells less
-        for row in rows:
-            table.add_row(*(Text(printable(cell), (styles or {}).get(cell, "")) for cell in row))
+            table.add_column(column.strip(), justify=side, no_wrap=whole, width=width, overflow="fold")
+        for row in cells:
+            table.add_row(*(Text(cell, (styles or {}).get(cell, "")) for cell in row))
         self.out.print(table)
 
     @contextmanager
@@ -106,6 +114,26 @@ class Output:
             yield StageProgress(bars)
         finally:
             bars.stop()
+
+
+def _widths(columns: Sequence[str], rows: Sequence[Sequence[str]], room: int) -> list[int | None]:
+    """The widest columns become narrower until a table fits, but no word of theirs is broken that is not a long one;
+    of the first column, which is names, shorter ones too. None for each where that cannot be: rich breaks any word."""
+    texts = [[column.strip(), *(row[i] for row in rows)] for i, column in enumerate(columns)]
+    widths = [max(map(cell_len, cells)) for cells in texts]
+    words = [max((cell_len(word) for cell in cells for word in cell.split()), default=0) for cells in texts]
+    least = [
+        width if column in WHOLE else min(word, LONG_WORD)
+        for column, width, word in zip(columns, widths, words, strict=True)
+    ]
+    if sum(least) > room and columns[0] not in WHOLE:
+        least[0] = min(least[0], LONG_NAME)
+    while sum(widths) > room:
+        wide = [i for i in range(len(widths)) if widths[i] > least[i]]
+        if not wide:
+            return [None] * len(columns)
+        widths[max(wide, key=widths.__getitem__)] -= 1
+    return list(widths)
 
 
 class _PatientConsole(Console):

@@ -186,6 +186,25 @@ def test_the_log_level_of_opencv_is_put_back_by_the_last_of_many_threads(tmp_pat
 # ---------------------------------------------------------------- folders
 
 
+def test_a_folder_that_cannot_be_listed_is_not_left_out_in_silence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("late", "early"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.png").write_bytes(encode(SMOOTH))
+    assert len(images.list_images(tmp_path)) == 2
+    listed = os.scandir
+
+    def scandir(path: str) -> object:
+        if str(path).endswith("late"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return listed(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(InputError, match=r"late: cannot be listed \(Permission denied\); check its permissions"):
+        images.list_images(tmp_path)
+
+
 def test_images_are_listed_by_their_bytes_and_without_hidden_or_foreign_files(tmp_path: Path) -> None:
     names = ["b/2.JPG", "b/10.png", "a.bmp", "Z.Png", "é/ü.tiff", "b.png", ".hidden.png", ".git/x.png", "readme.txt"]
     for name in reversed(names):

@@ -88,10 +88,17 @@ def list_images(directory: str | os.PathLike[str]) -> list[Path]:
 
 
 def visible_files(directory: Path) -> list[Path]:
-    """Every file below `directory` that is not hidden, in the order of `list_images`; links to folders are followed."""
+    """Every file below `directory` that is not hidden, in the order of `list_images`; links to folders are followed.
+
+    Raises InputError for a folder that cannot be listed: what it holds must not be left out in silence.
+    """
+
+    def refuse(error: OSError) -> None:
+        raise InputError(f"{error.filename}: cannot be listed ({error.strerror}); check its permissions") from error
+
     files: list[Path] = []
     seen: set[str] = set()
-    for parent, folders, names in os.walk(directory, followlinks=True):
+    for parent, folders, names in os.walk(directory, onerror=refuse, followlinks=True):
         real = os.path.realpath(parent)
         if real in seen:  # a link that leads back up would never end
             folders.clear()

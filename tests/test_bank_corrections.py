@@ -50,6 +50,7 @@ def test_a_confirmed_false_alarm_is_none_any_more(line: Line) -> None:
         assert after.decision == "normal"
         assert after.score <= inspector.calibration.threshold
         assert after.corrections == corrections.id
+        assert inspector.applied.describe().startswith("1 correction (")
         assert after.nearest != before.nearest
         assert inspector.verify()["images"] > 0  # is about the package
         assert inspector.inspect(line.alarms[0]).score == after.score

@@ -128,10 +128,11 @@ class AppliedCorrections:
     def describe(self) -> str:
         """One line for people."""
         journal = f"of {self.journal}, id {self.id[:16]}; "
+        corrections = "1 correction" if self.confirmed == 1 else f"{self.confirmed} corrections"
         if not self.products:
-            return f"{self.confirmed} corrections ({_rows_text(self)}) {journal}{_calibration_text(self)}"
+            return f"{corrections} ({_rows_text(self)}) {journal}{_calibration_text(self)}"
         changed = [each.describe() for each in self.products if each.calibration != "fitted"]
-        return f"{self.confirmed} corrections {journal}{'; '.join(changed) or 'thresholds as fitted'}"
+        return f"{corrections} {journal}{'; '.join(changed) or 'thresholds as fitted'}"
 
 
 def _rows_text(applied: AppliedCorrections | AppliedProduct) -> str:

@@ -181,6 +181,20 @@ def test_a_journal_that_cannot_be_used_is_told_and_does_not_stop_the_line(
     assert "note" not in {each["event"] for each in watched(capsys, str(line.package), "camera", "--no-corrections")[1]}
 
 
+def test_another_package_of_the_same_name_is_told_and_not_taken(
+    line: Line, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def replace() -> None:
+        new = line.package.with_suffix(".new")
+        new.write_bytes(line.package.read_bytes())
+        new.replace(line.package)
+
+    at_pauses(monkeypatch, [nothing, replace, nothing, lambda: shoot("2.png")])
+    _, told = watched(capsys, str(line.package), "camera")
+    assert [each["event"] for each in told] == ["started", "verdict", "verdict", "note", "verdict", "stopped"]
+    assert "is another package now" in told[3]["message"]
+
+
 def test_pictures_go_where_no_image_is_looked_for(line: Line, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
     shoot("late/0.png")
     at_pauses(monkeypatch, [lambda: shoot("0.png", bad=True)])

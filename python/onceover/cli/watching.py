@@ -107,6 +107,7 @@ class _Watch:
         self._problems: dict[str, str] = {}
         self._size_told = False
         self._journal = _Journal(inspector, options)
+        self._package = _stamp(options.package)
 
     def run(self, stop: _Stop) -> int:
         self._start()
@@ -116,6 +117,7 @@ class _Watch:
                 arrived = self._arrivals.ready()
                 ended = time.monotonic()
                 self._tell_problems()
+                self._tell_another_package()
                 self._follow_corrections()
                 for arrival in arrived:
                     if stop.asked():
@@ -207,6 +209,13 @@ class _Watch:
                 self._note(f"{folder}: is there again")
         self._problems = problems
 
+    def _tell_another_package(self) -> None:
+        """Once for each: the open one goes on, since a threshold that changed by itself would surprise a line."""
+        package = _stamp(self._options.package)
+        if package is not None and package != self._package:
+            self._package = package
+            self._note(f"{self._options.package}: is another package now; start again to inspect with it")
+
     def _follow_corrections(self) -> None:
         """Those of the journal, when it has changed."""
         try:
@@ -255,13 +264,13 @@ class _Journal:
             self._path = Path(inspector.corrections.path)
         elif corrections_of(options) == "auto" and options.key is None:  # no signature covers a journal
             self._path = journal_path(inspector.package.path)
-        self._seen = self._stamp()
+        self._seen = _stamp(self._path)
 
     def follow(self) -> bool:
         """Apply it where it has changed since the last call; → whether it has. Raises what the journal raises, once."""
         from onceover.runtime.corrections import Corrections
 
-        stamp = self._stamp()  # before it is read: what comes meanwhile is seen the next time
+        stamp = _stamp(self._path)  # before it is read: what comes meanwhile is seen the next time
         if self._path is None or stamp == self._seen:
             return False
         self._seen = stamp
@@ -270,12 +279,14 @@ class _Journal:
         self._inspector.apply_corrections()
         return True
 
-    def _stamp(self) -> tuple[int, int, int] | None:
-        try:
-            status = os.stat(self._path) if self._path is not None else None
-        except OSError:
-            return None
-        return None if status is None else (status.st_ino, status.st_size, status.st_mtime_ns)
+
+def _stamp(path: Path | None) -> tuple[int, int, int] | None:
+    """What changes when a file does; None where there is none."""
+    try:
+        status = os.stat(path) if path is not None else None
+    except OSError:
+        return None
+    return None if status is None else (status.st_ino, status.st_size, status.st_mtime_ns)
 
 
 def _make_folder(folder: Path) -> None:

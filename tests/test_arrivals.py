@@ -117,6 +117,17 @@ def test_a_file_that_cannot_be_read_is_tried_again_at_growing_intervals(folder: 
     assert take(arrivals) == ["torn.png"]
 
 
+def test_a_file_that_never_stands_still_is_told_once(folder: Path) -> None:
+    clock = Clock()
+    arrivals = Arrivals([folder], 2.0, clock)
+    told = []
+    for clock.seconds in range(100):  # as a camera that writes latest.jpg each second
+        write(folder / "latest.jpg", changed=1000 + int(clock.seconds))
+        assert arrivals.ready() == []
+        told += [(name, clock.seconds) for name in arrivals.restless]
+    assert told == [("latest.jpg", arrivals_module.RESTLESS_S + 1)]
+
+
 def test_a_file_that_changed_since_the_look_is_not_as_seen(folder: Path) -> None:
     arrivals = Arrivals([folder], 0.0, Clock())
     path = write(folder / "a.png")

@@ -21,6 +21,7 @@ import onceover.images
 from onceover import Corrections, Inspector
 from onceover.cli import main
 from onceover.cli.arrivals import TRIES
+from onceover.cli.output import Output
 from onceover.images import write_image
 from onceover.monitoring.log import read_log
 from onceover.runtime.corrections import journal_path
@@ -235,6 +236,35 @@ def test_a_disk_that_is_full_stops_it_after_the_verdict(
     assert [each.get("image") for each in told] == [None, "camera/0.png", "camera/1.png", None]
     assert told[-1]["event"] == "stopped"
     assert "out/1.png" in told[-1]["reason"]
+
+
+def test_a_ctrl_c_that_ends_the_reader_too_is_still_what_was_asked(
+    line: Line, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = onceover.images.read_image
+
+    def interrupted(path: Path) -> object:
+        signal.raise_signal(signal.SIGINT)
+        monkeypatch.setattr(Output, "unread", True)  # the shell has sent it to the whole pipeline
+        return read(path)
+
+    monkeypatch.setattr(onceover.images, "read_image", interrupted)
+    status, told = watched(capsys, str(line.package), "camera")
+    assert (status, [each["event"] for each in told]) == (0, ["started", "verdict", "stopped"])
+    assert (told[-1]["reason"], told[-1]["waiting"]) == ("Ctrl-C", 1)
+
+
+def test_a_second_ctrl_c_ends_it_at_once(line: Line, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(_: Path) -> object:
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+        raise AssertionError("it went on")
+
+    monkeypatch.setattr(onceover.images, "read_image", interrupted)
+    handler = signal.getsignal(signal.SIGINT)
+    status, told = watched(capsys, str(line.package), "camera")
+    assert (status, [each["event"] for each in told]) == (130, ["started", "stopped"])
+    assert signal.getsignal(signal.SIGINT) == handler
 
 
 def test_people_get_a_line_for_each_image_and_a_sum_at_the_end(

@@ -29,7 +29,7 @@ def at_pauses(monkeypatch: pytest.MonkeyPatch, steps: Sequence[Step], stop: int 
         else:
             signal.raise_signal(stop)
 
-    monkeypatch.setattr(watching, "_sleep_until", pause)
+    monkeypatch.setattr(watching, "sleep_until", pause)
 
 
 def watched(capture: Capture, *words: str) -> tuple[int, list[dict[str, Any]]]:

@@ -17,6 +17,7 @@ from onceover.cli.inspecting import short_names
 from onceover.errors import InputError, UsageError
 
 TRIES = 5  # of a file that stands still and cannot be read
+RESTLESS_S = 30.0  # seconds, after which a file that goes on changing is told
 FORGET_BEYOND = 10_000  # files that are gone, before any of them is forgotten
 Stamp = tuple[int, int]  # size in bytes, time of change in ns
 
@@ -51,6 +52,8 @@ class Arrival:
 class _Waiting:
     stamp: Stamp
     due: float  # in seconds of the clock: when it has stood still for long enough, or may be tried again
+    since: float  # when it was first seen, since it was last inspected
+    told: bool = False  # that it does not stand still
     tries: int = 0
 
 
@@ -72,6 +75,7 @@ class Arrivals:
                 raise UsageError(f"{folder}: --watch looks into folders; give the folder that it will be written to")
         self.folders = tuple(folders)
         self.problems: dict[str, str] = {}  # by folder: why it cannot be listed now
+        self.restless: list[str] = []  # files that have not stood still for long, told once
         self.vanished = 0  # files that were gone before they could be inspected
         self._prefixes = _prefixes(folders)
         self._settle_s, self._clock = settle_s, clock
@@ -96,6 +100,7 @@ class Arrivals:
         present: set[bytes] = set()
         there: set[str] = set()  # of those that wait
         found: list[Arrival] = []
+        self.restless = []
         for path, stamp, name in self._look():
             digest = _digest(path, stamp)
             present.add(digest)
@@ -103,8 +108,13 @@ class Arrivals:
                 continue
             there.add(path)
             waiting = self._waiting.get(path)
-            if waiting is None or waiting.stamp != stamp:
-                waiting = self._waiting[path] = _Waiting(stamp, now + self._settle_s)
+            if waiting is None:
+                waiting = self._waiting[path] = _Waiting(stamp, now + self._settle_s, now)
+            elif waiting.stamp != stamp:
+                waiting.stamp, waiting.due, waiting.tries = stamp, now + self._settle_s, 0
+                if now - waiting.since > RESTLESS_S and not waiting.told:
+                    waiting.told = True
+                    self.restless.append(name)
             if now >= waiting.due:
                 found.append(Arrival(Path(path), name, stamp))
         self._forget(present, there)

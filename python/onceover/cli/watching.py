@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import argparse
 import os
-import signal
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +26,7 @@ from onceover.cli.inspecting import (
 )
 from onceover.cli.monitoring import now, open_log
 from onceover.cli.output import STOPS, Output, counted, printable, reason_to_stop
+from onceover.cli.stopping import SIGNALS, Stop, asked_to_stop, sleep_until
 from onceover.errors import InputError, OnceoverError, OutputError
 from onceover.types import Image, Verdict
 
@@ -37,7 +36,6 @@ if TYPE_CHECKING:
 
 LOOK_S = 0.2  # between two looks, seconds
 LOOK_SHARE = 4  # and so many times what a look takes: it leaves the processor and the network to others
-SIGNALS = {"SIGINT": "Ctrl-C", "SIGTERM": "SIGTERM", "SIGHUP": "SIGHUP"}
 
 Draw = Callable[[Path, Image, Verdict, str], None]  # as in commands.py
 
@@ -54,38 +52,8 @@ def run_watch(inspector: Inspector, options: argparse.Namespace, output: Output)
     explainer = open_explainer(inspector, options, output)
     if explainer:
         drawings.append(("explanation", options.explain, explainer.draw))
-    with _signals() as stop, open_log(options.log, inspector.package) as log:
-        return _Watch(inspector, arrivals, drawings, log, options, output).run(stop)
-
-
-class _Stop:
-    """reason: the signal that asked to stop, "" until then."""
-
-    reason = ""
-
-    def asked(self) -> bool:
-        return bool(self.reason)
-
-
-@contextmanager
-def _signals() -> Iterator[_Stop]:
-    """The first signal asks, so that the image at hand comes to its end; the second Ctrl-C is as ever."""
-    stop = _Stop()
-    before: dict[int, Any] = {}
-
-    def ask(number: int, _: object) -> None:
-        stop.reason = SIGNALS[signal.Signals(number).name]
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-
-    for name in SIGNALS:
-        number = getattr(signal, name)
-        if signal.getsignal(number) != signal.SIG_IGN:  # nohup, and the background of a script
-            before[number] = signal.signal(number, ask)
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    with asked_to_stop() as stop, open_log(options.log, inspector.package) as log:
+        return _Watch(inspector, arrivals, drawings, log, options, output, stop).run()
 
 
 class _Watch:
@@ -99,9 +67,10 @@ class _Watch:
         log: InspectionLog | None,
         options: argparse.Namespace,
         output: Output,
+        stop: Stop,
     ) -> None:
         self._inspector, self._arrivals, self._drawings, self._log = inspector, arrivals, drawings, log
-        self._options, self._output = options, output
+        self._options, self._output, self._stop = options, output, stop
         self._decisions: Counter[str] = Counter()
         self._unreadable = 0
         self._problems: dict[str, str] = {}
@@ -109,7 +78,8 @@ class _Watch:
         self._journal = _Journal(inspector, options)
         self._package = _stamp(options.package)
 
-    def run(self, stop: _Stop) -> int:
+    def run(self) -> int:
+        stop = self._stop
         self._start()
         try:
             while not stop.asked():
@@ -124,7 +94,7 @@ class _Watch:
                         break
                     self._follow_corrections()
                     self._inspect(arrival)
-                _sleep_until(ended + max(LOOK_S, LOOK_SHARE * (ended - begun)), stop)
+                sleep_until(ended + max(LOOK_S, LOOK_SHARE * (ended - begun)), stop)
         except STOPS as error:
             status, reason = reason_to_stop(error)
             self._end(reason)
@@ -208,6 +178,8 @@ class _Watch:
             if folder not in problems:
                 self._note(f"{folder}: is there again")
         self._problems = problems
+        for name in self._arrivals.restless:
+            self._note(f"{name}: changes all the time; it is inspected once it stands still, see --settle")
 
     def _tell_another_package(self) -> None:
         """Once for each: the open one goes on, since a threshold that changed by itself would surprise a line."""
@@ -248,7 +220,7 @@ class _Watch:
 
     def _line(self, event: str, told: dict[str, Any]) -> None:
         self._output.object({"event": event, **told})
-        if self._output.unread and event != "stopped":
+        if self._output.unread and not self._stop.asked() and event != "stopped":  # Ctrl-C ends a whole pipeline
             raise OutputError("nobody reads the verdicts any more: stdout is closed; start it again with its reader")
 
 
@@ -294,12 +266,6 @@ def _make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"{folder}: cannot be created: {error.strerror}; choose another folder") from error
-
-
-def _sleep_until(due: float, stop: _Stop) -> None:
-    """due: of the monotonic clock. In short pieces: a signal does not end a sleep."""
-    while not stop.asked() and (left := due - time.monotonic()) > 0:
-        time.sleep(min(left, LOOK_S))
 
 
 __all__ = ["run_watch"]

@@ -30,7 +30,8 @@ def asked_to_stop() -> Iterator[Stop]:
 
     def ask(number: int, _: object) -> None:
         stop.reason = SIGNALS[signal.Signals(number).name]
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        if signal.SIGINT in before:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
 
     main = threading.current_thread() is threading.main_thread()  # no other one may
     for name in SIGNALS if main else ():

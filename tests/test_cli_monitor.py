@@ -120,6 +120,14 @@ def test_successive_parts_that_are_alike_are_said(capsys: Capture) -> None:
     assert "try --every" in capsys.readouterr().err
 
 
+def test_a_damaged_line_in_the_middle_is_told_by_its_number(capsys: Capture) -> None:
+    text = Path(write_log([header(), *quiet_line(2)])).read_text(encoding="utf-8").splitlines(keepends=True)
+    for damaged, says in ((text[1][:40] + "\n", "line 2: no JSON"), ("[1]\n", "line 2: a JSON list")):
+        Path("line.jsonl").write_text("".join([text[0], damaged, *text[2:]]), encoding="utf-8")
+        status, message = refusal(capsys, "monitor", "line.jsonl")
+        assert (status, says in message) == (3, True)
+
+
 def test_a_torn_last_line_is_left_out_and_the_next_inspection_mends_it(package: Path, capsys: Capture) -> None:
     lines = quiet_line(3)
     write_log(lines, tail=json.dumps(lines[0])[:40])
@@ -131,6 +139,21 @@ def test_a_torn_last_line_is_left_out_and_the_next_inspection_mends_it(package: 
     assert main(["inspect", str(package), "part.png", "--log", "line.jsonl"]) in (0, 1)
     mended = read_log("line.jsonl")
     assert (mended.torn, [len(each.parts) for each in mended.packages]) == (False, [3, 1])
+
+
+def test_reading_a_long_log_tells_how_far_it_is(work: Path) -> None:
+    write_log([header(), *quiet_line(5000)])
+    told: list[tuple[str, int, int]] = []
+    log = read_log("line.jsonl", lambda *words: told.append(words))
+    assert len(log.packages[0].parts) == 5000
+    size = -(-Path("line.jsonl").stat().st_size // 10**6)
+    assert told[-1] == ("reading", size, size)
+    assert [done for _, done, _ in told] == sorted(done for _, done, _ in told)
+    assert len(told) == 5 + 1
+    write_log(quiet_line(5))
+    told.clear()
+    assert len(read_log("line.jsonl", lambda *words: told.append(words)).packages[0].parts) == 5
+    assert told == []
 
 
 def test_a_whole_last_line_without_its_newline_is_kept(package: Path) -> None:

@@ -180,7 +180,8 @@ def show_unreadable(inspected: Inspected, output: Output) -> None:
         output.error(problem["message"])
     if len(unreadable) > LINES_SHOWN:
         output.error(f"and {len(unreadable) - LINES_SHOWN} more that cannot be read; --json tells all")
-    output.warn(f"{len(unreadable)} of {len(inspected.rows)} images were not inspected, hence exit status 3")
+    images = f"{len(unreadable)} of {counted(len(inspected.rows), 'image')}"
+    output.warn(f"{images} {'was' if len(unreadable) == 1 else 'were'} not inspected, hence exit status 3")
 
 
 __all__ = [

@@ -79,7 +79,8 @@ def run_monitor(options: argparse.Namespace, output: Output) -> int:
 
         picture_format = check_picture(options.save)
         check_target(options.save)
-    log = read_log(options.log)
+    with output.progress() as progress:
+        log = read_log(options.log, progress)
     if not log.packages:
         raise InputError(f"{options.log}: no inspected part in it; write it with `onceover inspect --log`")
     if log.torn:

@@ -9,7 +9,7 @@ import json
 import math
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,9 +21,11 @@ from onceover.runtime.package import PackageFile
 from onceover.types import DECISIONS, Decision, Image, Verdict
 
 LOG_VERSION = 1
+Progress = Callable[[str, int, int], None]
+_REPORT_EVERY = 1000  # lines
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)  # there are millions of them
 class LoggedPart:
     """One inspected part. brightness, sharpness: of its image, None when not measured. time: ISO 8601, or None."""
 
@@ -127,28 +129,41 @@ class Log:
     torn: bool
 
 
-def read_log(path: str | os.PathLike[str]) -> Log:
-    """Every part of a log, by package. Raises InputError: unreadable, or a line that is no record, with its number."""
-    try:
-        lines = Path(path).read_bytes().split(b"\n")
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+def read_log(path: str | os.PathLike[str], progress: Progress | None = None) -> Log:
+    """Every part of a log, by package. progress: in megabytes, of a long one.
+
+    Raises InputError: unreadable, or a line that is no record, with its number.
+    """
     packages: dict[str, PackageLog] = {}
     torn = False
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            record = json.loads(line.decode("utf-8"))
-        except (ValueError, RecursionError):
-            if number == len(lines):  # no newline: it was being written
-                torn = True
-                break
-            raise InputError(
-                f"{path}, line {number}: no JSON; this log was changed or damaged, delete that line"
-            ) from None
-        _take(record, f"{path}, line {number}", packages)
+    try:
+        with open(path, "rb") as file:
+            megabytes = math.ceil(os.fstat(file.fileno()).st_size / 1e6)
+            done = number = 0
+            for number, line in enumerate(file, 1):
+                done += len(line)
+                if progress is not None and number % _REPORT_EVERY == 0:
+                    progress("reading", min(int(done / 1e6), megabytes), megabytes)
+                torn = not _read_line(line, f"{path}, line {number}", packages)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+    if progress is not None and number >= _REPORT_EVERY:
+        progress("reading", megabytes, megabytes)
     return Log(tuple(log for log in packages.values() if log.parts), torn)
+
+
+def _read_line(line: bytes, where: str, packages: dict[str, PackageLog]) -> bool:
+    """Take its record, if there is one; → False for one that was being written."""
+    if not line.strip():
+        return True
+    try:
+        record = json.loads(line.decode("utf-8"))
+    except (ValueError, RecursionError):
+        if not line.endswith(b"\n"):  # the last one
+            return False
+        raise InputError(f"{where}: no JSON; this log was changed or damaged, delete that line") from None
+    _take(record, where, packages)
+    return True
 
 
 def _take(record: Any, where: str, packages: dict[str, PackageLog]) -> None:
@@ -159,7 +174,7 @@ def _take(record: Any, where: str, packages: dict[str, PackageLog]) -> None:
         raise InputError(f"{where}: 'package' is {package!r}, expected the 64 hex digits of a package id")
     log = packages.setdefault(package, PackageLog(package))
     if "log" not in record:
-        log.parts.append(_part(record, where))
+        log.parts.append(_part(record, log.id, where))
         return
     if record["log"] != LOG_VERSION:
         raise InputError(f"{where}: a log of version {record['log']!r}, this onceover reads {LOG_VERSION}")
@@ -170,7 +185,7 @@ def _take(record: Any, where: str, packages: dict[str, PackageLog]) -> None:
     )
 
 
-def _part(record: dict[str, Any], where: str) -> LoggedPart:
+def _part(record: dict[str, Any], package: str, where: str) -> LoggedPart:
     decision = next((known for known in DECISIONS if known == record.get("decision")), None)
     if decision is None:
         raise InputError(f"{where}: 'decision' is {record.get('decision')!r}, expected one of {', '.join(DECISIONS)}")
@@ -183,7 +198,7 @@ def _part(record: dict[str, Any], where: str) -> LoggedPart:
         decision=decision,
         score=score,
         p_value=p_value,
-        package=record["package"],
+        package=package,  # one text for all of them
         brightness=brightness,
         sharpness=sharpness,
         time=None if time is None else str(time),

@@ -18,6 +18,7 @@ from tiny_package import read_members, tiny_graph, tiny_image, write_members
 
 from onceover import registry
 from onceover.cli import main
+from onceover.cli.output import ROWS_AT_ONCE, Output
 from onceover.cli.parser import COMMANDS
 from onceover.images import read_image, write_image
 
@@ -297,6 +298,17 @@ def test_help_works_where_the_terminal_knows_ascii_only() -> None:
     done = subprocess.run(command, env=environment, capture_output=True, timeout=60)
     assert done.returncode == 0
     assert b"<=" in done.stdout  # "≤"
+
+
+def test_a_table_of_thousands_of_rows_is_shown_piece_by_piece(capsys: Capture) -> None:
+    rows = [(f"{i}.png", "normal") for i in range(2 * ROWS_AT_ONCE + 1)]
+    rows[0] = ("a_longer_name.png", "normal")
+    Output(as_json=False).table("all of them", ("image", "verdict"), rows)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split("│")[1].strip() for line in lines if line.startswith("│")] == [name for name, _ in rows]
+    assert [line.count("image") for line in lines if line.startswith("┃")] == [1, 1, 1]
+    assert lines[0] == "all of them"
+    assert len({len(line) for line in lines[1:]}) == 1  # the pieces are equally wide
 
 
 def test_signs_that_a_terminal_cannot_show_are_spelled_out(work: Path) -> None:

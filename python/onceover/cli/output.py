@@ -29,6 +29,7 @@ _SPELLED = {"→": "->", "…": "...", "−": "-", "–": "-", "×": "x", "·": 
 _SPELLED |= dict(zip("▁▂▃▄▅▆▇█", "_.,-=+*#", strict=True))
 WHOLE = ("name", "trend")  # columns to be copied, or a picture: narrow terminals break other cells
 LONG_WORD = 12  # columns: broken where there is no room; "uncalibrated" is not
+ROWS_AT_ONCE = 1000  # of a table
 LONG_NAME = 6  # columns, of the first one
 STOPS = (OnceoverError, MemoryError, OSError, KeyboardInterrupt)  # what may stop a command that has no defect
 
@@ -83,19 +84,17 @@ class Output:
     def table(
         self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], styles: Mapping[str, str] | None = None
     ) -> None:
-        """Text columns left, number columns (header ending in a space) right. styles: of rich, by what a cell says."""
+        """Text columns left, number columns (header ending in a space) right. styles: of rich, by what a cell says.
+
+        A very long one is cut into several: rich lays a whole table out before it shows anything.
+        """
+        if self.as_json:
+            return
         cells = [[printable(cell) for cell in row] for row in rows]
-        table = Table(
-            title=escape(printable(title)), title_justify="left", header_style="bold", show_header=any(columns)
-        )
         widths = _widths(columns, cells, self.out.width - 3 * len(columns) - 1)  # without borders and padding
-        for column, width in zip(columns, widths, strict=True):
-            whole = column in WHOLE
-            side: Literal["left", "right"] = "right" if column.endswith(" ") else "left"
-            table.add_column(column.strip(), justify=side, no_wrap=whole, width=width, overflow="fold")
-        for row in cells:
-            table.add_row(*(Text(cell, (styles or {}).get(cell, "")) for cell in row))
-        self.out.print(table)
+        for first in range(0, max(len(cells), 1), ROWS_AT_ONCE):
+            part = cells[first : first + ROWS_AT_ONCE]
+            self.out.print(_table(title if first == 0 else "", columns, widths, part, styles or {}))
 
     @contextmanager
     def progress(self) -> Iterator[StageProgress]:
@@ -114,6 +113,25 @@ class Output:
             yield StageProgress(bars)
         finally:
             bars.stop()
+
+
+def _table(
+    title: str,
+    columns: Sequence[str],
+    widths: Sequence[int | None],
+    rows: Sequence[Sequence[str]],
+    styles: Mapping[str, str],
+) -> Table:
+    table = Table(
+        title=escape(printable(title)) or None, title_justify="left", header_style="bold", show_header=any(columns)
+    )
+    for column, width in zip(columns, widths, strict=True):
+        whole = column in WHOLE
+        side: Literal["left", "right"] = "right" if column.endswith(" ") else "left"
+        table.add_column(column.strip(), justify=side, no_wrap=whole, width=width, overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(cell, styles.get(cell, "")) for cell in row))
+    return table
 
 
 def _widths(columns: Sequence[str], rows: Sequence[Sequence[str]], room: int) -> list[int | None]:

@@ -73,6 +73,17 @@ def test_a_rewritten_file_is_another_one_also_with_the_same_size(folder: Path) -
     assert take(arrivals) == []
 
 
+@pytest.mark.parametrize("given", [".", "./camera/", "camera/../camera", "/proc/self/cwd/camera"])
+def test_a_folder_may_be_spelled_in_any_way(folder: Path, given: str) -> None:
+    write(folder / "a.png")
+    arrivals = Arrivals([Path(given)], 0.0, Clock())
+    (arrival,) = arrivals.ready()
+    assert str(arrival.path) == str(Path(given) / ("camera/a.png" if given == "." else "a.png"))
+    assert arrivals.try_again(arrival)
+    assert len(take(arrivals)) == 1
+    assert take(arrivals) == []
+
+
 def test_files_come_in_the_order_in_which_they_were_written(folder: Path) -> None:
     for name, changed in (("b.png", 3), ("c.png", 1), ("late/a.png", 2), ("a.png", 3)):
         write(folder / name, changed=changed)

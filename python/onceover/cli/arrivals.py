@@ -24,11 +24,15 @@ Stamp = tuple[int, int]  # size in bytes, time of change in ns
 
 @dataclass(frozen=True)
 class Arrival:
-    """An image that has stood still. name: its path in the folder."""
+    """An image that has stood still. found: its path, as the look spelled it. name: its path in the folder."""
 
-    path: Path
+    found: str
     name: str
     stamp: Stamp
+
+    @property
+    def path(self) -> Path:
+        return Path(self.found)
 
     @property
     def picture(self) -> Path:
@@ -42,7 +46,7 @@ class Arrival:
     def is_as_seen(self) -> bool:
         """Whether the file is still what it was when it was found."""
         try:
-            status = os.stat(self.path)
+            status = os.stat(self.found)
         except OSError:
             return False
         return (status.st_size, status.st_mtime_ns) == self.stamp
@@ -116,19 +120,19 @@ class Arrivals:
                     waiting.told = True
                     self.restless.append(name)
             if now >= waiting.due:
-                found.append(Arrival(Path(path), name, stamp))
+                found.append(Arrival(path, name, stamp))
         self._forget(present, there)
-        found.sort(key=lambda arrival: (arrival.stamp[1], os.fsencode(arrival.path)))
+        found.sort(key=lambda arrival: (arrival.stamp[1], os.fsencode(arrival.found)))
         return found
 
     def done(self, arrival: Arrival) -> None:
         """It was inspected, or told to be unreadable: not again, until it changes."""
-        self._known.add(_digest(str(arrival.path), arrival.stamp))
-        self._waiting.pop(str(arrival.path), None)
+        self._known.add(_digest(arrival.found, arrival.stamp))
+        self._waiting.pop(arrival.found, None)
 
     def try_again(self, arrival: Arrival) -> bool:
         """It could not be read. → whether it will be ready once more; else it counts as inspected."""
-        waiting = self._waiting.get(str(arrival.path))
+        waiting = self._waiting.get(arrival.found)
         if waiting is None or not arrival.is_as_seen():  # it goes on being written, or is gone: the next look tells
             return True
         waiting.tries += 1
@@ -164,9 +168,9 @@ class Arrivals:
                 folders[:] = sorted(name for name in folders if not name.startswith("."))
                 below = os.path.normpath(os.path.join(prefix, os.path.relpath(parent, folder)))
                 for name in names:
-                    if name.startswith(".") or os.path.splitext(name)[1].lower() not in EXTENSIONS:
+                    if name.startswith(".") or not name.lower().endswith(EXTENSIONS):
                         continue
-                    path = os.path.join(parent, name)
+                    path = f"{parent}/{name}"
                     try:
                         status = os.stat(path)
                     except FileNotFoundError:  # gone since it was listed
@@ -175,7 +179,7 @@ class Arrivals:
                         self.problems[parent] = error.strerror or str(error)
                         continue
                     if stat.S_ISREG(status.st_mode):
-                        shown = name if below == "." else os.path.join(below, name)
+                        shown = name if below == "." else f"{below}/{name}"
                         yield path, (status.st_size, status.st_mtime_ns), shown
 
     def _note(self, error: OSError) -> None:
@@ -185,7 +189,8 @@ class Arrivals:
 
 
 def _digest(path: str, stamp: Stamp) -> bytes:
-    return hashlib.blake2b(b"%s\0%d\0%d" % (os.fsencode(path), *stamp), digest_size=16).digest()
+    text = f"{path}\0{stamp[0]}\0{stamp[1]}".encode("utf-8", "surrogateescape")
+    return hashlib.blake2b(text, digest_size=16).digest()
 
 
 def _prefixes(folders: Sequence[Path]) -> list[str]:

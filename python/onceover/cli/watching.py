@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from onceover.runtime.inspector import Inspector
 
 LOOK_S = 0.2  # between two looks, seconds
-LOOK_SHARE = 4  # and so many times what a look takes: it leaves the processor and the network to others
+LOOK_SHARE = 9  # and so many times what a look takes: it leaves the processor and the network to others
 
 Draw = Callable[[Path, Image, Verdict, str], None]  # as in commands.py
 

@@ -16,6 +16,7 @@ from onceover import Inspector, OutputError
 from onceover.cli import main
 from onceover.images import read_image, write_image
 from onceover.monitoring.log import InspectionLog, read_log
+from onceover.report.drift_charts import points_drawn
 from onceover.runtime.package import open_package
 
 IDS = ("a" * 64, "b" * 64)
@@ -254,6 +255,20 @@ def test_a_chart_without_a_value_says_why_and_one_part_can_be_seen(capsys: Captu
     blue = np.abs(read_image("charts.png").astype(int) - (0x1F, 0x4E, 0x79)).sum(axis=2) < 10
     assert blue.sum() > 50  # the points
     assert "1 part, in control" in capsys.readouterr().out
+
+
+def test_a_picture_of_many_parts_shows_every_peak() -> None:
+    values = np.random.default_rng(0).standard_normal(123_457)
+    values[77_777], values[33_333] = 50.0, -50.0
+    values[:5000] = np.nan  # no value until the first full batch, say
+    drawn = points_drawn(values)
+    assert {33_333, 77_777, len(values) - 1} <= set(drawn)
+    assert np.all(np.diff(drawn) > 0)
+    assert 3000 < len(drawn) <= 4002
+    for first in range(5000, len(values) - 1000, 1000):  # what is highest nearby is there, wherever one looks
+        nearby = drawn[(first <= drawn) & (drawn < first + 1000)]
+        assert values[nearby].max() == values[first : first + 1000].max()
+    assert list(points_drawn(values[-4000:])) == list(range(4000))
 
 
 def test_the_table_of_charts_breaks_no_trend_where_the_terminal_is_narrow(

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from onceover.errors import UsageError, missing_extra
 from onceover.monitoring.history import ChartHistory, DriftHistory
@@ -54,12 +55,12 @@ def draw_drift(history: DriftHistory, picture_format: str) -> bytes:
 
 
 def _draw(axes: Any, chart: ChartHistory, history: DriftHistory) -> None:
-    step = max(1, len(chart.value) // _MOST_POINTS)
-    parts = (history.first + history.every * np.arange(len(chart.value)))[::step]
+    drawn = points_drawn(chart.value)
+    parts = history.first + history.every * drawn
     few = len(parts) <= _FEW_POINTS
-    axes.plot(parts, chart.value[::step], color=_LINE, linewidth=0.9, marker="." if few else None)
+    axes.plot(parts, chart.value[drawn], color=_LINE, linewidth=0.9, marker="." if few else None)
     for limit in (chart.lower, chart.upper):
-        axes.plot(parts, limit[::step], color=_LIMIT, linewidth=0.9, linestyle="--", marker="_" if few else None)
+        axes.plot(parts, limit[drawn], color=_LIMIT, linewidth=0.9, linestyle="--", marker="_" if few else None)
     if few:
         axes.set_xlim(parts[0] - 0.5, parts[-1] + 0.5)
     if chart.state.name == "p_values":
@@ -79,6 +80,23 @@ def _draw(axes: Any, chart: ChartHistory, history: DriftHistory) -> None:
     axes.tick_params(labelsize=8)
 
 
+def points_drawn(values: NDArray[np.float64]) -> NDArray[np.intp]:
+    """Indices (k,) of (n,) values, ascending: all, or of many the lowest and the highest of each stretch, so that what
+    was beyond a limit is seen there. NaN: no value."""
+    count = len(values)
+    if count <= _MOST_POINTS:
+        return np.arange(count)
+    length = -(-count // (_MOST_POINTS // 2))
+    padded = np.full(-(-count // length) * length, np.nan)
+    padded[:count] = values
+    stretches = padded.reshape(-1, length)  # (stretches, length)
+    empty = np.isnan(stretches)
+    lowest = np.where(empty, np.inf, stretches).argmin(axis=1)
+    highest = np.where(empty, -np.inf, stretches).argmax(axis=1)
+    begins = length * np.arange(len(stretches))
+    return np.unique(np.concatenate([[0, count - 1], begins + lowest, begins + highest]))
+
+
 def _pyplot() -> Any:
     try:
         import matplotlib
@@ -90,4 +108,4 @@ def _pyplot() -> Any:
     return pyplot
 
 
-__all__ = ["check_picture", "draw_drift"]
+__all__ = ["check_picture", "draw_drift", "points_drawn"]

@@ -233,6 +233,16 @@ def test_where_the_terminal_is_narrow_no_verdict_is_broken(
     assert {"normal", "anomalous"} <= {line.split("│")[2].strip() for line in table}
 
 
+@pytest.mark.parametrize("columns", ["0", "1", "20"])
+def test_no_terminal_is_too_narrow_to_see_a_verdict(
+    package: Path, seen: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch, columns: str
+) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    main(["inspect", str(package), "seen/0.png"])
+    table = [line for line in capsys.readouterr().out.splitlines() if line.startswith("│")]
+    assert "".join(line.split("│")[2].strip() for line in table) == "normal"
+
+
 def test_images_of_another_size_than_all_that_were_learned_from_are_told(tmp_path: Path, capsys: Capture) -> None:
     for name, sizes in (("one", [40] * 6), ("several", [40, 40, 40, 64, 64, 64])):
         (tmp_path / name).mkdir()

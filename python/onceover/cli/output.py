@@ -30,6 +30,7 @@ _SPELLED |= dict(zip("▁▂▃▄▅▆▇█", "_.,-=+*#", strict=True))
 WHOLE = ("name", "trend")  # columns to be copied, or a picture: narrow terminals break other cells
 LONG_WORD = 12  # columns: broken where there is no room; "uncalibrated" is not
 ROWS_AT_ONCE = 1000  # of a table
+NARROWEST = 40  # columns of a terminal
 LONG_NAME = 6  # columns, of the first one
 STOPS = (OnceoverError, MemoryError, OSError, KeyboardInterrupt)  # what may stop a command that has no defect
 
@@ -41,6 +42,8 @@ class Output:
         self.as_json, self.as_lines = as_json, False
         _prepare_streams()
         self.out = _PatientConsole(quiet=as_json, highlight=False, soft_wrap=True)
+        if self.out.width < NARROWEST:  # a table of no width would show nothing; COLUMNS=0 is how some say "unknown"
+            self.out.width = NARROWEST if self.out.width else 80
         self.err = _PatientConsole(stderr=True, highlight=False, soft_wrap=True)
 
     def say(self, text: str) -> None:

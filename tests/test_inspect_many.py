@@ -6,6 +6,7 @@ import json
 import os
 import re
 import resource
+import signal
 from pathlib import Path
 
 import pytest
@@ -134,6 +135,23 @@ def test_what_stops_in_the_middle_shows_what_is_known_by_then(
     assert [row["image"] for row in printed["results"]] == ["seen/0.png"]
     assert [row["image"] for row in printed["unreadable"]] == ["seen/1.png"]
     assert says in printed["stopped"]
+
+
+def test_a_termination_shows_what_is_known_by_then_like_ctrl_c(
+    package: Path, seen: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = onceover.images.read_image
+
+    def terminated(path: Path) -> Image:
+        if path.name == "2.png":
+            signal.raise_signal(signal.SIGTERM)
+        return read(path)
+
+    monkeypatch.setattr(onceover.images, "read_image", terminated)
+    status, printed = answer(capsys, "inspect", str(package), "seen")
+    assert (status, [row["image"] for row in printed["results"]]) == (143, ["seen/0.png", "seen/1.png"])
+    assert "terminated" in printed["stopped"]
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
 def test_a_picture_that_cannot_be_made_is_no_image_that_cannot_be_read(

@@ -1,6 +1,7 @@
 """The command line: parse, import late, call one function, show the result.
 
-Exit status: 0 normal, 1 anomaly or failed check, 2 usage, 3 bad package or input (see onceover.errors).
+Exit status: 0 normal, 1 anomaly or failed check, 2 usage, 3 bad package or input (see onceover.errors), 130 Ctrl-C,
+143 SIGTERM.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Sequence
 
 from onceover.cli.output import Output, as_ours, reason_to_stop
 from onceover.cli.parser import build_parser, check_command, joined
+from onceover.cli.stopping import termination_raised
 from onceover.errors import InternalError, OnceoverError, UsageError
 
 MESSAGE_LIMIT = 300  # characters of an unforeseen error: some quote whole files
@@ -22,7 +24,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     output = Output(as_json="--json" in words)
     try:
-        status = _run(words, output)
+        with termination_raised():
+            status = _run(words, output)
         output.write("")
         return status
     except KeyboardInterrupt as stop:

@@ -21,10 +21,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 from rich.text import Text
 
+from onceover.cli.stopping import Terminated
 from onceover.errors import MemoryLimitError, OnceoverError, OutputError
 
 SIGN_OF_LIFE_S = 30.0  # seconds
-INTERRUPTED = 130  # what a shell reports for a program that Ctrl-C ended
+INTERRUPTED, TERMINATED = 130, 143  # what a shell reports for a program that Ctrl-C or SIGTERM ended
 _SPELLED = {"→": "->", "…": "...", "−": "-", "–": "-", "×": "x", "·": "-", "≤": "<=", "≥": ">=", "±": "+-"}
 _SPELLED |= dict(zip("▁▂▃▄▅▆▇█", "_.,-=+*#", strict=True))
 WHOLE = ("name", "trend")  # columns to be copied, or a picture: narrow terminals break other cells
@@ -234,6 +235,8 @@ class StageLines(StageProgress):
 
 def reason_to_stop(stop: BaseException) -> tuple[int, str]:
     """Exit status and message for one of STOPS."""
+    if isinstance(stop, Terminated):
+        return TERMINATED, "terminated; nothing half-written remains"
     if isinstance(stop, KeyboardInterrupt):
         return INTERRUPTED, "interrupted; nothing half-written remains"
     error = as_ours(stop)

@@ -1,4 +1,4 @@
-"""Commands that go on until they are told to stop: by Ctrl-C, or by the signals of a service manager or a terminal."""
+"""How commands are told to stop: by Ctrl-C, or by the signals of a service manager or a terminal."""
 
 from __future__ import annotations
 
@@ -11,6 +11,28 @@ from typing import Any
 
 SIGNALS = {"SIGINT": "Ctrl-C", "SIGTERM": "SIGTERM", "SIGHUP": "SIGHUP"}
 NAP_S = 0.2  # of a pause, seconds
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, as `timeout` and service managers send it: what Ctrl-C tidies up and shows, this does too."""
+
+
+@contextmanager
+def termination_raised() -> Iterator[None]:
+    """SIGTERM raises Terminated, unless somebody has other plans with it."""
+
+    def terminate(*_: object) -> None:
+        raise Terminated
+
+    main = threading.current_thread() is threading.main_thread()  # no other one may
+    if not main or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 class Stop:

@@ -17,6 +17,7 @@ from command_line import Capture, answer, refusal
 from numpy.typing import NDArray
 from tiny_package import tiny_image
 from two_products import fit_plate_and_lid, other_image, third_image
+from watch_script import at_pauses, nothing, watched
 
 from onceover import Corrections, Inspector, MemoryBank, _core
 from onceover.cli import main
@@ -320,11 +321,36 @@ def test_people_read_whose_corrections_they_are(line: Line, capsys: Capture) -> 
     assert "as their gates found them; --product names one" in printed("bank", "add", package, lid)
     assert "lid: 0 of at most" in printed("bank", "add", package, lid, "--product", "lid")
     assert "confirmed: 1 (lid)" in printed("bank", "confirm", package, "1")
-    assert "1 corrections of" in (said := printed("inspect", package, lid))
+    assert "1 correction of" in (said := printed("inspect", package, lid))
     assert "lid: " in said
     assert "removed from the memory bank of lid: rows 3" in printed("bank", "remove", package, "3", "--product", "lid")
     assert "product" in printed("bank", "list", package)
     assert "of lid" in printed("bank", "undo", package)
+
+
+def test_a_watched_folder_follows_the_corrections_of_each_product(
+    line: Line, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    camera = tmp_path / "camera"
+    camera.mkdir()
+    corrections = Corrections.open(line.package)
+
+    def shoot(when: str) -> None:
+        for name in NAMES:
+            (camera / f"{when}_{name}.png").write_bytes(line.alarms[name][0].read_bytes())
+
+    def confirm() -> None:
+        with Inspector.open(line.package, corrections=corrections) as inspector:
+            corrections.confirm([corrections.propose(inspector, line.alarms["lid"][0])[0]])
+
+    at_pauses(monkeypatch, [lambda: shoot("before"), nothing, confirm, lambda: shoot("after")])
+    _, told = watched(capsys, str(line.package), str(camera))
+    decided = {Path(each["image"]).stem: (each["product"], each["decision"]) for each in told if "image" in each}
+    assert decided == {
+        "before_plate": ("plate", "anomalous"), "before_lid": ("lid", "anomalous"),
+        "after_plate": ("plate", "anomalous"), "after_lid": ("lid", "normal"),
+    }  # fmt: skip
+    assert [each["corrections"]["confirmed"] for each in told if each["event"] == "corrections"] == [1]
 
 
 def test_a_product_that_cannot_calibrate_again_is_named(line: Line, tmp_path: Path, capsys: Capture) -> None:

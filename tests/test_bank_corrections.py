@@ -318,6 +318,29 @@ def test_the_commands_take_a_false_alarm_from_candidate_to_new_package(
     assert "rejected" in capsys.readouterr().out
 
 
+def test_the_audit_log_is_read_in_a_narrow_terminal(
+    line: Line, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    package = str(line.package)
+    for words in (
+        ["add", package, str(line.alarms[0])],
+        ["confirm", package, "1"],
+        ["remove", package, "3"],
+        ["undo", package],
+    ):
+        assert main(["bank", *words]) == 0
+    capsys.readouterr()
+    main(["bank", "list", package])
+    shown = capsys.readouterr().out
+    table = [text for text in shown.splitlines() if text.startswith("│")]
+    assert max(map(len, table)) <= 60
+    operations = [text.split("│")[3].strip() for text in table]
+    assert [operation for operation in operations if operation] == ["propose", "confirm 1", "remove 3", "undo 3"]
+    assert "confirmed" in [text.split("│")[4].strip() for text in table]
+    assert " 0 fitted rows removed" in shown
+
+
 def test_a_candidate_is_named_by_a_whole_number_and_by_nothing_that_only_counts_as_one(line: Line) -> None:
     corrections = Corrections.open(line.package)
     with Inspector.open(line.package, corrections=None) as inspector:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
 
-from onceover.cli.output import Output, number
+from onceover.cli.output import Output, counted, number
 from onceover.cli.packages import AddCommand
 from onceover.errors import UsageError
 
@@ -248,15 +248,14 @@ def run_list(options: argparse.Namespace, output: Output) -> int:
         told = operation.text
         if candidate is not None:
             standing = _standing(candidate)
-            told = " · ".join(text for text in (candidate.name, candidate.note) if text)
-        named = "" if candidate is not None else _listed(operation.named)
-        size = f"{len(candidate.rows)}" if candidate is not None else ""
-        score = number(candidate.score, 4) if candidate is not None else ""
+            size = f"{counted(len(candidate.rows), 'row')}, score {number(candidate.score, 4)}"
+            told = " · ".join(text for text in (candidate.name, candidate.note, size) if text)
+        what = operation.type if candidate is not None else f"{operation.type} {_listed(operation.named)}"
         product = (operation.product or "",) if several else ()
         when = (str(operation.sequence), _when(operation.time), *product)
-        rows.append((*when, operation.type, named, size, score, standing, told))
-    columns = ("operation", "of", "rows ", "score ", "standing", "what, why")
-    output.table(corrections.path, ("# ", "time (UTC)", *(("product",) if several else ()), *columns), rows)
+        rows.append((*when, what, standing, told))
+    columns = ("# ", "time (UTC)", *(("product",) if several else ()), "operation", "standing", "what, why")
+    output.table(corrections.path, columns, rows)
     operations = [{**vars(each), "named": list(each.named)} for each in corrections.operations]
     listed = [{**vars(each), "patches": list(each.patches), "rows": list(each.rows)} for each in corrections.candidates]
     _report(corrections, output, {"operations": operations, "candidates": listed})
@@ -299,7 +298,7 @@ def _report(corrections: Corrections, output: Output, result: dict[str, Any]) ->
         products[name] = {"added_rows": len(numbers), "removed_rows": len(removed)}
     rows = "; ".join(
         f"{'' if name is None else f'{escape(name)}: '}{each['added_rows']} of at most {bound} rows added, "
-        f"{each['removed_rows']} fitted rows removed"
+        f"{counted(each['removed_rows'], 'fitted row')} removed"
         for name, each in products.items()
     )
     output.say(f"{escape(corrections.path)}: {rows}, journal {corrections.id[:16]}")

@@ -311,6 +311,22 @@ def test_a_table_of_thousands_of_rows_is_shown_piece_by_piece(capsys: Capture) -
     assert len({len(line) for line in lines[1:]}) == 1  # the pieces are equally wide
 
 
+def test_where_a_table_hardly_fits_headers_are_broken_before_numbers_and_names_never_are(
+    capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    columns = ("name", "considerable ", "another ")
+    rows = [("a_name_to_be_copied", "12.3456", "0.0001")]
+    for room in range(50, 43, -1):
+        monkeypatch.setenv("COLUMNS", str(room))
+        Output(as_json=False).table("", columns, rows)
+        lines = capsys.readouterr().out.splitlines()
+        (row,) = (line for line in lines if line.startswith("│"))
+        assert [cell.strip() for cell in row.split("│")[1:-1]] == list(rows[0])
+        assert len(row) <= room
+        header = [line.split("┃")[2].strip() for line in lines if line.startswith("┃")]
+        assert "".join(header) == "considerable"
+
+
 def test_signs_that_a_terminal_cannot_show_are_spelled_out(work: Path) -> None:
     lines = [{"log": 1, "package": "a" * 64, "name": "Öse", "calibration_parts": 19, "accepted_cells": 19}]
     part = {"decision": "normal", "score": 1.0, "p_value": 0.5, "package": "a" * 64}

@@ -32,6 +32,7 @@ WHOLE = ("name", "trend")  # columns to be copied, or a picture: narrow terminal
 LONG_WORD = 12  # columns: broken where there is no room; "uncalibrated" is not
 ROWS_AT_ONCE = 1000  # of a table
 NARROWEST = 40  # columns of a terminal
+NARROWEST_COLUMN = 3  # of a table
 LONG_NAME = 6  # columns, of the first one
 STOPS = (OnceoverError, MemoryError, OSError, KeyboardInterrupt)  # what may stop a command that has no defect
 
@@ -139,23 +140,33 @@ def _table(
 
 
 def _widths(columns: Sequence[str], rows: Sequence[Sequence[str]], room: int) -> list[int | None]:
-    """The widest columns become narrower until a table fits, but no word of theirs is broken that is not a long one;
-    of the first column, which is names, shorter ones too. None for each where that cannot be: rich breaks any word."""
-    texts = [[column.strip(), *(row[i] for row in rows)] for i, column in enumerate(columns)]
-    widths = [max(map(cell_len, cells)) for cells in texts]
-    words = [max((cell_len(word) for cell in cells for word in cell.split()), default=0) for cells in texts]
+    """The widest columns become narrower until a table fits, but no word is broken that is not a long one; where that
+    takes it, those of the first column, which is names, and at last those of headers. None for each: rich breaks any.
+    """
+    cells = [[row[i] for row in rows] for i in range(len(columns))]
+    heads = [column.strip() for column in columns]
+    widths = [max(map(cell_len, (head, *texts))) for head, texts in zip(heads, cells, strict=True)]
     least = [
-        width if column in WHOLE else min(word, LONG_WORD)
-        for column, width, word in zip(columns, widths, words, strict=True)
+        width if column in WHOLE else _longest_word((head, *texts))
+        for column, width, head, texts in zip(columns, widths, heads, cells, strict=True)
     ]
     if sum(least) > room and columns[0] not in WHOLE:
         least[0] = min(least[0], LONG_NAME)
+    if sum(least) > room:
+        least = [
+            now if column in WHOLE else min(now, max(_longest_word(texts), NARROWEST_COLUMN))
+            for column, now, texts in zip(columns, least, cells, strict=True)
+        ]
+    if sum(least) > room:
+        return [None] * len(columns)
     while sum(widths) > room:
         wide = [i for i in range(len(widths)) if widths[i] > least[i]]
-        if not wide:
-            return [None] * len(columns)
         widths[max(wide, key=widths.__getitem__)] -= 1
     return list(widths)
+
+
+def _longest_word(texts: Sequence[str]) -> int:
+    return min(max((cell_len(word) for text in texts for word in text.split()), default=0), LONG_WORD)
 
 
 class _PatientConsole(Console):

@@ -156,7 +156,17 @@ def test_corrections_are_followed_from_the_first_one_on(
         Path("camera", f"{len(list(Path('camera').iterdir()))}.png").write_bytes(picture)
 
     write_image(Path("camera", alarm), onceover.images.read_image(line.alarms[0]))
-    at_pauses(monkeypatch, [nothing, correct, again, nothing, corrections.undo, again, nothing])
+    steps = [
+        nothing,
+        correct,
+        lambda: os.utime(corrections.path, (1, 1)),
+        again,
+        nothing,
+        corrections.undo,
+        again,
+        nothing,
+    ]
+    at_pauses(monkeypatch, steps)
     _, told = watched(capsys, str(line.package), "camera", "--new-only", "--log", "line.jsonl")
     assert [(each["event"], each.get("decision")) for each in told[1:-1]] == [
         ("corrections", None), ("verdict", "normal"), ("corrections", None), ("verdict", "anomalous"),

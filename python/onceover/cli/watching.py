@@ -239,7 +239,8 @@ class _Journal:
         self._seen = _stamp(self._path)
 
     def follow(self) -> bool:
-        """Apply it where it has changed since the last call; → whether it has. Raises what the journal raises, once."""
+        """Apply it where it has changed since the last call; → whether others decide now. Raises what the journal
+        raises, once."""
         from onceover.runtime.corrections import Corrections
 
         stamp = _stamp(self._path)  # before it is read: what comes meanwhile is seen the next time
@@ -248,8 +249,9 @@ class _Journal:
         self._seen = stamp
         if self._inspector.corrections is None:
             self._inspector.corrections = Corrections.open(self._inspector.package, self._path)
-        self._inspector.apply_corrections()
-        return True
+        before = self._inspector.applied
+        applied = self._inspector.apply_corrections()
+        return before is None or applied.id != before.id  # read while it was written, it is seen to change once more
 
 
 def _stamp(path: Path | None) -> tuple[int, int, int] | None:

@@ -18,8 +18,9 @@ from tiny_package import read_members, tiny_graph, tiny_image, write_members
 
 from onceover import registry
 from onceover.cli import main
-from onceover.cli.output import ROWS_AT_ONCE, Output
+from onceover.cli.output import Output
 from onceover.cli.parser import COMMANDS
+from onceover.cli.tables import ROWS_AT_ONCE
 from onceover.images import read_image, write_image
 
 

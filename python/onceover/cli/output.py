@@ -12,28 +12,21 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
-from typing import Any, Literal
+from typing import Any
 
-from rich.cells import cell_len
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
-from rich.table import Table
-from rich.text import Text
 
 from onceover.cli.stopping import Terminated
+from onceover.cli.tables import ROWS_AT_ONCE, make_table, widths_that_fit
 from onceover.errors import MemoryLimitError, OnceoverError, OutputError
 
 SIGN_OF_LIFE_S = 30.0  # seconds
 INTERRUPTED, TERMINATED = 130, 143  # what a shell reports for a program that Ctrl-C or SIGTERM ended
 _SPELLED = {"→": "->", "…": "...", "−": "-", "–": "-", "×": "x", "·": "-", "≤": "<=", "≥": ">=", "±": "+-"}
 _SPELLED |= dict(zip("▁▂▃▄▅▆▇█", "_.,-=+*#", strict=True))
-WHOLE = ("name", "trend")  # columns to be copied, or a picture: narrow terminals break other cells
-LONG_WORD = 12  # columns: broken where there is no room; "uncalibrated" is not
-ROWS_AT_ONCE = 1000  # of a table
 NARROWEST = 40  # columns of a terminal
-NARROWEST_COLUMN = 3  # of a table
-LONG_NAME = 6  # columns, of the first one
 STOPS = (OnceoverError, MemoryError, OSError, KeyboardInterrupt)  # what may stop a command that has no defect
 
 
@@ -95,11 +88,11 @@ class Output:
         """
         if self.as_json:
             return
-        cells = [[printable(cell) for cell in row] for row in rows]
-        widths = _widths(columns, cells, self.out.width - 3 * len(columns) - 1)  # without borders and padding
+        title, cells = printable(title), [[printable(cell) for cell in row] for row in rows]
+        widths = widths_that_fit(columns, cells, self.out.width - 3 * len(columns) - 1)  # without borders and padding
         for first in range(0, max(len(cells), 1), ROWS_AT_ONCE):
             part = cells[first : first + ROWS_AT_ONCE]
-            self.out.print(_table(title if first == 0 else "", columns, widths, part, styles or {}))
+            self.out.print(make_table(title if first == 0 else "", columns, widths, part, styles or {}))
 
     @contextmanager
     def progress(self) -> Iterator[StageProgress]:
@@ -118,55 +111,6 @@ class Output:
             yield StageProgress(bars)
         finally:
             bars.stop()
-
-
-def _table(
-    title: str,
-    columns: Sequence[str],
-    widths: Sequence[int | None],
-    rows: Sequence[Sequence[str]],
-    styles: Mapping[str, str],
-) -> Table:
-    table = Table(
-        title=escape(printable(title)) or None, title_justify="left", header_style="bold", show_header=any(columns)
-    )
-    for column, width in zip(columns, widths, strict=True):
-        whole = column in WHOLE
-        side: Literal["left", "right"] = "right" if column.endswith(" ") else "left"
-        table.add_column(column.strip(), justify=side, no_wrap=whole, width=width, overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(cell, styles.get(cell, "")) for cell in row))
-    return table
-
-
-def _widths(columns: Sequence[str], rows: Sequence[Sequence[str]], room: int) -> list[int | None]:
-    """The widest columns become narrower until a table fits, but no word is broken that is not a long one; where that
-    takes it, those of the first column, which is names, and at last those of headers. None for each: rich breaks any.
-    """
-    cells = [[row[i] for row in rows] for i in range(len(columns))]
-    heads = [column.strip() for column in columns]
-    widths = [max(map(cell_len, (head, *texts))) for head, texts in zip(heads, cells, strict=True)]
-    least = [
-        width if column in WHOLE else _longest_word((head, *texts))
-        for column, width, head, texts in zip(columns, widths, heads, cells, strict=True)
-    ]
-    if sum(least) > room and columns[0] not in WHOLE:
-        least[0] = min(least[0], LONG_NAME)
-    if sum(least) > room:
-        least = [
-            now if column in WHOLE else min(now, max(_longest_word(texts), NARROWEST_COLUMN))
-            for column, now, texts in zip(columns, least, cells, strict=True)
-        ]
-    if sum(least) > room:
-        return [None] * len(columns)
-    while sum(widths) > room:
-        wide = [i for i in range(len(widths)) if widths[i] > least[i]]
-        widths[max(wide, key=widths.__getitem__)] -= 1
-    return list(widths)
-
-
-def _longest_word(texts: Sequence[str]) -> int:
-    return min(max((cell_len(word) for text in texts for word in text.split()), default=0), LONG_WORD)
 
 
 class _PatientConsole(Console):

@@ -169,6 +169,18 @@ def test_a_folder_that_is_away_is_told_and_its_files_are_not_new_when_it_is_back
     assert (arrivals.problems, arrivals.vanished) == ({}, 0)
 
 
+def test_a_file_that_waits_in_a_folder_that_is_away_has_not_vanished(folder: Path) -> None:
+    clock = Clock()
+    arrivals = Arrivals([folder], 1.0, clock)
+    write(folder / "a.png")
+    assert take(arrivals) == []
+    folder.rename("away")
+    clock.seconds = 2.0
+    assert (take(arrivals), arrivals.vanished, arrivals.waiting) == ([], 0, 1)
+    Path("away").rename(folder)
+    assert take(arrivals) == ["a.png"]
+
+
 def test_a_folder_that_cannot_be_listed_is_a_problem_and_one_that_has_just_gone_is_none(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -19,7 +19,7 @@ from watch_script import at_pauses, nothing, watched
 
 import onceover.images
 from onceover import Corrections, Inspector
-from onceover.cli import main
+from onceover.cli import arrivals, main
 from onceover.cli.arrivals import TRIES
 from onceover.cli.output import Output
 from onceover.images import write_image
@@ -119,6 +119,30 @@ def test_a_torn_file_is_tried_again_then_told_and_inspected_once_it_is_whole(
     (problem,) = (each for each in told if each["event"] == "unreadable")
     assert "torn.png: the file is cut" in problem["message"]
     assert (told[-1]["unreadable"], told[-1]["images"], told[-1]["waiting"]) == (1, 5, 1)  # the empty one waits
+
+
+def test_a_folder_that_goes_and_comes_back_is_told_and_so_is_a_file_that_never_stands_still(
+    line: Line, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(arrivals, "RESTLESS_S", -1.0)
+    latest = Path("camera/latest.jpg")
+    steps = [
+        lambda: Path("camera").rename("away"),
+        nothing,
+        lambda: Path("away").rename("camera"),
+        lambda: latest.write_bytes(b"1"),
+        lambda: latest.write_bytes(b"12"),
+        lambda: latest.write_bytes(b"123"),
+    ]
+    at_pauses(monkeypatch, steps)
+    status, told = watched(capsys, str(line.package), "camera")
+    notes = [each["message"] for each in told if each["event"] == "note"]
+    assert status == 0
+    assert [note.split(":")[0] for note in notes] == ["camera", "camera", "latest.jpg"]
+    assert "cannot be listed: No such file or directory; waiting for it" in notes[0]
+    assert "is there again" in notes[1]
+    assert "inspected once it stands still" in notes[2]
+    assert [each["event"] for each in told].count("verdict") == 2  # none of them again
 
 
 def test_a_file_that_changes_while_it_is_read_is_read_again(

@@ -13,6 +13,7 @@ import pytest
 from command_line import Capture, answer, refusal
 from tiny_data import defective, fitted_package, tiny_options
 from tiny_package import tiny_image
+from watch_script import hear
 
 import onceover.images
 from onceover import export
@@ -141,6 +142,8 @@ def test_a_termination_shows_what_is_known_by_then_like_ctrl_c(
     package: Path, seen: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read = onceover.images.read_image
+
+    hear(signal.SIGTERM)
 
     def terminated(path: Path) -> Image:
         if path.name == "2.png":

@@ -15,7 +15,7 @@ from bank_line import Line, copied, fit_line
 from command_line import Capture, answer, cli, refusal
 from tiny_data import defective
 from tiny_package import tiny_image
-from watch_script import at_pauses, nothing, watched
+from watch_script import at_pauses, hear, nothing, watched
 
 import onceover.images
 from onceover import Corrections, Inspector
@@ -26,6 +26,12 @@ from onceover.images import write_image
 from onceover.monitoring.log import read_log
 from onceover.runtime.corrections import journal_path
 from onceover.types import Verdict
+
+
+@pytest.fixture(autouse=True)
+def heard() -> None:
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        hear(number)
 
 
 @pytest.fixture(scope="module")
@@ -364,8 +370,7 @@ def test_a_reader_that_goes_away_ends_it(line: Line) -> None:
         process.stdout.close()
         for i in range(2, 5):
             shoot(f"{i}.png")
-        assert process.stderr is not None
-        error = process.stderr.read()
-        assert process.wait(timeout=60) == 3
+        _, error = process.communicate(timeout=60)
+        assert process.returncode == 3
         assert b"nobody reads the verdicts" in error
         assert b"Traceback" not in error

@@ -19,8 +19,15 @@ def nothing() -> None:
     """A pause in which nothing happens."""
 
 
+def hear(number: int) -> None:
+    """In the background of a script and under nohup, signals are ignored; here they must be heard, by children too."""
+    if signal.getsignal(number) == signal.SIG_IGN:
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+
+
 def at_pauses(monkeypatch: pytest.MonkeyPatch, steps: Sequence[Step], stop: int = signal.SIGTERM) -> None:
     """One step at each pause, then the signal."""
+    hear(stop)
     left = list(steps)
 
     def pause(_: float, __: object) -> None:
@@ -38,4 +45,4 @@ def watched(capture: Capture, *words: str) -> tuple[int, list[dict[str, Any]]]:
     return status, [json.loads(line) for line in capture.readouterr().out.splitlines()]
 
 
-__all__ = ["at_pauses", "nothing", "watched"]
+__all__ = ["at_pauses", "hear", "nothing", "watched"]

@@ -28,6 +28,7 @@ examples:
   onceover demo                                         draw three products, fit, evaluate, look
   onceover fit good_parts/ -o part.onceover             learn from images of good parts
   onceover inspect part.onceover *.png --save results/  verdicts and heat maps
+  onceover inspect part.onceover camera/ --watch        as the camera writes them, until Ctrl-C
   onceover evaluate part.onceover dataset/              AUROC, AUPRO, false alarms, latency
 """
 

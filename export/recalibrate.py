@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -59,7 +60,8 @@ class CalibrateOptions:
 
 @dataclass(frozen=True)
 class CalibrationReport:
-    """What changed. parts: what counts, images: what they had, grouping: how images became parts.
+    """What changed. parts: what counts, images: what they had, grouping: how images became parts. copies: images that
+    are byte for byte like an earlier one → that one.
 
     realised_rate: 90 % interval of the false-alarm rate that this one threshold gives on the line.
     """
@@ -68,7 +70,7 @@ class CalibrationReport:
     package_id: str
     source_id: str
     images: int
-    copies: int
+    copies: Mapping[str, str]
     parts: int
     grouping: str
     false_alarm_rate: float

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -84,6 +85,17 @@ def test_a_folder_of_copies_of_one_image_is_called_that(work: Path, capsys: Capt
     assert status == 3
     assert "good: all 6 images are copies of one, byte for byte" in message
     assert main([*FIT, "--holdout", "0"]) == 0  # who asks for it
+
+
+def test_copies_are_named_with_what_they_are_copies_of(work: Path, capsys: Capture) -> None:
+    (work / "late").mkdir()
+    for i in range(4):
+        shutil.copy(work / f"0{i}.png", work / "late" / f"again[{i}].png")
+    assert main([*FIT, "--json"]) == 0
+    shown, errors = capsys.readouterr()
+    assert json.loads(shown)["copies"] == {f"late/again[{i}].png": f"0{i}.png" for i in range(4)}
+    told = "4 images are copies of others byte for byte, the same part, counted once: late/again[0].png = 00.png, "
+    assert told + "late/again[1].png = 01.png, late/again[2].png = 02.png and 1 more" in " ".join(errors.split())
 
 
 def test_what_no_image_can_make_right_is_refused_before_any_image_is_read(work: Path) -> None:

@@ -11,7 +11,7 @@ from rich.markup import escape
 from onceover.cli.bank import warn_left_out
 from onceover.cli.commands import engine_options
 from onceover.cli.exporting import check_package_target
-from onceover.cli.output import Output, counted, number, percent
+from onceover.cli.output import Output, copies_note, number, percent
 from onceover.cli.packages import AddCommand
 from onceover.errors import UsageError
 
@@ -104,8 +104,7 @@ def show_calibration(report: CalibrationReport, output: Output) -> None:
         f"{percent(high)} (90 % interval), as long as parts, camera and light stay like these"
     )
     if report.copies:
-        are = "is a copy of another" if report.copies == 1 else "are copies of others"
-        output.warn(f"{counted(report.copies, 'image')} {are} byte for byte: the same part, counted once")
+        output.warn(copies_note(report.copies))
     for note in report.notes:
         output.warn(note)
     output.say(f"[bold]{escape(report.package)}[/] written and verified, id {report.package_id[:16]}")

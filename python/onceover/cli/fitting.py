@@ -15,7 +15,7 @@ from onceover import registry
 from onceover.cli.commands import engine_options
 from onceover.cli.exporting import check_package_target, weights_file
 from onceover.cli.field import tiling_options
-from onceover.cli.output import Output, counted, percent
+from onceover.cli.output import Output, copies_note, counted, percent
 from onceover.errors import UsageError
 
 if TYPE_CHECKING:
@@ -152,6 +152,7 @@ def run_fit(options: argparse.Namespace, output: Output) -> int:
             "detector": manifest["detector"],
             "backbone": manifest["backbone"]["name"],
             **({} if parts.thumbnails is None else {"thumbnails": manifest["thumbnails"]}),
+            "copies": dict(plans[0].copies),
             **({} if choice is None else {"choice": asdict(choice)}),
             **({"adaptation": adaptation} if adaptation else {}),
             **({"position_weights": weights} if weights else {}),
@@ -188,8 +189,7 @@ def show_plan(plan: FitPlan, output: Output) -> None:
         side = plan.input_size.side
         output.say(f"input {side} × {side}: {escape(plan.input_size.reason)}")
     if plan.copies:
-        are = "is a copy of another" if plan.copies == 1 else "are copies of others"
-        output.warn(f"{counted(plan.copies, 'image')} {are} byte for byte: the same part, counted once")
+        output.warn(copies_note(plan.copies))
     if plan.bits_in_use is not None and (note := dark_note(plan.bits_in_use)):
         output.warn(note)
     if plan.layout:

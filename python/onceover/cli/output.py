@@ -230,6 +230,14 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
+def copies_note(copies: Mapping[str, str]) -> str:
+    """Which images are others byte for byte; the first few of them by their names."""
+    are = "is a copy of another" if len(copies) == 1 else "are copies of others"
+    named = ", ".join(f"{name} = {original}" for name, original in list(copies.items())[:3])
+    more = f" and {len(copies) - 3:,} more" if len(copies) > 3 else ""
+    return f"{counted(len(copies), 'image')} {are} byte for byte, the same part, counted once: {named}{more}"
+
+
 def percent(value: float | None) -> str:
     return "n/a" if value is None or value != value else f"{100 * value:.1f} %"
 

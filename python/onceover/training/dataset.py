@@ -132,6 +132,11 @@ def relative_path(path: Path, root: Path) -> str:
     return Path(os.path.relpath(path.absolute(), root.absolute())).as_posix()
 
 
+def copies_below(copies: Mapping[Path, Path], root: Path) -> dict[str, str]:
+    """What `join_copies` found, by the names that people know."""
+    return {relative_path(path, root): relative_path(original, root) for path, original in copies.items()}
+
+
 def listed(names: Sequence[str], limit: int = 5) -> str:
     """For a message: the first few, and how many more."""
     shown = ", ".join(names[:limit])
@@ -201,15 +206,16 @@ def read_groups(file: str | os.PathLike[str], images: Sequence[Path], root: str 
 
 def join_copies(
     images: Sequence[Path], groups: dict[Path, str], progress: Progress = no_progress
-) -> tuple[dict[Path, str], int]:
-    """Groups joined where two images are the same byte for byte, and how many images are such copies.
+) -> tuple[dict[Path, str], dict[Path, Path]]:
+    """Groups joined where two images are the same byte for byte; and each such copy → the first image that it is.
 
     A copy on both sides of the split would make held-out images look better than any new part can. Only files of equal
     length are read.
     """
     lengths = [path.stat().st_size for path in images]
     twins = Counter(lengths)
-    first, leads, copies = dict[str, Path](), dict[str, str](), 0  # leads: group → the one it was joined to
+    first, copies = dict[str, Path](), dict[Path, Path]()
+    leads: dict[str, str] = {}  # group → the one it was joined to
     read, to_read = 0, sum(1 for length in lengths if twins[length] > 1)
     for path, length in zip(images, lengths, strict=True):
         if twins[length] == 1:
@@ -219,7 +225,7 @@ def join_copies(
         progress("looking for copies", read, to_read)
         if original is path:
             continue
-        copies += 1
+        copies[path] = original
         old, new = _lead(groups[path], leads), _lead(groups[original], leads)
         if old != new:
             leads[old] = new

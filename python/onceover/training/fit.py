@@ -6,7 +6,7 @@ Everything is computed by the C++ session that the device will run, so nothing h
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -96,7 +96,7 @@ class FitPlan:
     embedding_dim: int
     bank_rows: int
     bank_groups: tuple[str, ...]  # of bank_images, one each: pictures of one part
-    copies: int  # images that are byte for byte like an earlier one
+    copies: Mapping[str, str] = field(hash=False)  # images that are byte for byte like an earlier one → that one
     layout: str = ""  # of the data set they are the train images of; empty for an ordinary folder
     choice: Choice | None = None  # of backbone "auto"
     input_size: InputSize | None = None  # where it was chosen

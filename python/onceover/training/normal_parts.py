@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from onceover.errors import InputError
 from onceover.images import list_images
 from onceover.training.dataset import (
+    copies_below,
     dataset_folders,
     fitting_layouts,
     join_copies,
@@ -21,11 +22,14 @@ from onceover.training.layouts.folders import check_good_only
 
 @dataclass(frozen=True)
 class NormalParts:
-    """The images that calibrate, below root. groups: the part that each shows; grouping: how that is known."""
+    """The images that calibrate, below root. groups: the part that each shows; grouping: how that is known.
+
+    copies: images that are byte for byte like an earlier one → that one, by their names.
+    """
 
     images: tuple[Path, ...]
     groups: tuple[str, ...]
-    copies: int
+    copies: Mapping[str, str]
     grouping: str
     root: Path
 
@@ -61,7 +65,8 @@ def find_normal_parts(
     if table is not None:
         groups, grouping = read_groups(table, images, root), f"parts as {table.name} tells"
     groups, copies = join_copies(images, groups)
-    return NormalParts(tuple(images), tuple(groups[path] for path in images), copies, grouping, root)
+    of_images = tuple(groups[path] for path in images)
+    return NormalParts(tuple(images), of_images, copies_below(copies, root), grouping, root)
 
 
 def _by_folder(images: Sequence[Path], root: Path) -> tuple[dict[Path, str], str]:

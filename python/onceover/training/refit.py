@@ -74,7 +74,7 @@ def refit(
         embedding_dim=spec.embedding_dim,
         bank_rows=rows,
         bank_groups=groups if folds else tuple(map(str, bank)),  # nothing is learned of how parts differ, but by folds
-        copies=0,
+        copies={},
         folds=folds,
         tiling=tiling,
         roi=roi,

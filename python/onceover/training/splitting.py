@@ -15,6 +15,7 @@ from onceover.images import check_file, list_images, read_image
 from onceover.training.calibrate import DEFAULT_FALSE_ALARM_RATE, check_validation, plan_holdout
 from onceover.training.cross_conformal import planned_folds
 from onceover.training.dataset import (
+    copies_below,
     dataset_folders,
     fitting_layouts,
     join_copies,
@@ -36,14 +37,15 @@ class Split:
     """bank, calibration: images; groups: the part that each shows. folds: as in `FitPlan`. rate: of false alarms.
 
     images: all that may be learned from, in order, so without an official validation split. copies: images that are
-    byte for byte like an earlier one. layout: of a data set; empty for an ordinary folder.
+    byte for byte like an earlier one → that one, by their names below the folder. layout: of a data set; empty for an
+    ordinary folder.
     """
 
     images: Sequence[Path]
     bank: Sequence[Path]
     calibration: Sequence[Path]
     groups: Mapping[Path, str]
-    copies: int
+    copies: Mapping[str, str]
     layout: str
     folds: int
     rate: float
@@ -75,7 +77,8 @@ def split_parts(directory: Path, options: FitOptions, progress: Progress = no_pr
     else:
         held_out = plan_holdout(parts, rate, explicit, options.holdout)
         bank, calibration = split_holdout(images, groups, held_out, options.seed)
-    return Split(images, bank, calibration, groups, copies, layout, folds, rate)
+    named = copies_below(copies, base_folder(directory))
+    return Split(images, bank, calibration, groups, named, layout, folds, rate)
 
 
 def find_images(directory: Path, options: FitOptions) -> tuple[list[Path], list[Path], str]:

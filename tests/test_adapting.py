@@ -136,16 +136,8 @@ def test_the_manifest_says_what_was_done(folder: Path, parts: PackageParts) -> N
     assert record["contrast_folds"] == CHECKS
     assert all(before > 0 < after for before, after in record["contrast"].values())
     plain = fit(folder, tiny_options(adapt=False))
-    assert "adaptation" not in plain.manifest
+    assert plain.manifest["adaptation"] == {"adapted": False, "reason": "asked for"}
     assert plain.adaptation is None
-
-
-def test_fit_adapts_unasked_where_the_images_are_enough(folder: Path, parts: PackageParts, tmp_path: Path) -> None:
-    assert assemble(fit(folder, tiny_options())).bytes() == assemble(parts).bytes()
-    few = fit(good_folder(tmp_path / "few", MIN_PARTS), tiny_options(holdout=1))
-    assert few.adaptation is None
-    enough = fit(tmp_path / "few", tiny_options(holdout=0))
-    assert enough.adaptation is not None
 
 
 def test_with_a_region_only_what_is_inspected_counts(tmp_path: Path) -> None:
@@ -170,7 +162,7 @@ def test_tiles_are_adapted_at_their_own_scale(tmp_path: Path) -> None:
     folder.mkdir()
     for i in range(2 * HELD_OUT):
         write_image(folder / f"{i:02}.png", tiny_image(i, 80, 120))
-    parts = fit(folder, tiny_options(tiling=TilingOptions(tiles=(2, 2))))
+    parts = fit(folder, tiny_options(tiling=TilingOptions(tiles=(2, 2)), adapt=True))
     assert parts.adaptation is not None
     record = parts.manifest["adaptation"]
     assert record["images"] == 10  # every second of 19: at most 60 tiles
@@ -216,7 +208,10 @@ def test_images_that_do_not_differ_are_refused(tmp_path: Path) -> None:
         learned(sorted(tmp_path.iterdir()))
     with pytest.raises(UsageError, match="the memory bank has 1 part,"):  # copies are one part
         fit(tmp_path, tiny_options(adapt=True, holdout=0))
-    assert fit(tmp_path, tiny_options(holdout=0)).adaptation is None  # where nobody asked for it
+    unasked = fit(tmp_path, tiny_options(holdout=0))
+    assert unasked.adaptation is None
+    reason = "the memory bank has 1 part, and it takes 8"
+    assert unasked.manifest["adaptation"] == {"adapted": False, "reason": reason}
 
 
 def test_damage_that_leaves_smooth_parts_alone_is_left_out(tmp_path: Path) -> None:
@@ -272,21 +267,6 @@ def test_a_refit_keeps_the_adaptation(folder: Path, parts: PackageParts, tmp_pat
     assert assemble(replace(again, manifest=parts.manifest)).bytes() == assemble(parts).bytes()
 
 
-def test_the_command_line_adapts_and_says_so(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "tiny.onnx").write_bytes(GRAPH)
-    command = ["fit", str(folder), "-o", str(tmp_path / "part.onceover"), "--backbone", str(tmp_path / "tiny.onnx")]
-    assert main([*command, "--adapt"]) == 0
-    said = capsys.readouterr()
-    assert "adapted by 19 images" in said.out
-    # Four values a patch, of noise: there is nothing to gain, and it says so.
-    assert "adapted, damage stands out less than before: fit with --no-adapt" in " ".join(said.err.split())
-    assert main([*command, "--no-adapt"]) == 0
-    assert "adapted" not in capsys.readouterr().out
-    assert main([*command, "--adapt", "--json"]) == 0
-    record = json.loads(capsys.readouterr().out)["adaptation"]
-    assert record == open_package(tmp_path / "part.onceover").manifest["adaptation"]
-
-
 def test_damage_that_hardly_moves_smooth_parts_is_left_out_and_the_command_ends(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -309,7 +289,7 @@ def test_damage_that_hardly_moves_smooth_parts_is_left_out_and_the_command_ends(
         "--backbone",
         str(tmp_path / "tiny.onnx"),
     ]
-    assert main([*words, "--json"]) == 0
+    assert main([*words, "--adapt", "--json"]) == 0
     contrast = json.loads(capsys.readouterr().out)["adaptation"]["contrast"]
     assert "blurred" not in contrast
     assert all(before > 0 for before, _ in contrast.values())
@@ -320,5 +300,5 @@ def test_eight_images_are_read_whatever_the_tiles(tmp_path: Path) -> None:
     folder.mkdir()
     for i in range(9):
         write_image(folder / f"{i}.png", tiny_image(i, 96, 144))
-    parts = fit(folder, tiny_options(tiling=TilingOptions(tiles=(3, 3)), holdout=0))
+    parts = fit(folder, tiny_options(tiling=TilingOptions(tiles=(3, 3)), holdout=0, adapt=True))
     assert parts.manifest["adaptation"]["images"] == MIN_PARTS

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tracemalloc
 from collections.abc import Collection, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -45,7 +46,8 @@ def drawn_adapter(parts: int, patches: int, pictures: int = 1, dim: int = 24) ->
             groups.append(part)
             normal[image] = of_part + np.float32(0.01) * rng.standard_normal((patches, dim), np.float32)
             for kind in list(KINDS)[image % 2 :: 2]:
-                moves.append(Move(kind, (image, image), rng.standard_normal((2, dim), np.float32)))
+                rows = rng.standard_normal((2, dim), np.float32)
+                moves.append(Move(kind, (image, image), rows, of_part[:2] + rows))
     return Adapter(Path("drawn"), 0, normal, moves, groups)
 
 
@@ -94,6 +96,10 @@ def test_fit_tells_which_pictures_show_one_part(tmp_path: Path, monkeypatch: pyt
     sides: list[list[set[int]]] = []
 
     class Noted(Adapter):
+        def _check(self, held: Sequence[int]) -> Any:
+            sides.append([{image // 2 for image in held}, {image // 2 for image in self._normal if image not in held}])
+            return super()._check(held)
+
         def _differences(self, images: Sequence[int], others: Sequence[int]) -> NDArray[np.float32]:
             sides.append([{image // 2 for image in side} for side in (images, others)])
             return super()._differences(images, others)

@@ -86,7 +86,8 @@ def test_a_copy_of_the_folder_elsewhere_gives_the_same_bytes(folder: Path, tmp_p
     assert same[0] == same[1]
 
 
-def test_the_bank_holds_the_sessions_own_features_bit_for_bit(folder: Path, parts: PackageParts) -> None:
+def test_the_bank_holds_the_sessions_own_features_bit_for_bit(folder: Path) -> None:
+    parts = fit(folder, tiny_options(adapt=True))
     embedder = _core.Embedder(config_of(parts.spec, parts.blur_sigma), parts.graph, EngineOptions().resolve())
     names = parts.manifest["data"]["bank_images"]
     embeddings = [embedder.embed(read_image(folder / name)) for name in names]

@@ -172,6 +172,28 @@ def test_a_plan_counts_the_matrices_that_adapt_wide_embeddings() -> None:
     assert taken > (1 + 2 * LEARNING_MATRICES) * 4 * 3072**2  # one is held, and float64 ones while it is learned
 
 
+def test_a_plan_of_an_adapted_bank_counts_its_matrix_and_learning_it_only_where_that_is_done() -> None:
+    wide, matrix = replace(SPEC, embedding_dim=1536), 4 * 1536**2
+    size = FitSize(40, 0, 100, 5_000_000, image_patches=16)
+    plain, there, learned = (
+        plan_memory(wide, each, (None, ""), PROBE)
+        for each in (size, replace(size, adapted=True), replace(size, adapting_images=40, adapted=True))
+    )
+    assert plain.peak_bytes + matrix <= there.peak_bytes <= plain.peak_bytes + 5 * matrix  # copies of the package
+    assert learned.peak_bytes > there.peak_bytes + LEARNING_MATRICES * matrix
+    assert there.seconds == plain.seconds < learned.seconds
+
+
+def test_learning_takes_longer_the_wider_patches_are_and_more_than_in_proportion() -> None:
+    size = FitSize(40, 0, 100, 5_000_000, image_patches=16, adapting_images=40)
+    taken = []
+    for dim in (128, 1536):
+        spec = replace(SPEC, embedding_dim=dim)
+        plans = (plan_memory(spec, each, (None, ""), PROBE) for each in (size, replace(size, folds=20)))
+        taken.append(-float(np.subtract(*(plan.seconds for plan in plans))))
+    assert taken[1] > 20 * taken[0]
+
+
 def test_a_smaller_limit_takes_a_smaller_sample_and_then_refuses_with_the_number() -> None:
     samples = [planned(16_000, 2000, limit << 20).sample_images for limit in (500, 320, 290)]
     assert samples == sorted(samples, reverse=True)

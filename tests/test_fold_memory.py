@@ -55,7 +55,7 @@ def test_folds_are_neither_fitted_nor_fitted_again_from_a_stream(
 
     with pytest.raises(MemoryLimitError, match=REFUSAL + "allow more with --max-memory, or hold parts out"):
         fit(folder, OPTIONS, progress)
-    with pytest.raises(MemoryLimitError, match=REFUSAL + "free some, or refit on a machine that has more"):
+    with pytest.raises(MemoryLimitError, match=REFUSAL + "allow more with --max-memory, free some"):
         refit(open_package(tmp_path / "folds.onceover"), GRAPH, folder, progress=progress)
     assert [plan.streaming for plan in made] == [True, True]
     assert not stages & {"patch embeddings", "coreset", "calibration"}  # refused before anything expensive

@@ -17,14 +17,16 @@ from tiny_package import tiny_graph, tiny_image, tiny_package
 
 from onceover import _core, export
 from onceover.detectors.patchcore import BankSize, PatchCore
-from onceover.errors import InputError, NotFittedError
+from onceover.errors import InputError, MemoryLimitError, NotFittedError
 from onceover.file_hash import file_hash
 from onceover.images import read_image, write_image
 from onceover.runtime.assemble import PackageParts, assemble
 from onceover.runtime.graph import read_graph_spec
 from onceover.runtime.package import PackageFile, open_package
 from onceover.runtime.session import EngineOptions
+from onceover.training import fit as fitting
 from onceover.training.fit import fit
+from onceover.training.memory_plan import FitSize, MemoryPlan, plan_memory
 from onceover.training.refit import find_images, refit, used_images
 
 GRAPH = tiny_graph()
@@ -46,7 +48,7 @@ def fitted_in(root: Path, count: int, **options: object) -> Fitted:
 
 @pytest.fixture(scope="module")
 def fitted(tmp_path_factory: pytest.TempPathFactory) -> Fitted:
-    return fitted_in(tmp_path_factory.mktemp("refit"), 2 * HELD_OUT)
+    return fitted_in(tmp_path_factory.mktemp("refit"), 2 * HELD_OUT, adapt=True)
 
 
 def members_but_manifest(parts: PackageParts) -> dict[str, bytes]:
@@ -71,6 +73,8 @@ def rewritten(fitted: Fitted, path: Path, change: Callable[[dict[str, Any]], Non
         {"false_alarm_rate": 0.25, "holdout": 5},
         {"holdout": 3},  # too few: uncalibrated
         {"holdout": 0},
+        {"adapt": True},
+        {"adapt": False},
     ],
 )
 def test_the_same_graph_gives_the_original_again_bit_for_bit(options: dict[str, object], tmp_path: Path) -> None:
@@ -83,8 +87,32 @@ def test_the_same_graph_gives_the_original_again_bit_for_bit(options: dict[str, 
         assert second[name] == content, name
     assert again.calibration.threshold == fitted.parts.calibration.threshold
     assert (again.calibration.threshold is None) == (options.get("holdout") in (3, 0))
-    for key in ("name", "data", "seed", "calibration", "backbone", "engine"):
+    for key in ("name", "data", "seed", "calibration", "backbone", "engine", "adaptation"):
         assert again.manifest[key] == fitted.parts.manifest[key]
+
+
+@pytest.mark.parametrize("count", [2 * HELD_OUT, HELD_OUT])  # with parts held out; across folds
+def test_a_refit_plans_to_learn_only_the_maps_that_the_package_does_not_hold(
+    count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fitted, sizes, stages = fitted_in(tmp_path, count, adapt=True), list[FitSize](), set[str]()
+
+    def plan(*arguments: Any) -> MemoryPlan:
+        sizes.append(arguments[1])
+        return plan_memory(*arguments)
+
+    monkeypatch.setattr(fitting, "plan_memory", plan)
+    refit(fitted.package, GRAPH, fitted.folder, progress=lambda stage, _done, _total: stages.add(stage))
+    assert [size.adapted for size in sizes] == [True]
+    assert (sizes[0].adapting_images > 0) == ("adapting" in stages) == (count == HELD_OUT)
+
+
+def test_a_refit_keeps_to_the_memory_it_is_given_and_says_what_can_be_done(fitted: Fitted) -> None:
+    advice = r"a refit needs about .* the limit is 1 MB \(as asked for\); allow more with --max-memory, free some, or"
+    with pytest.raises(MemoryLimitError, match=advice):
+        refit(fitted.package, GRAPH, fitted.folder, max_memory="1MB")
+    roomy = refit(fitted.package, GRAPH, fitted.folder, max_memory="64GiB")
+    assert members_but_manifest(roomy) == members_but_manifest(fitted.parts)
 
 
 def test_another_graph_gives_its_own_features_of_the_same_patches(fitted: Fitted) -> None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import math
 import tempfile
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
 
@@ -15,7 +15,7 @@ from onceover import registry
 from onceover.cli.commands import engine_options
 from onceover.cli.exporting import check_package_target, weights_file
 from onceover.cli.field import tiling_options
-from onceover.cli.output import Output, copies_note, counted, percent
+from onceover.cli.output import Output, copies_note, counted, number, percent
 from onceover.errors import UsageError
 
 if TYPE_CHECKING:
@@ -116,24 +116,7 @@ def run_fit(options: argparse.Namespace, output: Output) -> int:
             f"{required_groups(rate)} good parts that it has not seen to `onceover calibrate`"
         )
     manifest, choice, memory = parts.manifest, plans[0].choice, plans[0].memory
-    adaptation = manifest.get("adaptation")
-    if not plans[0].adapting_images and options.adapt is None:
-        output.say("not adapted to the product: that takes eight parts in the memory bank")
-    elif plans[0].adapting_images and not adaptation:
-        output.say("not adapted to the product: to the network, its images do not differ, or damage changes nothing")
-    if adaptation:
-        gains = {kind: after / before for kind, (before, after) in adaptation["contrast"].items() if before > 0}
-        listed = ", ".join(f"{kind} {gain:.1f}" for kind, gain in gains.items())
-        worth = (
-            ": against how good parts differ, drawn damage stands out by these factors (mean squares, on parts that "
-            f"it was not learned from): {listed}"
-        )
-        output.say(f"adapted by {adaptation['images']} images of the memory bank{worth if gains else ''}")
-        if math.prod(gains.values()) < 1:
-            output.warn(
-                "adapted, damage stands out less than before: fit with --no-adapt, too, and let `onceover evaluate` "
-                "say on known defects which is better"
-            )
+    show_adaptation(manifest["adaptation"], output)
     weights = manifest.get("position_weights")
     if weights:
         output.say(
@@ -154,12 +137,31 @@ def run_fit(options: argparse.Namespace, output: Output) -> int:
             **({} if parts.thumbnails is None else {"thumbnails": manifest["thumbnails"]}),
             "copies": dict(plans[0].copies),
             **({} if choice is None else {"choice": asdict(choice)}),
-            **({"adaptation": adaptation} if adaptation else {}),
+            "adaptation": manifest["adaptation"],
             **({"position_weights": weights} if weights else {}),
             **({} if memory is None else {"plan": asdict(memory)}),
         }
     )
     return 0
+
+
+def show_adaptation(record: Mapping[str, Any], output: Output) -> None:
+    """Whether distances are measured as the product suggests, and why; record: `adaptation` of a fit's manifest."""
+    adapted, reason = record["adapted"], escape(record["reason"])
+    before, after = record.get("auroc", (None, None))
+    told = f"AUROC {number(after, 4)} instead of {number(before, 4)}, on parts that it was not learned from"
+    if adapted:
+        images = counted(record["images"], "image")
+        output.say(f"adapted by {images} of the memory bank, as {reason}: drawn damage is told apart with {told}")
+    elif before is None:
+        output.say(f"not adapted to the product, as {reason}")
+    else:
+        output.say(
+            f"not adapted to the product, as {reason}: drawn damage would be told apart with {told}; --adapt does it "
+            "all the same"
+        )
+    if adapted and after <= before:
+        output.warn("adapting does not help here: without --adapt, fit would leave it out")
 
 
 def more_parts(plan: FitPlan, asked: bool, official: bool, required: int) -> str:

@@ -85,6 +85,8 @@ class PackageFile:
         adaptation = self.manifest.get("adaptation")
         if isinstance(adaptation, dict) and "images" in adaptation:
             yield "adapted", f"by {adaptation['images']} images of the memory bank"
+        elif isinstance(adaptation, dict) and adaptation.get("adapted") is False:
+            yield "adapted", f"no: {_one_line(adaptation.get('reason', 'the package does not say why'))}"
         weights = self.manifest.get("position_weights")
         if isinstance(weights, dict) and {"least", "most"} <= weights.keys():
             yield "positions", f"distances count {weights['least']} to {weights['most']} times, by where they are"

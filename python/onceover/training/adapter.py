@@ -15,7 +15,7 @@ anyway would drown the rest. Both are shrunk towards the identity. What it is wo
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable, Iterable, Sequence
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from onceover import _core, metrics
 from onceover.detectors.detector import Progress, no_progress
 from onceover.errors import InputError
 from onceover.memory_bank import MemoryBank
@@ -38,30 +39,51 @@ _BLOCK = 4096  # rows that are float64 at a time
 
 Rows = NDArray[np.float32]  # (N, D)
 Matrix = NDArray[np.float64]  # (D, D)
+Pair = tuple[float, float]  # before and after
 Sums = NDArray[np.float64]  # (3,): of squared lengths before a map and behind it, and how many rows that were
 
 
 class NothingToAdapt(InputError):
-    """Good parts are all alike, or drawn damage changes no embedding."""
+    """Good parts are all alike, or drawn damage changes no embedding. reason: which of both, in words."""
+
+    def __init__(self, folder: Path, reason: str) -> None:
+        super().__init__(f"{folder}: {reason}, so there is nothing to adapt to")
+        self.reason = reason
 
 
 @dataclass(frozen=True)
 class Adaptation:
-    """matrix: float32 (D, D). record: for the manifest; contrast is, for every kind of damage, the mean squared move of
-    a damaged patch over the mean squared difference between normal ones, before and after, of parts that the map was
-    learned without (CHECKS folds, contrast_folds of the record)."""
+    """matrix: float32 (D, D). record: for the manifest; of parts that the map was learned without (CHECKS folds,
+    contrast_folds of the record), before and after:
+
+    contrast: for every kind of damage, the mean squared move of a damaged patch over the mean squared difference
+    between normal ones. auroc: how well a detector tells damaged patches from normal ones, by the distance to the
+    nearest one of other parts; the mean over kinds. A map that stretches what damage does may stretch the odd normal
+    patch, too: a network with random weights is said to gain by the first (two to five times) where it loses by the
+    second, and by drawn defects (benchmarks/README.md).
+    """
 
     matrix: NDArray[np.float32]
     record: dict[str, Any]
 
+    @property
+    def helps(self) -> bool:
+        """Whether damage is told apart better than before; of a map of all images alone."""
+        before, after = self.record["auroc"]
+        return bool(after > before)
+
 
 @dataclass(frozen=True)
 class Move:
-    """What one view of damage does to the patches that it touches. images: those that it was made of."""
+    """What one view of damage does to the patches that it touches. images: those that it was made of, damaged first.
+
+    rows: what is added to each of them; damaged: some of them as they are then, by which maps are judged.
+    """
 
     kind: str
     images: tuple[int, int]
     rows: Rows
+    damaged: Rows
 
 
 class Adapter:
@@ -80,13 +102,12 @@ class Adapter:
         the part that it shows. Raises NothingToAdapt."""
         self._folder, self._seed, self._normal, self._moves, self._groups = folder, seed, normal, moves, groups
         of_all, kinds = self._learn(())
-        told = {"contrast": self._contrast(kinds, progress), "contrast_folds": CHECKS}
-        self.of_all = replace(of_all, record={**of_all.record, **told})
+        self.of_all = replace(of_all, record={**of_all.record, **self._told(kinds, progress), "contrast_folds": CHECKS})
 
     def without(self, images: Collection[int]) -> Adaptation:
         """The map of all but these images, by their numbers, whose pictures then play no part in it; NothingToAdapt.
 
-        Its record tells no contrast.
+        Its record tells neither contrast nor auroc.
         """
         return self._learn(images)[0]
 
@@ -101,7 +122,7 @@ class Adapter:
         seen = {kind: each for kind, (each, _) in moved_by.items() if np.trace(each) > LEAST_CONTRAST * np.trace(w)}
         if not (np.trace(w) > 0 and seen):
             what = "drawn damage changes nothing" if np.trace(w) > 0 else "good parts do not differ at all"
-            raise NothingToAdapt(f"{self._folder}: to the network {what}, so there is nothing to adapt to")
+            raise NothingToAdapt(self._folder, f"to the network {what}")
         record = {
             "method": "fisher",
             "images": len(left),
@@ -113,33 +134,55 @@ class Adapter:
         matrix = adapting_matrix(w, list(seen.values()))
         return Adaptation(matrix.astype(np.float32), record), list(seen)
 
-    def _contrast(self, kinds: Sequence[str], progress: Progress) -> dict[str, list[float]]:
-        """Of these kinds, before and after: each fold of parts by the map of all others, as a device meets new parts,
-        their patches against the nearest ones of those. By its own parts a map of few patches looks too good."""
+    def _told(self, kinds: Sequence[str], progress: Progress) -> dict[str, Any]:
+        """contrast (of these kinds) and auroc: each fold of parts by the map of all others, as a device meets new
+        parts, against the patches of those. By its own parts a map of few patches looks too good."""
         parts = self._shuffled(self._normal, 2)
         normal, damaged = np.zeros(3), {kind: np.zeros(3) for kind in kinds}
+        aurocs: dict[str, list[Pair]] = {}
         for fold in range(CHECKS):
             progress("checking the adaptation", fold, CHECKS)
-            differ, moved = self._check([image for part in parts[fold::CHECKS] for image in part])
+            differ, moved, told_apart = self._check([image for part in parts[fold::CHECKS] for image in part])
             normal += differ
             for kind in damaged.keys() & moved.keys():
                 damaged[kind] += moved[kind]
+            for kind, pair in told_apart.items():
+                aurocs.setdefault(kind, []).append(pair)
         progress("checking the adaptation", CHECKS, CHECKS)
-        if not (normal > 0).all():
-            return {}
-        means = {kind: sums[:2] / sums[2] for kind, sums in damaged.items() if (sums > 0).all()}
-        return {kind: [_rounded(value) for value in mean * normal[2] / normal[:2]] for kind, mean in means.items()}
+        before, after = np.mean([np.mean(pairs, axis=0) for pairs in aurocs.values()], axis=0)
+        told: dict[str, Any] = {"contrast": {}, "auroc": [_rounded(before), _rounded(after)]}
+        if (normal > 0).all():
+            means = {kind: sums[:2] / sums[2] for kind, sums in damaged.items() if (sums > 0).all()}
+            told["contrast"] = {
+                kind: [_rounded(value) for value in mean * normal[2] / normal[:2]] for kind, mean in means.items()
+            }
+        return told
 
-    def _check(self, held: Sequence[int]) -> tuple[Sums, dict[str, Sums]]:
-        """How these images differ from others by the map of those, and how each kind of damage moves their patches."""
+    def _check(self, held: Sequence[int]) -> tuple[Sums, dict[str, Sums], dict[str, Pair]]:
+        """By the map of all other images: how these differ from those, how each kind of damage moves their patches, and
+        how well it is told apart before and after."""
         try:
-            matrix = self._learn(held)[0].matrix.astype(np.float64)
+            matrix = self._learn(held)[0].matrix
         except NothingToAdapt:  # without these parts nothing would be done
-            matrix = np.eye(next(iter(self._normal.values())).shape[1])
-        differences = self._differences(held, [image for image in self._normal if image not in held])
-        moved_by = _by_kind([move for move in self._moves if move.images[0] in held])
-        normal = _sums(matrix, _covariance(differences), len(differences))
-        return normal, {kind: _sums(matrix, *moved) for kind, moved in moved_by.items()}
+            matrix = np.eye(next(iter(self._normal.values())).shape[1], dtype=np.float32)
+        moves = [move for move in self._moves if move.images[0] in held]
+        damaged = {
+            kind: np.concatenate(rows)
+            for kind in KINDS
+            if (rows := [move.damaged for move in moves if move.kind == kind and len(move.damaged)])
+        }
+        one, other = self._rows(held), self._rows([image for image in self._normal if image not in held])
+        bank = MemoryBank.build(other)
+        distances, nearest = bank.search(one, k=1)
+        covariance = _covariance(one - other[nearest[:, 0]])
+        before = _told_apart(bank, distances, damaged)
+        del bank  # before there is another one
+        one, other = _core.adapt(one, matrix), _core.adapt(other, matrix)
+        bank = MemoryBank.build(other)
+        adapted = {kind: _core.adapt(rows, matrix) for kind, rows in damaged.items()}
+        after = _told_apart(bank, bank.search(one, k=1)[0], adapted)
+        moved = {kind: _sums(matrix, *sums) for kind, sums in _by_kind(moves).items()}
+        return _sums(matrix, covariance, len(one)), moved, {kind: (before[kind], after[kind]) for kind in damaged}
 
     def _shuffled(self, images: Iterable[int], stream: int) -> list[list[int]]:
         """Images by the part that they show, the parts in an order of their own for each stream."""
@@ -158,10 +201,13 @@ class Adapter:
 
     def _differences(self, images: Sequence[int], others: Sequence[int]) -> Rows:
         """Patches of images minus their nearest ones of the others."""
-        one, other = (np.concatenate([self._normal[image] for image in side]) for side in (images, others))
+        one, other = self._rows(images), self._rows(others)
         _, nearest = MemoryBank.build(other).search(one, k=1)
         differences: Rows = one - other[nearest[:, 0]]
         return differences
+
+    def _rows(self, images: Sequence[int]) -> Rows:
+        return np.concatenate([self._normal[image] for image in images])
 
 
 def adapting_matrix(w: Matrix, kinds: Sequence[Matrix]) -> Matrix:
@@ -211,9 +257,19 @@ def _spread(matrix: Matrix, covariance: Matrix) -> float:
     return float(np.trace(matrix.T @ covariance @ matrix))
 
 
-def _sums(matrix: Matrix, covariance: Matrix, count: int) -> Sums:
+def _sums(matrix: Rows, covariance: Matrix, count: int) -> Sums:
     """Of `count` rows with this covariance."""
-    return count * np.array([np.trace(covariance), _spread(matrix, covariance), 1.0])
+    return count * np.array([np.trace(covariance), _spread(matrix.astype(np.float64), covariance), 1.0])
+
+
+def _told_apart(bank: MemoryBank, normal: Rows, damaged: Mapping[str, Rows]) -> dict[str, float]:
+    """AUROC of each kind's rows by distance to the bank, against distances (N, 1) of normal patches."""
+    found = {}
+    for kind, rows in damaged.items():
+        distances, _ = bank.search(rows, k=1)
+        labels = np.repeat([0, 1], [len(normal), len(rows)])
+        found[kind] = metrics.image_auroc(np.concatenate([normal, distances])[:, 0], labels)
+    return found
 
 
 def _rounded(value: float) -> float:

@@ -25,6 +25,7 @@ MAX_TILES = 60  # of images, evenly from all; more change the matrix little
 VIEWS = 2  # damaged copies of each image
 TOUCHED = 0.25  # share of a patch's cell that damage must cover
 MAX_MOVES = 30_720  # damaged patches of all views together
+MAX_JUDGED = 32  # damaged patches of a view, by which maps are judged
 NEIGHBORS = 8000  # patches that are compared with as many of other images
 
 
@@ -72,7 +73,9 @@ def study(
             # A coarse grid may have no cell that is covered so far, a region none that is covered at all.
             touched = inside[(share > 0) & (share >= min(TOUCHED, share.max()))]
             touched = _some(rng, touched, most_moves)
-            moves.append(Move(kind, (number, other_number), embedder.embed(damaged)[touched] - embeddings[touched]))
+            after = embedder.embed(damaged)[touched]
+            judged = after[:: -(-len(after) // MAX_JUDGED) or 1]
+            moves.append(Move(kind, (number, other_number), after - embeddings[touched], judged.copy()))
         normal[number] = embeddings[_some(rng, inside, sample)]
         other, other_number = image, number
         progress("adapting", done + 1, len(chosen))

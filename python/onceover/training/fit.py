@@ -53,7 +53,8 @@ class FitOptions:
     or polygon, `training.field.read_roi`) or an array (H, W) over the image, nonzero inside; a patch that overlaps it
     at all is inspected. tiling: how large images are cut.
     adapt: measure distances as the product's own images suggest (`training.adapting`); None, the default: where the
-    bank has the eight parts that it takes.
+    bank has the eight parts that it takes, and drawn damage is told apart better by it, on parts that it was not
+    learned from. The manifest says what was done, and why.
     position_weights: let a distance count less where good parts are far from the bank
     (`training.position_weights`), where the bank has the eight parts that it takes.
     max_memory: bytes, or text like "2GiB", that the whole process may take; None: a share of what is free here. Where
@@ -104,7 +105,8 @@ class FitPlan:
     image_size: tuple[int, int] | None = None  # of the first image, where tiles or a region depend on it
     roi: NDArray[np.uint8] | None = field(default=None, hash=False)
     inspected: float = 1.0  # share of the patches that the region leaves
-    adapting_images: int = 0  # that tell how to adapt to the product; 0: it is not done
+    adapting_images: int = 0  # that tell how to adapt to the product, and whether to; 0: it is not learned
+    not_adapting: str = ""  # why not, in words; empty: it is learned, or not spoken of
     weighs_positions: bool = False  # learns what a distance counts where
     memory: MemoryPlan | None = None  # what it will cost; None: not asked, all patches are held
     bits_in_use: int | None = None  # of images of 16 bits per channel
@@ -135,7 +137,9 @@ def plan_fit(split: Split, spec: GraphSpec, options: FitOptions) -> FitPlan:
     field_of_view = _field_of_view(split.images[0], spec, options)
     patch_count = len(bank) * field_of_view.pop("patches")
     parts = len({groups[path] for path in bank})
-    adapting = options.adapt or (options.adapt is None and parts >= MIN_PARTS)
+    not_adapting = "asked for" if options.adapt is False else ""
+    if options.adapt is None and parts < MIN_PARTS:
+        not_adapting = f"the memory bank has {parts} part{'s' * (parts != 1)}, and it takes {MIN_PARTS}"
     config = config_of(spec, options.blur_sigma, field_of_view["tiling"])
     return FitPlan(
         bank_images=tuple(bank),
@@ -149,7 +153,8 @@ def plan_fit(split: Split, spec: GraphSpec, options: FitOptions) -> FitPlan:
         copies=split.copies,
         layout=split.layout,
         folds=split.folds,
-        adapting_images=min(len(bank), most_images(config)) if adapting else 0,
+        adapting_images=0 if not_adapting else min(len(bank), most_images(config)),
+        not_adapting=not_adapting,
         weighs_positions=options.position_weights and parts >= position_weights.MIN_PARTS,
         **field_of_view,
     )
@@ -234,10 +239,12 @@ def with_memory(
     options: FitOptions,
     limit: tuple[int | None, str],
     greedy: bool = True,
+    refit: bool = False,
+    adapted: bool = False,
 ) -> FitPlan:
     """The plan with what it will cost here, measured on a few images; MemoryLimitError where that is too much.
 
-    greedy: whether a coreset is to be selected by distances.
+    greedy: whether a coreset is to be selected by distances. refit: of a package, and adapted by its matrix.
     """
     found = probe(spec, graph, EngineOptions.of(options.engine).resolve(options.threads), plan.bank_images)
     greedy = greedy and options.coreset == "greedy"
@@ -253,6 +260,8 @@ def with_memory(
         greedy=greedy,
         image_patches=patches,
         adapting_images=plan.adapting_images,
+        refit=refit,
+        adapted=adapted or plan.adapting_images > 0,
         weighs_positions=plan.weighs_positions,
         folds=plan.folds,
         tiles=plan.tiling.count,

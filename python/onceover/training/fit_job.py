@@ -62,6 +62,7 @@ class FitJob:
     ) -> None:
         self.chosen, self.adaptation, self.position_weights = chosen, adaptation, position_weights
         self.normal_distances: NormalDistances | None = None  # where position weights are learned
+        self.not_adapted = {"adapted": False, "reason": plan.not_adapting} if plan.not_adapting else {}
         self.fold_of: NDArray[np.int64] | None = None  # (n,), of each image, where folds score each other
         self.fold_matrices: list[Matrix] = []  # of each fold, learned without it; empty: as for all
         self.graph, self.spec, self.plan = graph, spec, plan
@@ -78,7 +79,7 @@ class FitJob:
         self.detector = create_detector(options.detector, options.bank, options.coreset, options.seed)
 
     def run(self) -> PackageParts:
-        if self.plan.adapting_images and (self.adaptation is None or self.plan.folds):
+        if self.plan.adapting_images:
             self._adapt()
             return_freed_memory()
         embeddings, hashes = self._learn()
@@ -111,17 +112,28 @@ class FitJob:
         return replace(parts, manifest=self._manifest(parts, hashes))
 
     def _adapt(self) -> None:
-        """To the product, by the bank's images; nothing where there is nothing to learn and nobody asked for it."""
+        """To the product, by the bank's images; where nobody asked for it, only if that helps on parts held out of it.
+
+        One decision for all folds, which are then all scored as the package scores (docs/calibration.md).
+        """
         plan, seed = self.plan, self.options.seed
         try:
             adapter = study(
                 plan.bank_images, self.graph, self.config, self.engine, seed, plan.roi, self.progress, plan.bank_groups
             )
-        except NothingToAdapt:
+        except NothingToAdapt as nothing:
             if self.options.adapt:
                 raise
+            self.not_adapted = {"adapted": False, "reason": nothing.reason}
             return
-        self.adaptation = self.adaptation or adapter.of_all
+        if self.adaptation is None:  # else an earlier fit decided
+            of_all = adapter.of_all
+            if not (of_all.helps or self.options.adapt):
+                told = {key: of_all.record[key] for key in ("auroc", "contrast", "contrast_folds")}
+                self.not_adapted = {"adapted": False, "reason": "it does not help", **told}
+                return
+            why = {"adapted": True, "reason": "asked for" if self.options.adapt else "it helps"}
+            self.adaptation = replace(of_all, record={**why, **of_all.record})
         # Now, before patches are held: learning takes memory of its own.
         for fold in range(plan.folds):
             self.progress("adapting folds", fold, plan.folds)
@@ -278,6 +290,7 @@ class FitJob:
     def _manifest(self, parts: PackageParts, hashes: list[str]) -> dict[str, Any]:
         """Provenance for people and Python. No time and no absolute path: the same input gives the same bytes."""
         calibration, plan = parts.calibration, self.plan
+        adaptation = self.not_adapted if self.adaptation is None else self.adaptation.record
         return {
             "name": self.product,
             "onceover": _core.__version__,
@@ -304,7 +317,7 @@ class FitJob:
             **({} if parts.thumbnails is None else {"thumbnails": thumbnails.describe(parts.thumbnails)}),
             **({} if plan.tiling == ONE_TILE else {"tiling": asdict(plan.tiling)}),
             **({} if plan.roi is None else {"roi": {"raster": list(plan.roi.shape), "inspected": plan.inspected}}),
-            **({} if self.adaptation is None else {"adaptation": self.adaptation.record}),
+            **({"adaptation": adaptation} if adaptation else {}),
             **(
                 {}
                 if self.position_weights is None

@@ -19,7 +19,7 @@ from onceover.errors import MemoryLimitError
 from onceover.images import read_image
 from onceover.runtime.assemble import config_of
 from onceover.training.adapter import CHECKS, LEARNING_MATRICES
-from onceover.training.adapting import MAX_MOVES, NEIGHBORS, VIEWS
+from onceover.training.adapting import MAX_JUDGED, MAX_MOVES, NEIGHBORS, VIEWS
 from onceover.training.calibration_patches import MAX_BYTES, TRACKED
 from onceover.training.machine_memory import resident_bytes, return_freed_memory
 from onceover.training.position_weights import FOLDS, IMAGES
@@ -28,7 +28,8 @@ from onceover.types import GraphSpec
 _GREEDY_BYTES = 17  # of csrc/scoring/coreset.h, per patch
 _HELD_PER_ROW = 4  # rows of all nets together, per row of the bank: 2 to 3 were seen
 _HELD_BYTES = 400  # beside the row itself and its projection
-_INDEX_PER_DIM, _INDEX_PER_ROW_BYTE = 80_000, 1.5  # building the search index
+# Building the search index, a dimension: always, a row of the first 4,096, by which directions are found, any row.
+_INDEX_BYTES, _INDEX_FITTED_ROWS = (16_000, 25, 3), 4096
 _PACKAGE_COPIES = 4  # of graph and bank while a package is made and verified
 _PACKING = 12 << 20  # an engine that opens for that takes so much more than one that runs
 _INDEX_ROW_BYTES = 270  # search index and neighbors
@@ -45,9 +46,14 @@ _GREEDY_S = (2.1e-8, 1.7e-7)  # times N·√k, k·√N
 _STREAM_S = (3e-6, 7e-8)  # per patch: always, times √k
 _SEARCH_S = 5e-10  # times patches · rows
 _INDEX_S = 2e-5  # per row
-_ADAPTING_S, _DRAWING_S = 0.6, 0.008  # learning the matrix; drawing one image of damage
+_ADAPTING_S = (1.2e-3, 2.6e-6)  # times D, D²: learning a matrix; judging one takes twice as much
+_DRAWING_S = 0.008  # one image of damage
 _FINISH_S = 1.0  # parity, package, verification
 
+REFIT_REMEDY = "allow more with --max-memory, free some, or refit on a machine that has more"
+_FIT_REMEDY = (
+    "allow more with --max-memory, or need less: fewer bank rows (--bank-rows), a smaller --size, a smaller network"
+)
 THUMBNAIL_PIXEL_BYTES = 0.5  # of a grainy picture as a JPEG of quality 90; most take less
 _PROBES = 4  # images that tell what one takes
 
@@ -76,7 +82,9 @@ class FitSize:
     stored_bytes: int
     greedy: bool = True
     image_patches: int | None = None  # that are learned from, of an image; None: those of the network
-    adapting_images: int = 0  # that tell how to adapt to the product
+    adapting_images: int = 0  # that tell how to adapt to the product; 0: it is not learned
+    adapted: bool = False  # by a matrix, whether it is learned or was there before
+    refit: bool = False  # of a package, which decides what a fit may choose
     folds: int = 0  # for each of which that is done again
     weighs_positions: bool = False  # good parts are compared with banks of the others
     tiles: int = 1  # of an image
@@ -128,7 +136,7 @@ def plan_memory(spec: GraphSpec, size: FitSize, limit: tuple[int | None, str], f
     dim = spec.embedding_dim
     rows, greedy, images = size.rows, size.greedy, size.bank_images + size.calibration_images
     total = size.bank_images * patches
-    matrix = 4 * dim**2 if size.adapting_images else 0  # by which embeddings are adapted
+    matrix = 4 * dim**2 if size.adapting_images or size.adapted else 0  # by which embeddings are adapted
     process = found.base_bytes + _CONSTANT + _IMAGE_BYTES * images + (_DRAWN if size.adapting_images else 0)
     process += matrix * (1 + size.folds)  # held from when they are learned to the end of the fit
     base = process + found.frame_bytes
@@ -169,9 +177,8 @@ def plan_memory(spec: GraphSpec, size: FitSize, limit: tuple[int | None, str], f
         needed = min(plain, streaming_peak(sample)) if streaming else plain
         if needed > limit_bytes:
             raise MemoryLimitError(
-                f"fit needs {over_limit(needed, limit_bytes, source)}; "
-                "allow more with --max-memory, or need less: fewer bank rows (--bank-rows), a smaller --size, "
-                f"a smaller network{', or --no-adapt' if size.adapting_images else ''}"
+                f"{'a refit' if size.refit else 'fit'} needs {over_limit(needed, limit_bytes, source)}; "
+                + (REFIT_REMEDY if size.refit else _FIT_REMEDY + (", or --no-adapt" if size.adapting_images else ""))
             )
     select_s = _GREEDY_S[0] * sample * rows**0.5 + _GREEDY_S[1] * rows * sample**0.5 if greedy else 0.0
     if streaming and greedy:
@@ -187,8 +194,9 @@ def plan_memory(spec: GraphSpec, size: FitSize, limit: tuple[int | None, str], f
         seconds += compared * found.image_s if streaming else 0.0
     if size.adapting_images:
         views = size.adapting_images * VIEWS
+        learning = _ADAPTING_S[0] * dim + _ADAPTING_S[1] * dim**2
         seconds += (size.adapting_images + views) * found.image_s
-        seconds += found.factor * (views * _DRAWING_S + (1 + 2 * CHECKS + size.folds) * _ADAPTING_S * dim / 128)
+        seconds += found.factor * (views * _DRAWING_S + (1 + 3 * CHECKS + size.folds) * learning)
     return MemoryPlan(
         peak_bytes=needed,
         plain_bytes=plain,
@@ -214,12 +222,14 @@ def _adapting_bytes(spec: GraphSpec, size: FitSize, patches: int, frame: int) ->
     # A fold of them, all others, their index, and differences to the nearest.
     learning = int(row * compared * (1 + 1 / CHECKS)) + _index_bytes(spec, compared - compared // CHECKS)
     matrix = 8 * spec.embedding_dim**2  # one is checked on parts while these are compared
-    return row * (compared + moves) + max(drawing, learning + matrix, LEARNING_MATRICES * matrix)
+    judged = min(moves, images * VIEWS * MAX_JUDGED)
+    return row * (compared + moves + judged) + max(drawing, learning + matrix, LEARNING_MATRICES * matrix)
 
 
 def _index_bytes(spec: GraphSpec, rows: int) -> int:
     """Building a search index of rows."""
-    return int(spec.embedding_dim * (_INDEX_PER_DIM + _INDEX_PER_ROW_BYTE * 4 * rows))
+    always, first, any_row = _INDEX_BYTES
+    return spec.embedding_dim * (always + first * min(rows, _INDEX_FITTED_ROWS) + any_row * rows)
 
 
 def megabytes(size: int) -> str:
@@ -242,4 +252,4 @@ def _machine_factor() -> float:
     return (time.perf_counter() - start) / _REFERENCE_S
 
 
-__all__ = ["FitSize", "MemoryPlan", "Probe", "megabytes", "plan_memory", "probe"]
+__all__ = ["REFIT_REMEDY", "FitSize", "MemoryPlan", "Probe", "megabytes", "plan_memory", "probe"]

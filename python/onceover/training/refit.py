@@ -34,6 +34,7 @@ from onceover.training.dataset import listed
 from onceover.training.fit import FitOptions, FitPlan, with_memory
 from onceover.training.fit_job import FitJob
 from onceover.training.machine_memory import memory_limit
+from onceover.training.memory_plan import REFIT_REMEDY
 from onceover.types import GraphSpec, Tiling
 
 
@@ -44,12 +45,15 @@ def refit(
     engine: str | EngineOptions = "onnxruntime",
     threads: int = 1,
     progress: Progress = no_progress,
+    max_memory: int | str | None = None,
 ) -> PackageParts:
     """Fit again on the images of the package, which are found below `directory` by their SHA-256, with `graph`.
 
-    Raises InputError when images are missing, or when the package does not say what it was fitted on;
-    MemoryLimitError before anything expensive, also where folds score each other and not all patches can be held.
+    max_memory: as of `FitOptions`. Raises InputError when images are missing, or when the package does not say what it
+    was fitted on; MemoryLimitError before anything expensive, also where folds score each other and not all patches can
+    be held.
     """
+    limit = memory_limit(max_memory)
     require_one_product(package, "a refit")
     if "compacted" in package.manifest:
         raise UsageError(
@@ -79,7 +83,8 @@ def refit(
         tiling=tiling,
         roi=roi,
         inspected=patches / config.feature_count,
-        adapting_images=min(len(bank), most_images(config)) if "adaptation" in members else 0,
+        # The matrix of all is in the package; those without one fold are not.
+        adapting_images=min(len(bank), most_images(config)) if folds and "adaptation" in members else 0,
         weighs_positions="position_weights" in members and folds > 0,
     )
     options = FitOptions(
@@ -92,8 +97,9 @@ def refit(
         threads=threads,
     )
     chosen = _chosen(package)
-    plan = with_memory(plan, graph, spec, options, memory_limit(None), greedy=chosen is None)
-    plan.require_all_patches("free some, or refit on a machine that has more")
+    adapted = "adaptation" in members
+    plan = with_memory(plan, graph, spec, options, limit, greedy=chosen is None, refit=True, adapted=adapted)
+    plan.require_all_patches(REFIT_REMEDY)
     # Of two copies of an image that are one file here, one name is used; the package keeps what it said.
     names = dict(zip((*bank, *calibration), (*data["bank_images"], *data["calibration_images"]), strict=True))
     name, adaptation = str(package.manifest["name"]), _adaptation(package)

@@ -5,6 +5,8 @@
     python benchmarks/bench_adapt.py default    `onceover fit --no-adapt`, and `fit`, as they come otherwise
     python benchmarks/bench_adapt.py tiles      the same with 2 x 2 tiles
     python benchmarks/bench_adapt.py region     the same with a region of interest, the left half, where alone is judged
+    python benchmarks/bench_adapt.py decision   drawn defects, also of networks with random weights: does fit, which
+                                                sees none of these, adapt where that helps?
 
 Image AUROC / pixel AUROC / AUPRO(0.3), means over seeds; "gain" is the mean of the three, adapted minus plain, with the
 smallest and the largest of the seeds. Distances are not weighed by position: position_study.py is about that. fabric
@@ -29,19 +31,23 @@ from rich.table import Table
 
 from onceover import _core, metrics
 from onceover.detectors import BankSize
+from onceover.export.to_onnx import untrained
 from onceover.images import write_image
 from onceover.runtime.assemble import config_of
-from onceover.runtime.graph import DEFAULT_BACKBONE, load_graph, resize
+from onceover.runtime.graph import DEFAULT_BACKBONE, EMBEDDED, load_graph, read_graph_spec, resize
 from onceover.runtime.session import EngineOptions
+from onceover.training.adapter import Adaptation
 from onceover.training.adapting import study
 from onceover.training.dataset import Sample
 from onceover.training.demo_products import Counts, draw_products
 from onceover.training.field import TilingOptions
 from onceover.training.fit import FitOptions
-from onceover.types import Verdict
+from onceover.types import GraphSpec, Verdict
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 REAL, DRAWN = ("magnetic_tile", "pcb"), ("fabric", "flange")
+
+UNTRAINED = ("mobilenetv2", "mobilenetv2_w035")
 
 Pair = tuple[list[float], list[float]]  # plain and adapted: the three metrics
 
@@ -49,20 +55,44 @@ Pair = tuple[list[float], list[float]]  # plain and adapted: the three metrics
 def on_drawn_defects(product: Path, backbone: str, side: int | None, seed: int) -> Pair:
     """Half of train/good makes the bank and adapts, the other half is judged with drawn defects."""
     assert side is not None
-    images = judged(str(product), side, seed)
     graph, spec = resize(*load_graph(backbone), side, side)
+    return told_and_drawn(product, graph, spec, side, seed)[1]
+
+
+def told_and_drawn(product: Path, graph: bytes, spec: GraphSpec, side: int, seed: int) -> tuple[Adaptation, Pair]:
+    """What the bank's parts tell of adapting, and what it is worth at drawn defects on other parts."""
+    images = judged(str(product), side, seed)
     engine = EngineOptions("onnxruntime").resolve()
     with tempfile.TemporaryDirectory() as folder:
         paths = [Path(folder, f"{i:03}.png") for i in range(len(images.bank))]
         for path, image in zip(paths, images.bank, strict=True):
             write_image(path, image)
-        matrix = study(paths, graph, config_of(spec, 0.0), engine, seed).of_all.matrix
+        adaptation = study(paths, graph, config_of(spec, 0.0), engine, seed).of_all
     embedder = _core.Embedder(config_of(spec, 0.0), graph, engine)
     plain = [[embedder.embed(image) for image in part] for part in (images.bank, images.good, images.drawn)]
-    adapted = [[_core.adapt(rows, matrix) for rows in part] for part in plain]
+    adapted = [[_core.adapt(rows, adaptation.matrix) for rows in part] for part in plain]
     grid = (spec.grid_height, spec.grid_width)
     before, after = (score(*map(np.stack, each), grid, images.masks, seed) for each in (plain, adapted))
-    return before, after
+    return adaptation, (before, after)
+
+
+def decision(products: dict[str, Path], side: int, seeds: int) -> Table:
+    """Of networks that suit and of others with random weights, what fit is told and what is true."""
+    table = Table("network", "product", "told: AUROC", "fit", "plain", "gain", title=f"at {side}, {seeds} seeds")
+    networks = {name: resize(*load_graph(name), side, side) for name in EMBEDDED}
+    for name in UNTRAINED:
+        graph = untrained(name, side, side)
+        networks[f"{name}, random"] = graph, read_graph_spec(graph, name)
+    for name, network in networks.items():
+        for product, folder in track(products.items(), description=name, console=Console(stderr=True)):
+            for seed in range(seeds):
+                adaptation, pair = told_and_drawn(folder, *network, side, seed)
+                before, after = adaptation.record["auroc"]
+                plain, adapted = map(np.mean, pair)
+                does = "adapts" if adaptation.helps else "does not"
+                told, gain = f"{before:.3f} → {after:.3f}", f"{adapted - plain:+.3f}"
+                table.add_row(name, product, told, does, f"{plain:.3f}", gain)
+    return table
 
 
 def on_test_images(product: Path, backbone: str, side: int | None, seed: int) -> Pair:
@@ -75,7 +105,8 @@ def on_test_images(product: Path, backbone: str, side: int | None, seed: int) ->
             backbone, coreset="random", bank=bank, holdout=0, seed=seed, size=side, position_weights=False
         )
     resolution: str | int = "mask" if side is None else side
-    reports = [run(product, replace(options, adapt=on), resolution) for on in (False, True)]
+    as_it_comes = None if side is None else True
+    reports = [run(product, replace(options, adapt=on), resolution) for on in (False, as_it_comes)]
     plain, adapted = ([float(getattr(report, metric)) for metric in METRICS] for report in reports)
     return plain, adapted
 
@@ -132,12 +163,20 @@ JUDGES: dict[str, Callable[[Path, str, int | None, int], Pair]] = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=tuple(JUDGES))
+    parser.add_argument("what", choices=(*JUDGES, "decision"))
     parser.add_argument("--backbone", default=DEFAULT_BACKBONE, help="embedded")
     parser.add_argument("--products", nargs="+", default=[*REAL, *DRAWN])
     parser.add_argument("--size", type=int, default=256)
     parser.add_argument("--seeds", type=int, default=3)
     options = parser.parse_args()
+    if options.what == "decision":
+        with tempfile.TemporaryDirectory() as folder:
+            draw_products(Path(folder), 0, Counts(train=60))
+            products = {
+                name: SHARED / "data" / name if name in REAL else Path(folder, name) for name in options.products
+            }
+            Console(width=140).print(decision(products, options.size, options.seeds))
+        return
     side = options.size if options.what in ("drawn", "test") else None
     judge = JUDGES[options.what]
     size = "the size that fit chooses" if side is None else str(side)

@@ -26,6 +26,7 @@ from onceover.runtime.package import PackageFile, open_package, require_one_prod
 from onceover.runtime.session import EngineOptions, open_session
 from onceover.runtime.thumbnails import describe, privacy_note
 from onceover.training.dataset import Dataset
+from onceover.training.machine_memory import memory_limit
 from onceover.training.refit import refit
 from onceover.types import Calibration, Image, Tiling
 
@@ -41,8 +42,8 @@ STATE = ("memory_bank", "bank_index", "bank_neighbors")
 class ExportOptions:
     """calibration: normal images (a folder, or a data set: those of its train and validation splits) that calibrate
     int8. test: what to judge on, labels and masks used where there are any; None: what `choose_images` makes of the
-    calibration images. refit: the original training images, for a bank and a threshold of the new features. force:
-    write what is not accepted, too, and say so inside.
+    calibration images. refit: the original training images, for a bank and a threshold of the new features.
+    max_memory: of a refit, as of `FitOptions`. force: write what is not accepted, too, and say so inside.
     """
 
     engine: str | EngineOptions = HOME
@@ -50,6 +51,7 @@ class ExportOptions:
     calibration: Path | None = None
     test: Path | Dataset | None = None
     refit: Path | None = None
+    max_memory: int | str | None = None
     threads: int = 1
     force: bool = False
     seed: int = 0
@@ -149,12 +151,15 @@ class _Export:
 
     def parts(self, graph: bytes, method: str) -> PackageParts:
         """A package of this graph, its answers for the reference images those of the target engine."""
-        if self.options.refit is None:
+        options = self.options
+        if options.refit is None:
             parts = take_apart(self.package, graph)
             if self.options.precision != "float32":
                 parts = replace(parts, gate=None)  # of features that the new graph does not give, and judged by nothing
         else:
-            parts = refit(self.package, graph, self.options.refit, self.engine, self.options.threads, self.progress)
+            parts = refit(
+                self.package, graph, options.refit, self.engine, options.threads, self.progress, options.max_memory
+            )
         tolerance = INT8_TOLERANCE if self.options.precision == "int8" else RELATIVE_TOLERANCE
         origin: dict[str, Any] = {"engine": self.engine.name, "precision": self.options.precision, "method": method}
         origin |= {"from": self.package.id, "refitted": self.options.refit is not None}
@@ -213,6 +218,9 @@ def export_package(
     options = options or ExportOptions()
     if options.precision not in PRECISIONS:
         raise UsageError(f"precision must be one of {', '.join(PRECISIONS)}, got {options.precision!r}")
+    if options.max_memory is not None and options.refit is None:
+        raise UsageError("--max-memory is for a refit: give the training images (--refit DIR), too, or leave it out")
+    memory_limit(options.max_memory)  # refuses what is no size before anything is judged
     if output.exists() and output.samefile(source):
         raise UsageError(f"{output}: is the package itself, which the export is compared with; give another name")
     package = open_package(source)

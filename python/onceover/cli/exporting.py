@@ -49,6 +49,15 @@ def weights_file(path: Path, options: argparse.Namespace) -> WeightsFile:
     return WeightsFile(path, options.ema, options.trust_pickle)
 
 
+def add_refit(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--refit", type=Path, metavar="DIR", help="the training images: rebuild bank and threshold (recommended)"
+    )
+    parser.add_argument(
+        "--max-memory", metavar="SIZE", help="that a refit may take, e.g. 2GiB (default: 75 %% of what is free)"
+    )
+
+
 def run_export_package(options: argparse.Namespace, output: Output) -> int:
     from onceover.cli.commands import engine_options
     from onceover.export.repackage import ExportOptions, export_package
@@ -67,6 +76,7 @@ def run_export_package(options: argparse.Namespace, output: Output) -> int:
         calibration=options.calibration,
         test=options.test,
         refit=options.refit,
+        max_memory=options.max_memory,
         threads=options.threads,
         force=options.force,
         seed=options.seed,
@@ -80,9 +90,9 @@ def run_export_package(options: argparse.Namespace, output: Output) -> int:
 
 def _export_plain(options: argparse.Namespace, output: Output) -> int:
     """For engines without our scorer: one ONNX file with the memory bank inside, and what to know as JSON."""
-    judging = options.calibration or options.test or options.refit or options.force
+    judging = options.calibration or options.test or options.refit or options.force or options.max_memory
     if options.output is not None or options.precision != "float32" or judging:
-        others = "-o, --precision, --calibration, --test, --refit, --force"
+        others = "-o, --precision, --calibration, --test, --refit, --max-memory, --force"
         raise UsageError(f"--to-onnx writes the package as it is: without {others}")
     write_plain_onnx = registry.load("export target", "plain_onnx", registry.EXPORT_TARGETS)
     check_target(options.to_onnx)

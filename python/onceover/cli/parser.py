@@ -202,7 +202,7 @@ def _add_fit(subparsers: Any) -> None:
     fit.add_argument(
         "--adapt",
         action=argparse.BooleanOptionalAction,
-        help="learn from the bank's images which differences matter (default: where they show 8 parts or more)",
+        help="learn from the bank's images which differences matter (default: where held-out parts say that it helps)",
     )
     fit.add_argument(
         "--position-weights",
@@ -319,9 +319,7 @@ def _add_export(subparsers: Any) -> None:
         help="data set or folder to judge on (default: the test split of --calibration; half of its images, also with "
         "drawn defects; without it, the package's reference images)",
     )
-    export.add_argument(
-        "--refit", type=Path, metavar="DIR", help="the training images: rebuild bank and threshold (recommended)"
-    )
+    exporting.add_refit(export)
     export.add_argument("--force", action="store_true", help="write it even if it is not accepted, and say so inside")
     _add_engine(export)
     _add_seed(export)

@@ -34,7 +34,7 @@ def fit_line(root: Path, **options: object) -> Line:
     """Fitted in `root` with these options; the alarms are parts with a white window, which no training part has."""
     images = good_folder(root / "good", 2 * HELD_OUT + 2)
     package = root / "part.onceover"
-    export.package(fit(images, tiny_options(bank=BankSize(rows=200), **options)), package)
+    export.package(fit(images, tiny_options(**{"bank": BankSize(rows=200), "adapt": True, **options})), package)
     alarms = []
     for i in range(6):
         alarms.append(root / f"window_{i}.png")

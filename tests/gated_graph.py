@@ -132,7 +132,7 @@ class GatedCase:
 
 def gated_case(root: Path) -> GatedCase:
     train = good_folder(root / "train/good", 2 * HELD_OUT)
-    export.package(fit(train, FitOptions(backbone=gated_graph())), root / "part.onceover")
+    export.package(fit(train, FitOptions(backbone=gated_graph(), adapt=True)), root / "part.onceover")
     (root / "graded").mkdir()
     for i, share in enumerate((0, 0.2, 0.4, 1)):  # of white in the hole: scores 0.23 to 0.70
         image = tiny_image(400)

@@ -34,7 +34,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def parts(folder: Path) -> PackageParts:
-    return fit(folder, tiny_options(thumbnails=64))
+    return fit(folder, tiny_options(thumbnails=64, adapt=True))
 
 
 @pytest.fixture

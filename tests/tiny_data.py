@@ -53,8 +53,9 @@ def labelled_folder(root: Path, good: int = 4, bad: int = 4) -> Path:
 
 
 def fitted_package(folder: Path, count: int = 2 * HELD_OUT) -> Path:
-    """`tiny.onceover` in `folder`, fitted on `count` good images there; calibrated when they are enough."""
-    parts = fit(good_folder(folder / "train/good", count), tiny_options())
+    """`tiny.onceover` in `folder`, fitted on `count` good images there; calibrated and adapted when they are enough."""
+    adapt = True if count >= 2 * HELD_OUT else None  # not by what some machine finds of four values a patch
+    parts = fit(good_folder(folder / "train/good", count), tiny_options(adapt=adapt))
     export.package(parts, folder / "tiny.onceover")
     return folder / "tiny.onceover"
 

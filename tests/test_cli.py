@@ -151,6 +151,7 @@ def test_a_mistyped_name_suggests_near_ones(work: Path, capsys: Capture, words: 
         (["evaluate", "tiny.onceover", "plate", "--save", "sheet.gif"], "unknown picture format"),
         (["export", "bone"], "export needs -o FILE"),
         (["demo", "--seed", "x"], "whole number from 0"),
+        (["fit", "train/good", "-o", "x", "--seed", str(1 << 64)], "from 0 to 2^64 - 1"),
     ],
 )
 def test_a_usage_error_is_status_2_and_says_what_to_do(

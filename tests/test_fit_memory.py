@@ -163,6 +163,13 @@ def test_a_plan_counts_what_reading_an_image_takes() -> None:
     assert folds.seconds > small.seconds + 20  # an engine is opened for each
 
 
+def test_a_refusal_names_large_images_where_it_is_these() -> None:
+    for frame, named in ((3 << 20, False), (300 << 20, True)):
+        with pytest.raises(MemoryLimitError) as caught:
+            plan_memory(SPEC, FitSize(20, 0, 100, 5_000_000), (100 << 20, ""), replace(PROBE, frame_bytes=frame))
+        assert str(caught.value).endswith(", or smaller images") == named
+
+
 def test_a_plan_counts_the_matrices_that_adapt_wide_embeddings() -> None:
     wide, matrix = replace(SPEC, embedding_dim=1536), 4 * 1536**2  # 9 MB, in float32
     size = FitSize(40, 0, 100, 5_000_000, image_patches=16, adapting_images=40)

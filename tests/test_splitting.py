@@ -98,9 +98,14 @@ def test_copies_are_named_with_what_they_are_copies_of(work: Path, capsys: Captu
     assert told + "late/again[1].png = 01.png, late/again[2].png = 02.png and 1 more" in " ".join(errors.split())
 
 
+def test_an_empty_folder_is_called_that(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no images found, the folder is empty; onceover reads"):
+        fit(tmp_path, tiny_options())
+
+
 def test_what_no_image_can_make_right_is_refused_before_any_image_is_read(work: Path) -> None:
     (work / "cut.png").write_bytes(b"")  # would be told first
-    for changes in ({"false_alarm_rate": 5.0}, {"seed": -1}, {"thumbnails": 3}):
+    for changes in ({"false_alarm_rate": 5.0}, {"seed": -1}, {"seed": 1 << 64}, {"thumbnails": 3}):
         with pytest.raises(UsageError):
             fit(work, tiny_options(**changes))
 

@@ -82,8 +82,8 @@ def list_images(directory: str | os.PathLike[str]) -> list[Path]:
     images = [path for path in files if path.suffix.lower() in EXTENSIONS]
     if not images:
         others = ", ".join(sorted({path.suffix.lower() or path.name for path in files})[:8])
-        found = f"{len(files)} other files ({others})" if files else "no files at all"
-        raise InputError(f"{directory}: no images found, only {found}; onceover reads {', '.join(EXTENSIONS)}")
+        found = f"only {len(files)} other files ({others})" if files else "the folder is empty"
+        raise InputError(f"{directory}: no images found, {found}; onceover reads {', '.join(EXTENSIONS)}")
     return images
 
 

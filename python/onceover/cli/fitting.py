@@ -115,6 +115,11 @@ def run_fit(options: argparse.Namespace, output: Output) -> int:
             f"{more_parts(plans[0], options.holdout is not None, official, required_groups(rate))}, or give "
             f"{required_groups(rate)} good parts that it has not seen to `onceover calibrate`"
         )
+    if len(calibration.scores) and not calibration.scores.any():
+        output.warn(
+            "all good parts score 0: to the network their patches are all the same, so it may see no defect either, or "
+            "call any difference one; are the images black, or is it the wrong network?"
+        )
     manifest, choice, memory = parts.manifest, plans[0].choice, plans[0].memory
     show_adaptation(manifest["adaptation"], output)
     weights = manifest.get("position_weights")

@@ -141,7 +141,7 @@ class PatchCore(Detector):
                 keep=_held_out_rows,
             )
             streamed = select_from_stream(source, sample, count, steps, progress)
-            self._covering_radius = streamed.covering_radius
+            self._cover(streamed.covering_radius)
             self._sample_patches = len(sample) * source.patches
             self._chosen = streamed.chosen
             self._build(streamed.rows, streamed.samples, progress)
@@ -191,8 +191,16 @@ class PatchCore(Detector):
                 break
             progress("coreset", len(selection.selected), count)
         progress("coreset", count, count)
-        self._covering_radius = float(selection.covering_radius)
+        self._cover(selection.covering_radius)
         return selection
+
+    def _cover(self, radius: float) -> None:
+        if not math.isfinite(radius):
+            raise InputError(
+                "patchcore: squared distances between patches overflow float32, so no greedy coreset can be selected; "
+                "the network answers huge values: look at its weights, or let it scale its features down"
+            )
+        self._covering_radius = float(radius)
 
     def state(self) -> dict[str, NDArray[Any]]:
         if self._rows is None:

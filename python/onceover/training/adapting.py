@@ -19,6 +19,7 @@ from onceover.errors import UsageError
 from onceover.images import read_image, to_rgb8
 from onceover.training.adapter import Adapter, Move, Rows
 from onceover.training.damage import KINDS, SPOTS, draw_damage
+from onceover.training.image_patches import naming
 
 MIN_PARTS = 8  # below, what two parts share by chance is taken for what all good parts do
 MAX_TILES = 60  # of images, evenly from all; more change the matrix little
@@ -65,7 +66,8 @@ def study(
     other, other_number = _core.resize(to_rgb8(read_image(last)), *config.map_size), chosen[-1]
     for done, number in enumerate(chosen):
         image = _core.resize(to_rgb8(read_image(images[number])), *config.map_size)
-        embeddings = embedder.embed(image)
+        with naming(images[number]):
+            embeddings = embedder.embed(image)
         for view in range(VIEWS):
             kind = list(KINDS)[(done * VIEWS + view) % len(KINDS)]
             damaged, mask = draw_damage(rng, image, other, kind, SPOTS * tiles, spot_side, places)
@@ -73,7 +75,8 @@ def study(
             # A coarse grid may have no cell that is covered so far, a region none that is covered at all.
             touched = inside[(share > 0) & (share >= min(TOUCHED, share.max()))]
             touched = _some(rng, touched, most_moves)
-            after = embedder.embed(damaged)[touched]
+            with naming(images[number]):
+                after = embedder.embed(damaged)[touched]
             judged = after[:: -(-len(after) // MAX_JUDGED) or 1]
             moves.append(Move(kind, (number, other_number), after - embeddings[touched], judged.copy()))
         normal[number] = embeddings[_some(rng, inside, sample)]

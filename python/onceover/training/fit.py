@@ -216,8 +216,8 @@ def fit(
 
 def _check_options(options: FitOptions) -> None:
     """UsageError for numbers that no images can make right."""
-    if options.seed < 0:
-        raise UsageError(f"seed is {options.seed}; give a whole number from 0")
+    if not 0 <= options.seed < 1 << 64:
+        raise UsageError(f"seed is {options.seed}; give a whole number from 0 to 2^64 - 1")
     if options.thumbnails is not None:
         thumbnails.check_side(options.thumbnails)
     if options.false_alarm_rate is not None:

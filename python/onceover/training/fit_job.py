@@ -25,7 +25,7 @@ from onceover.training.calibrate import calibrate
 from onceover.training.calibration_patches import CalibrationPatches
 from onceover.training.cross_conformal import cross_scores, fold_of_images
 from onceover.training.gate import fit_gate, gate_threshold
-from onceover.training.image_patches import HeldPatches, ImagePatches
+from onceover.training.image_patches import HeldPatches, ImagePatches, naming
 from onceover.training.machine_memory import return_freed_memory
 from onceover.training.position_weights import NormalDistances, Weights, measure
 from onceover.training.references import choose_references
@@ -274,7 +274,9 @@ class FitJob:
         distances = np.zeros(len(images))
         session.select(None if gated else 0)
         for i, path in enumerate(images):
-            result = session.run(read_image(path))
+            image = read_image(path)
+            with naming(path):
+                result = session.run(image)
             scores[i], map_maxima[i], distances[i] = result.score, result.map_maximum, result.gate_ratio
             if patches is not None:
                 patches.add(session)

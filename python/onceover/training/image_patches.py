@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 
 from onceover import _core
 from onceover.detectors.detector import Progress
-from onceover.errors import InputError
+from onceover.errors import EngineError
 from onceover.file_hash import file_hash
 from onceover.images import read_image
 
@@ -46,14 +47,13 @@ class ImagePatches:
         return len(self._images)
 
     def embed(self, image: int) -> NDArray[np.float32]:
-        """(P, D) of image number `image`; InputError where the network answers NaN or infinity."""
+        """(P, D) of image number `image`; EngineError that names it where the network answers NaN or infinity."""
         path = self._images[image]
         image_array = read_image(path)
         self.sizes.add((image_array.shape[0], image_array.shape[1]))
-        embeddings = self._embedder.embed(image_array)
+        with naming(path):
+            embeddings = self._embedder.embed(image_array)
         embeddings = embeddings if self._whole else embeddings[self._chosen]
-        if not np.isfinite(embeddings).all():
-            raise InputError(f"{path}: its embedding is not finite (NaN or infinity); look at that image")
         self.hashes[image] = file_hash(path)
         self.pooled[image] = embeddings.mean(axis=0, dtype=np.float64)
         return embeddings if self._adaptation is None else _core.adapt(embeddings, self._adaptation)
@@ -66,6 +66,15 @@ class ImagePatches:
             embeddings[i * self.patches : (i + 1) * self.patches] = self.embed(i)
             progress("patch embeddings", i + 1, self.image_count)
         return embeddings
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """What an engine says of an image is said of this one, by name."""
+    try:
+        yield
+    except EngineError as error:
+        raise EngineError(f"{path}: {error}") from error
 
 
 class HeldPatches:
@@ -93,4 +102,4 @@ class HeldPatches:
         return embeddings if self._adaptation is None else _core.adapt(embeddings, self._adaptation)
 
 
-__all__ = ["HeldPatches", "ImagePatches"]
+__all__ = ["HeldPatches", "ImagePatches", "naming"]

@@ -21,6 +21,7 @@ from onceover.runtime.assemble import config_of
 from onceover.training.adapter import CHECKS, LEARNING_MATRICES
 from onceover.training.adapting import MAX_JUDGED, MAX_MOVES, NEIGHBORS, VIEWS
 from onceover.training.calibration_patches import MAX_BYTES, TRACKED
+from onceover.training.image_patches import naming
 from onceover.training.machine_memory import resident_bytes, return_freed_memory
 from onceover.training.position_weights import FOLDS, IMAGES
 from onceover.types import GraphSpec
@@ -114,11 +115,13 @@ def probe(spec: GraphSpec, graph: bytes, engine: _core.EngineOptions, images: Se
     opened = time.perf_counter() - start
     spread = np.linspace(0, len(images) - 1, min(_PROBES, len(images))).round().astype(int)
     times, largest = [], 0
-    embedder.embed(read_image(images[0]))  # the first run of an engine is slower
+    with naming(images[0]):
+        embedder.embed(read_image(images[0]))  # the first run of an engine is slower
     for i in spread.tolist():
         start = time.perf_counter()
         image = read_image(images[i])
-        embedder.embed(image)
+        with naming(images[i]):
+            embedder.embed(image)
         times.append(time.perf_counter() - start)
         largest = max(largest, image.nbytes)
     del image
@@ -179,6 +182,7 @@ def plan_memory(spec: GraphSpec, size: FitSize, limit: tuple[int | None, str], f
             raise MemoryLimitError(
                 f"{'a refit' if size.refit else 'fit'} needs {over_limit(needed, limit_bytes, source)}; "
                 + (REFIT_REMEDY if size.refit else _FIT_REMEDY + (", or --no-adapt" if size.adapting_images else ""))
+                + (", or smaller images" if found.frame_bytes > needed // 4 else "")
             )
     select_s = _GREEDY_S[0] * sample * rows**0.5 + _GREEDY_S[1] * rows * sample**0.5 if greedy else 0.0
     if streaming and greedy:

@@ -17,6 +17,7 @@ from onceover.cli import main
 from onceover.cli.fitting import dark_note
 from onceover.errors import InputError, UsageError
 from onceover.images import write_image
+from onceover.runtime.package import open_package
 from onceover.training.fit import fit
 from onceover.training.normal_parts import find_normal_parts
 from onceover.training.splitting import bits_in_use, check_images
@@ -101,6 +102,21 @@ def test_copies_are_named_with_what_they_are_copies_of(work: Path, capsys: Captu
 def test_an_empty_folder_is_called_that(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no images found, the folder is empty; onceover reads"):
         fit(tmp_path, tiny_options())
+
+
+def test_images_of_other_proportions_are_noted_and_those_of_other_sizes_alone_are_not(
+    work: Path, capsys: Capture
+) -> None:
+    for i, (height, width) in enumerate(((80, 112), (60, 84), (40, 57))):
+        write_image(work / f"late_{i}.png", tiny_image(50 + i, height, width))
+    assert main([*FIT, "--holdout", "0"]) == 0
+    assert "proportions" not in capsys.readouterr().err
+    sizes = open_package("new.onceover").manifest["data"]["image_sizes"]
+    assert sizes == {"count": 4, "smallest": [40, 56], "largest": [80, 112], "proportions": [1.4, 1.425]}
+    write_image(work / "turned.png", tiny_image(60, 112, 80))
+    assert main([*FIT, "--holdout", "0"]) == 0
+    told = "images have 5 sizes, from 40 × 56 to 112 × 80, and proportions from 0.71 to 1.43 (width by height): each is"
+    assert told in " ".join(capsys.readouterr().err.split())
 
 
 def test_what_no_image_can_make_right_is_refused_before_any_image_is_read(work: Path) -> None:

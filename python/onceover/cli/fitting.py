@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from onceover.training.memory_plan import MemoryPlan
 
 
+MOST_STRETCHED = 1.1  # proportions of one image over those of another, before it is worth a note
 CAMERA_BITS = (10, 12, 14)  # in files of 16; what good parts leave dark says nothing of what the camera can deliver
 
 
@@ -122,6 +123,8 @@ def run_fit(options: argparse.Namespace, output: Output) -> int:
         )
     manifest, choice, memory = parts.manifest, plans[0].choice, plans[0].memory
     show_adaptation(manifest["adaptation"], output)
+    if note := stretched_note(manifest["data"].get("image_sizes")):
+        output.warn(note)
     weights = manifest.get("position_weights")
     if weights:
         output.say(
@@ -148,6 +151,19 @@ def run_fit(options: argparse.Namespace, output: Output) -> int:
         }
     )
     return 0
+
+
+def stretched_note(sizes: Mapping[str, Any] | None) -> str | None:
+    """What to know of images whose proportions differ; sizes: as in a fit's manifest."""
+    narrow, wide = (1, 1) if sizes is None else sizes["proportions"]
+    if sizes is None or wide <= MOST_STRETCHED * narrow:
+        return None
+    smallest, largest = (" × ".join(map(str, sizes[key])) for key in ("smallest", "largest"))
+    return (
+        f"images have {sizes['count']} sizes, from {smallest} to {largest}, and proportions from {narrow:.2f} to "
+        f"{wide:.2f} (width by height): each is stretched to the network's input by itself, so that alike parts look "
+        "unlike; if this is one product under one camera, crop all alike"
+    )
 
 
 def show_adaptation(record: Mapping[str, Any], output: Output) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -311,7 +311,7 @@ class FitJob:
                 "calibration_images": [self.names[path] for path in plan.calibration_images],
                 "calibration_sha256": [file_hash(path) for path in plan.calibration_images],
                 "calibration_groups": numbered(plan.calibration_groups),
-                **({"image_size": list(*self.sizes)} if len(self.sizes) == 1 else {}),  # H, W
+                **_told_sizes(self.sizes),
             },
             "seed": self.options.seed,
             "engine": EngineOptions.of(self.options.engine).name,
@@ -336,6 +336,16 @@ def numbered(groups: Sequence[str]) -> list[int]:
     """The same partition by numbers in order of appearance: the names may be paths of this machine."""
     numbers = {group: i for i, group in enumerate(dict.fromkeys(groups))}
     return [numbers[group] for group in groups]
+
+
+def _told_sizes(sizes: Collection[tuple[int, int]]) -> dict[str, Any]:
+    """image_size (H, W) of all bank images; or image_sizes, by area, and their proportions, W over H."""
+    ordered = sorted(sizes, key=lambda size: (size[0] * size[1], size))
+    if len(ordered) < 2:
+        return {"image_size": list(*ordered)} if ordered else {}
+    shares = sorted(round(width / height, 3) for height, width in ordered)
+    told = {"count": len(ordered), "smallest": list(ordered[0]), "largest": list(ordered[-1])}
+    return {"image_sizes": {**told, "proportions": [shares[0], shares[-1]]}}
 
 
 __all__ = ["FitJob", "numbered"]

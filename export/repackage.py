@@ -76,7 +76,7 @@ class Attempt:
 class ExportReport:
     """What was tried. original: size and median ms in float32 on the reference engine, and on the target engine.
 
-    thumbnails: what to know of the pictures that were taken over; None where there are none.
+    thumbnails: what to know of the pictures that were taken over; None where there are none. adapted: to the product.
     """
 
     package: str
@@ -91,6 +91,7 @@ class ExportReport:
     attempts: tuple[Attempt, ...]
     forced: bool
     thumbnails: str | None = None
+    adapted: bool = False
 
     @property
     def accepted(self) -> bool:
@@ -262,6 +263,7 @@ def export_package(
         attempts=tuple(attempts),
         forced=bool(attempts[-1].problems) and options.force,
         thumbnails=None if candidates[-1].thumbnails is None else privacy_note(describe(candidates[-1].thumbnails)),
+        adapted=candidates[-1].adaptation is not None,
     )
 
 

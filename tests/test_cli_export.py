@@ -13,14 +13,16 @@ import pytest
 from command_line import Capture, answer, refusal
 from gated_graph import GatedCase, gated_case
 from plain_checks import engine_run
-from tiny_data import good_folder, labelled_folder
+from tiny_data import good_folder, labelled_folder, tiny_options
 from tiny_package import tiny_image, tiny_package
 
+from onceover import export
 from onceover.cli import main
 from onceover.export import repackage
 from onceover.images import write_image
 from onceover.runtime.inspector import Inspector
 from onceover.runtime.package import open_package
+from onceover.training.fit import fit
 
 pytest.importorskip("onnx")
 
@@ -149,6 +151,23 @@ def test_int8_that_is_slower_is_told(
     assert "slower" not in capsys.readouterr().err
 
 
+def test_a_package_that_is_not_adapted_is_not_told_to_leave_that_out(
+    tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = good_folder(tmp_path / "good", 4)
+    export.package(fit(folder, tiny_options(adapt=False, holdout=0)), tmp_path / "part.onceover")
+    monkeypatch.setitem(repackage.LIMITS, "float32", replace(repackage.LIMITS["float32"], spearman=1.1))
+    words = ["export", str(tmp_path / "part.onceover"), "-o", str(tmp_path / "out.onceover"), "--refit", str(folder)]
+    assert main(words) == 1
+    assert "nothing was written; try fit with another backbone, or --force" in capsys.readouterr().err
+
+
+def test_a_refit_that_does_not_fit_is_refused(case: GatedCase, tmp_path: Path, capsys: Capture) -> None:
+    assert main(words(case, tmp_path / "out.onceover", "--refit", case.train, "--max-memory", "1MB")) == 3
+    assert "a refit needs about" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_every_refusal_is_one_sentence_with_its_status_and_writes_nothing(
     case: GatedCase, tmp_path: Path, capsys: Capture
 ) -> None:
@@ -162,7 +181,6 @@ def test_every_refusal_is_one_sentence_with_its_status_and_writes_nothing(
         (["-o", output, "--calibration", case.near, "--test", case.near], 2, "is among the calibration images"),
         (["-o", output, "--test", case.train], 2, "is in the memory bank"),
         (["-o", output, "--refit", case.near], 3, "give the folder of the original images"),
-        (["-o", output, "--refit", case.train, "--max-memory", "1MB"], 3, "a refit needs about"),
         (["-o", output, "--refit", case.train, "--max-memory", "much"], 2, "'much' is no amount of memory"),
         (["-o", output, "--max-memory", "2GiB"], 2, "--max-memory is for a refit: give the training images"),
         (["-o", output, "--test", tmp_path / "nowhere"], 3, "no such folder"),

@@ -137,7 +137,8 @@ def show_export(report: ExportReport, output: Output) -> None:
         if report.thumbnails is not None:
             output.warn(report.thumbnails)
     else:
-        other = "fit with --no-adapt or another backbone" if report.refitted else "--refit with the training images"
+        other = "fit with --no-adapt or another backbone" if report.adapted else "fit with another backbone"
+        other = other if report.refitted else "--refit with the training images"
         output.warn(f"nothing was written; try {other}, or --force to write it all the same")
 
 

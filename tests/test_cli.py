@@ -152,6 +152,7 @@ def test_a_mistyped_name_suggests_near_ones(work: Path, capsys: Capture, words: 
         (["export", "bone"], "export needs -o FILE"),
         (["demo", "--seed", "x"], "whole number from 0"),
         (["fit", "train/good", "-o", "x", "--seed", str(1 << 64)], "from 0 to 2^64 - 1"),
+        (["fit", "train/good", "-o", "x", "--holdout", "1.0"], "neither a share (0.2) nor a number of parts (50)"),
     ],
 )
 def test_a_usage_error_is_status_2_and_says_what_to_do(

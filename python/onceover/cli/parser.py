@@ -236,9 +236,11 @@ def _add_fit(subparsers: Any) -> None:
 
 def _share_or_count(text: str) -> float | int:
     try:
-        return float(text) if "." in text else int(text)
+        if "." not in text or float(text) < 1:  # 1.0 would be one part, where all were meant
+            return float(text) if "." in text else int(text)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is neither a share (0.2) nor a number of parts (50)") from None
+        pass
+    raise argparse.ArgumentTypeError(f"{text!r} is neither a share (0.2) nor a number of parts (50)")
 
 
 def _seed(text: str) -> int:

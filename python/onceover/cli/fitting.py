@@ -28,6 +28,20 @@ MOST_STRETCHED = 1.1  # proportions of one image over those of another, before i
 CAMERA_BITS = (10, 12, 14)  # in files of 16; what good parts leave dark says nothing of what the camera can deliver
 
 
+def add_adapting(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--adapt",
+        action=argparse.BooleanOptionalAction,
+        help="learn from the bank's images which differences matter (default: where held-out parts say that it helps)",
+    )
+    parser.add_argument(
+        "--position-weights",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="let a distance count less where good parts are far from the bank (default: with 8 parts or more)",
+    )
+
+
 def add_thumbnails(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--thumbnails",

@@ -14,7 +14,7 @@ from onceover.cli.benching import add_bench_command
 from onceover.cli.calibrating import add_calibrate_command
 from onceover.cli.demo import run_demo
 from onceover.cli.field import add_field_options
-from onceover.cli.fitting import add_thumbnails, run_fit
+from onceover.cli.fitting import add_adapting, add_thumbnails, run_fit
 from onceover.cli.inspecting import add_inspect_command
 from onceover.cli.listing import LISTINGS, run_list
 from onceover.cli.monitoring import add_monitor_command
@@ -199,17 +199,7 @@ def _add_fit(subparsers: Any) -> None:
     )
     _add_reading(fit)
     fit.add_argument("--size", type=int, help="side of the network's input in pixels (default: what the images need)")
-    fit.add_argument(
-        "--adapt",
-        action=argparse.BooleanOptionalAction,
-        help="learn from the bank's images which differences matter (default: where held-out parts say that it helps)",
-    )
-    fit.add_argument(
-        "--position-weights",
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help="let a distance count less where good parts are far from the bank (default: with 8 parts or more)",
-    )
+    add_adapting(fit)
     fit.add_argument("--detector", default="patchcore")
     fit.add_argument("--coreset", choices=("greedy", "random"), default="greedy")
     size = fit.add_mutually_exclusive_group()

@@ -77,9 +77,10 @@ def test_the_reason_names_the_patch_that_a_brute_force_over_the_bank_images_find
             _core.adapt(embedder.embed(picture), parts.adaptation)[patch[0] * 6 + patch[1]]
             for picture, patch in pictures
         )
-        assert np.linalg.norm(here.astype(float) - there) == pytest.approx(reason.distance, rel=1e-5)
+        weight = 1 if parts.position_weights is None else parts.position_weights[reason.patch]
+        assert weight * np.linalg.norm(here.astype(float) - there) == pytest.approx(reason.distance, rel=1e-5)
         nearest = np.linalg.norm(parts.state["memory_bank"].astype(float) - here, axis=1).min()
-        assert nearest == pytest.approx(reason.distance, rel=1e-5)
+        assert weight * nearest == pytest.approx(reason.distance, rel=1e-5)
 
 
 def test_each_region_has_the_reason_of_the_patch_under_its_peak(work: Path) -> None:

@@ -18,6 +18,7 @@
 #include "base/random.h"
 #include "check.h"
 #include "kernel_tables.h"
+#include "scoring/layout_cost.h"
 
 using namespace onceover;
 
@@ -303,6 +304,55 @@ void test_every_table_builds_the_same_bytes(bool emulated) {
   }
 }
 
+bool same(const SearchStats& a, const SearchStats& b) { return std::memcmp(&a, &b, sizeof a) == 0; }
+
+// What a layout is chosen by, of queries some of which are scanned.
+void test_every_table_counts_the_same(bool emulated) {
+  const size_t rows = emulated ? 150 : 700, query_count = 64;
+  uint64_t refined = 0, scanned = 0;
+  for (const Layout& layout : kLayouts) {
+    Random random(layout.dims + layout.rank2);
+    const size_t dims = layout.dims;
+    const Rows bank = feature_like(rows, dims, random, 2);
+    Rows queries = feature_like(query_count, dims, random, 2);
+    const Rows far_out = gaussian(query_count / 4, dims, random);
+    std::copy(far_out.begin(), far_out.end(), queries.begin());
+    const MemoryBank built({bank.data(), rows, dims}, forced(layout), kernels_named("scalar"));
+    const MatrixView<const float> asked{queries.data(), query_count, dims};
+    for (const size_t k : {1, 2}) {
+      SearchStats expected, all, none;
+      Memory memory;
+      Buffer<uint8_t> scratch(memory, search_scratch_bytes(built.index(), k), "search scratch");
+      std::vector<float> distances(query_count * k);
+      std::vector<uint32_t> ids(query_count * k);
+      const KernelTable scalar = counting_kernels(kernels_named("scalar"));
+      search(built.index(), asked, k, distances.data(), ids.data(), scalar, scratch.data(), expected);
+      refined += expected.refined_rows;
+      scanned += expected.scanned_queries;
+      for (const KernelTable* table : tables_under_test()) {
+        const KernelTable counting = counting_kernels(*table);
+        SearchStats counted;
+        count_search(built.index(), asked, k, counting, [](const SearchStats&) { return false; }, memory, counted);
+        CHECK(same(counted, expected));
+      }
+      SearchStats known;
+      const auto needless = [&](const SearchStats& so_far) {
+        known = so_far;
+        return true;
+      };
+      count_search(built.index(), asked, k, scalar, needless, memory, none);
+      CHECK(none.measured_rows <= expected.measured_rows && none.exact_rows <= expected.exact_rows);
+      CHECK((expected.scanned_queries == 0) == same(none, expected));
+      CHECK(expected.scanned_queries == 0 || same(known, none));
+      all = none;  // but for what only a scan does
+      all.measured_rows = expected.measured_rows;
+      all.exact_rows = expected.exact_rows;
+      CHECK(same(all, expected));
+    }
+  }
+  CHECK(refined > 0 && scanned > 0);
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -314,6 +364,7 @@ int main(int argc, char** argv) {
   test_the_count_itself_notices_a_wrong_row_and_a_wrong_distance();
   test_every_table_and_split_returns_the_same_bits(emulated);
   test_every_table_builds_the_same_bytes(emulated);
+  test_every_table_counts_the_same(emulated);
   test_results_are_those_of_float64(results, argc > 2 ? argv[2] : nullptr, emulated);
   return check::summary("memory_bank");
 }

@@ -211,11 +211,25 @@ void dot_i8(const int8_t* rows, size_t row_count, size_t tiles, const int8_t* hi
   _tile_release();
 }
 
+// Tiles screen all coordinates or none.
+constexpr KernelTable kCounting = {"amx counting",
+                                   127,
+                                   kVnniOffset,
+                                   0,
+                                   4,
+                                   16,
+                                   nullptr,
+                                   vnni_screen_i8,
+                                   vnni_hit_rows_i8,
+                                   vnni_dot_i8,
+                                   scan_f32,
+                                   ONCEOVER_PORTABLE_KERNELS};
+
 }  // namespace
 
 extern const KernelTable amx_kernels;
-const KernelTable amx_kernels = {
-    "amx", 127, 0, 0, 4, kTileDims, screen_i8, hit_rows_i8, dot_i8, scan_f32, ONCEOVER_PORTABLE_KERNELS};
+const KernelTable amx_kernels = {"amx",      127,       0,           0,      4,        kTileDims,
+                                 &kCounting, screen_i8, hit_rows_i8, dot_i8, scan_f32, ONCEOVER_PORTABLE_KERNELS};
 
 }  // namespace onceover
 

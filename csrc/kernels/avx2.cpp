@@ -29,11 +29,29 @@ ONCEOVER_INLINE __m256i add_products(__m256i sum, __m256i query, __m256i bank) {
 
 #include "kernels/x86_256.inl"
 
+// Scalar's codes, whole: VPMADDUBSW takes the signs of the query to the bank, 2 · 128 · 127 = 32512 < 2^15.
+namespace whole {
+
+constexpr int32_t kLimit = 127, kOffset = 0, kUnit = 0;
+
+ONCEOVER_INLINE __m256i add_products(__m256i sum, __m256i query, __m256i bank) {
+  const __m256i pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(query), _mm256_sign_epi8(bank, query));
+  return _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+}
+
+#include "kernels/x86_256.inl"
+
+constexpr KernelTable kCounting = {
+    "avx2 counting", kLimit,    kOffset,     kUnit,  4,        16,
+    nullptr,         screen_i8, hit_rows_i8, dot_i8, scan_f32, ONCEOVER_PORTABLE_KERNELS};
+
+}  // namespace whole
 }  // namespace
 
 extern const KernelTable avx2_kernels;
-const KernelTable avx2_kernels = {
-    "avx2", kLimit, kOffset, kUnit, 4, 16, screen_i8, hit_rows_i8, dot_i8, scan_f32, ONCEOVER_PORTABLE_KERNELS};
+const KernelTable avx2_kernels = {"avx2",      kLimit, kOffset,           kUnit,
+                                  4,           16,     &whole::kCounting, screen_i8,
+                                  hit_rows_i8, dot_i8, scan_f32,          ONCEOVER_PORTABLE_KERNELS};
 
 }  // namespace onceover
 

@@ -41,8 +41,8 @@ ONCEOVER_INLINE __m256i add_products(__m256i sum, __m256i query, __m256i bank) {
 }  // namespace
 
 extern const KernelTable avxvnni_kernels;
-const KernelTable avxvnni_kernels = {
-    "avxvnni", kLimit, kOffset, kUnit, 4, 16, screen_i8, hit_rows_i8, dot_i8, scan_f32, ONCEOVER_PORTABLE_KERNELS};
+const KernelTable avxvnni_kernels = {"avxvnni", kLimit,    kOffset,     kUnit,  4,        16,
+                                     nullptr,   screen_i8, hit_rows_i8, dot_i8, scan_f32, ONCEOVER_PORTABLE_KERNELS};
 
 }  // namespace onceover
 

@@ -77,8 +77,8 @@ ONCEOVER_INLINE void dot_rows(const int8_t* rows, size_t first, size_t tiles, co
 }  // namespace
 
 extern const KernelTable neon_kernels;
-const KernelTable neon_kernels = {
-    "neon", 127, 0, 0, 4, 16, screen_tiles, hit_rows_i8, dot_i8, scan_f32, ONCEOVER_PORTABLE_KERNELS};
+const KernelTable neon_kernels = {"neon",  127,          0,           0,      4,        16,
+                                  nullptr, screen_tiles, hit_rows_i8, dot_i8, scan_f32, ONCEOVER_PORTABLE_KERNELS};
 
 }  // namespace onceover
 

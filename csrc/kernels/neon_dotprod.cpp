@@ -65,7 +65,7 @@ ONCEOVER_INLINE void dot_rows(const int8_t* rows, size_t first, size_t tiles, co
 
 extern const KernelTable neon_dotprod_kernels;
 const KernelTable neon_dotprod_kernels = {
-    "neon_dotprod", 127, 0, 0, 4, 16, screen_tiles, hit_rows_i8, dot_i8, scan_f32, ONCEOVER_PORTABLE_KERNELS};
+    "neon_dotprod", 127, 0, 0, 4, 16, nullptr, screen_tiles, hit_rows_i8, dot_i8, scan_f32, ONCEOVER_PORTABLE_KERNELS};
 
 }  // namespace onceover
 

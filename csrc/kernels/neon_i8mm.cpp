@@ -106,8 +106,9 @@ void screen_i8(const CodeBlocks& blocks, size_t block_count, const QueryTile* ti
 }  // namespace
 
 extern const KernelTable neon_i8mm_kernels;
-const KernelTable neon_i8mm_kernels = {
-    "neon_i8mm", 127, 0, 0, kWordBytes, 16, screen_i8, hit_rows_i8, dot_i8, scan_f32, ONCEOVER_PORTABLE_KERNELS};
+const KernelTable neon_i8mm_kernels = {"neon_i8mm", 127,    0,        0,
+                                       kWordBytes,  16,     nullptr,  screen_i8,
+                                       hit_rows_i8, dot_i8, scan_f32, ONCEOVER_PORTABLE_KERNELS};
 
 }  // namespace onceover
 

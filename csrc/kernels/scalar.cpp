@@ -73,6 +73,6 @@ void dot_i8(const int8_t* rows, size_t row_count, size_t tiles, const int8_t* hi
 
 extern const KernelTable scalar_kernels;
 const KernelTable scalar_kernels = {
-    "scalar", 127, 0, 0, 4, 16, screen_i8, hit_rows_i8, dot_i8, portable_scan_f32, ONCEOVER_PORTABLE_KERNELS};
+    "scalar", 127, 0, 0, 4, 16, nullptr, screen_i8, hit_rows_i8, dot_i8, portable_scan_f32, ONCEOVER_PORTABLE_KERNELS};
 
 }  // namespace onceover

@@ -80,8 +80,8 @@ void screen_tiles(const CodeBlocks& blocks, size_t block_count, const QueryTile*
   }
 }
 
-[[maybe_unused]] void vnni_screen_i8(const CodeBlocks& blocks, size_t block_count, const QueryTile* tiles,
-                                     size_t tile_count, int32_t* const* maxima) {
+void vnni_screen_i8(const CodeBlocks& blocks, size_t block_count, const QueryTile* tiles, size_t tile_count,
+                    int32_t* const* maxima) {
   size_t t = 0;
   for (; t + 2 <= tile_count; t += 2) {
     const bool shifted = tiles[t].shifts != nullptr || tiles[t + 1].shifts != nullptr;
@@ -194,13 +194,13 @@ void hit_rows(const CodeBlocks& blocks, const QueryTile& tile, const uint32_t* b
   }
 }
 
-[[maybe_unused]] void vnni_hit_rows_i8(const CodeBlocks& blocks, const QueryTile& tile, const uint32_t* block_list,
-                                       size_t count, const int32_t* thresholds, uint16_t* hits) {
+void vnni_hit_rows_i8(const CodeBlocks& blocks, const QueryTile& tile, const uint32_t* block_list, size_t count,
+                      const int32_t* thresholds, uint16_t* hits) {
   (tile.shifts != nullptr ? hit_rows<true> : hit_rows<false>)(blocks, tile, block_list, count, thresholds, hits);
 }
 
-[[maybe_unused]] void vnni_dot_i8(const int8_t* rows, size_t row_count, size_t tiles, const int8_t* high_tile,
-                                  const int8_t* low_tile, int32_t* high, int32_t* low) {
+void vnni_dot_i8(const int8_t* rows, size_t row_count, size_t tiles, const int8_t* high_tile, const int8_t* low_tile,
+                 int32_t* high, int32_t* low) {
   const int8_t* const queries[2] = {high_tile, low_tile};
   for (size_t first = 0; first < row_count; first += kRowsAtOnce) {
     __m512i sums[2][kRowsAtOnce];

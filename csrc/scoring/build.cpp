@@ -50,7 +50,7 @@ class Builder {
       : rows_(rows),
         options_(options),
         table_(table),
-        counting_(counting_kernels()),
+        counting_(counting_kernels(table)),
         memory_(memory),
         mean_(memory, padded(), "mean row") {}
 
@@ -203,7 +203,7 @@ class Builder {
       }
       Buffer<uint8_t> bytes = make(layout);
       const SearchIndex index = view_index(bytes.data(), bytes.size(), rows_);
-      const SearchStats stats = trial(index);
+      const SearchStats stats = trial(index, least);
       const double cost = modelled_cost(index, stats);
       if (cost < least) {
         least = cost;
@@ -224,7 +224,8 @@ class Builder {
     return chosen;
   }
 
-  SearchStats trial(const SearchIndex& index) {
+  // Counts all but what can make no difference to a layout that costs `least` or more.
+  SearchStats trial(const SearchIndex& index, double least) {
     // A row of the bank is its own nearest: searching for two finds the one that matters.
     const bool given = options_.samples.rows > 0;
     const size_t available = given ? options_.samples.rows : unique_.size();
@@ -240,12 +241,9 @@ class Builder {
       }
     }
     const size_t searched = std::max<size_t>(1, count / kQueryLanes * kQueryLanes);
-    Buffer<uint8_t> scratch(memory_, search_scratch_bytes(index, k), "search scratch");
-    std::vector<float> distances(count * k);
-    std::vector<uint32_t> ids(count * k);
+    const auto lost = [&](const SearchStats& known) { return modelled_cost(index, known) >= least; };
     SearchStats stats;
-    search(index, {queries.data(), std::min(searched, count), rows_.columns}, k, distances.data(), ids.data(),
-           counting_, scratch.data(), stats);
+    count_search(index, {queries.data(), std::min(searched, count), rows_.columns}, k, counting_, lost, memory_, stats);
     return stats;
   }
 

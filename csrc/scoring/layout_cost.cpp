@@ -34,20 +34,11 @@ double modelled_cost(const SearchIndex& index, const SearchStats& stats) noexcep
          hit_cost(index, stats) + refining + measuring + scanning;
 }
 
-KernelTable counting_kernels() {
-  KernelTable counting = kernels_named("scalar");
-  for (const KernelTable* table : available_kernels()) {  // the best whose products are scalar's
-    if (table->query_limit != counting.query_limit || table->unit_shift != counting.unit_shift ||
-        table->screen_unit != counting.screen_unit) {
-      continue;
-    }
-    counting.query_offset = table->query_offset;
-    counting.word_bytes = table->word_bytes;
-    counting.screen_i8 = table->screen_i8;
-    counting.hit_rows_i8 = table->hit_rows_i8;
-    counting.dot_i8 = table->dot_i8;
-    break;
-  }
+KernelTable counting_kernels(const KernelTable& table) {
+  const KernelTable& scalar = kernels_named("scalar");
+  KernelTable counting = table.counting != nullptr ? *table.counting : table;
+  counting.scan_f32 = scalar.scan_f32;
+  counting.along_axes_f32 = scalar.along_axes_f32;
   return counting;
 }
 

@@ -23,15 +23,15 @@ double coding_cost(size_t dims, size_t rank2, Representation representation) noe
 // Of looking a second time at the blocks that passed.
 double hit_cost(const SearchIndex& index, const SearchStats& stats) noexcept;
 
-// All of it, at least coding and screening. `stats` are of a search with counting_kernels.
+// All of it, at least coding and screening; more counts never cost less. `stats` are of a search with counting_kernels.
 double modelled_cost(const SearchIndex& index, const SearchStats& stats) noexcept;
 
 // Of a search of all rows without an index.
 double scan_cost(size_t rows, size_t dims) noexcept;
 
-// What counts the same everywhere. Results are the same on every instruction set, but not how many rows it takes to
-// prove them: avx2 has coarser codes, amx screens whole tiles, float sums in another order put queries in another one.
-// So it is scalar, with the products of the best table that this machine runs and whose products are scalar's own.
-KernelTable counting_kernels();
+// What counts the same everywhere, with the instructions of `table`. Results are the same on every instruction set, but
+// not how many rows it takes to prove them: avx2 has coarser codes, amx screens whole tiles, float sums in another
+// order put queries in another one. So products are those of the table's `counting`, sums of floats scalar's.
+KernelTable counting_kernels(const KernelTable& table);
 
 }  // namespace onceover

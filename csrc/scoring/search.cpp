@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <vector>
 
 #include "scoring/bounds.h"
 #include "scoring/neighbors.h"
@@ -127,7 +128,8 @@ void judge_group(const SearchIndex& index, MatrixView<const float> queries, cons
 class Search {
  public:
   Search(const SearchIndex& index, MatrixView<const float> queries, size_t k, float* distances, uint32_t* indices,
-         const KernelTable& table, uint8_t* scratch_bytes, SearchStats& stats)
+         const KernelTable& table, uint8_t* scratch_bytes, SearchStats& stats,
+         const std::function<bool(const SearchStats&)>* needless = nullptr)
       : index_(index),
         queries_(queries),
         k_(k),
@@ -135,12 +137,14 @@ class Search {
         indices_(indices),
         table_(table),
         stats_(stats),
+        needless_(needless),
         scratch_(scratch_bytes),
         buffers_(scratch_, index, k),
         has_codes_(index.representation != Representation::kScan && index.block_count() > 0),
         blocks_(screened_blocks(index, queries.rows, k, table, buffers_)) {}
 
   void run() {
+    stats_.queries += queries_.rows;
     const size_t batch = buffers_.groups * kQueryLanes;
     for (size_t first = 0; first < queries_.rows; first += kOrderWindow) {
       const size_t window = std::min(kOrderWindow, queries_.rows - first);
@@ -152,7 +156,6 @@ class Search {
       for (size_t at = 0; at < window; at += batch) run_batch(buffers_.order + at, std::min(batch, window - at));
     }
     scan_those_left();
-    stats_.queries += queries_.rows;
   }
 
  private:
@@ -182,6 +185,15 @@ class Search {
 
   void scan_those_left() {
     if (to_scan_ == 0) return;
+    if (needless_ != nullptr) {
+      SearchStats known = stats_;
+      known.scanned_queries += to_scan_;
+      if ((*needless_)(known)) {
+        stats_ = known;
+        to_scan_ = 0;
+        return;
+      }
+    }
     scan(index_, queries_, buffers_.scanned, to_scan_, k_, buffers_.scan_found, table_, buffers_.scan_scratch, stats_);
     for (size_t i = 0; i < to_scan_; ++i) write(buffers_.scanned[i], {buffers_.scan_found + i * k_, k_});
     to_scan_ = 0;
@@ -218,6 +230,7 @@ class Search {
   uint32_t* indices_;
   const KernelTable& table_;
   SearchStats& stats_;
+  const std::function<bool(const SearchStats&)>* needless_;  // count_search's
   Scratch scratch_;
   BatchBuffers buffers_;
   bool has_codes_;
@@ -247,6 +260,14 @@ size_t search_scratch_bytes(const SearchIndex& index, size_t k) {
 void search(const SearchIndex& index, MatrixView<const float> queries, size_t k, float* distances, uint32_t* indices,
             const KernelTable& table, uint8_t* scratch, SearchStats& stats) noexcept {
   Search(index, queries, k, distances, indices, table, scratch, stats).run();
+}
+
+void count_search(const SearchIndex& index, MatrixView<const float> queries, size_t k, const KernelTable& table,
+                  const std::function<bool(const SearchStats&)>& needless, Memory& memory, SearchStats& stats) {
+  Buffer<uint8_t> scratch(memory, search_scratch_bytes(index, k), "search scratch");
+  std::vector<float> distances(queries.rows * k);
+  std::vector<uint32_t> ids(queries.rows * k);
+  Search(index, queries, k, distances.data(), ids.data(), table, scratch.data(), stats, &needless).run();
 }
 
 }  // namespace onceover

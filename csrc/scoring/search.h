@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 
 #include "base/matrix_view.h"
 #include "kernels/kernel_table.h"
@@ -35,5 +36,11 @@ size_t search_scratch_bytes(const SearchIndex& index, size_t k);
 // the queries. 1 ≤ k ≤ kMaxNeighbors; queries.columns must equal index.dims, any stride.
 void search(const SearchIndex& index, MatrixView<const float> queries, size_t k, float* distances, uint32_t* indices,
             const KernelTable& table, uint8_t* scratch, SearchStats& stats) noexcept;
+
+// Only counts what `search` would do, but for scans of which `needless`, given all counts but theirs, says that they
+// would tell nothing more: scans take longest, and where many are needed it is soon known that this is no way to
+// search.
+void count_search(const SearchIndex& index, MatrixView<const float> queries, size_t k, const KernelTable& table,
+                  const std::function<bool(const SearchStats&)>& needless, Memory& memory, SearchStats& stats);
 
 }  // namespace onceover

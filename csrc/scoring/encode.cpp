@@ -73,21 +73,64 @@ class Coordinates {
   Buffer<double> x, z, tails, norms;  // norms: |x|²
 };
 
-// What clamping and rounding lose of one row's first `rank` coordinates.
+// The nearest whole number of |value| < 2^51, ties to even. std::rint of plain x86-64 is no instruction.
+double nearest(double value) {
+  constexpr double kRounder = 0x1.8p52;
+  return value + kRounder - kRounder;
+}
+
+double nearest_code(double value) { return nearest(std::clamp(value, -kLargestCode, kLargestCode)); }
+
+// What clamping and rounding lose of one row's first `rank` coordinates, a multiple of kTileDims.
 double coding_error(const double* z, size_t rank, double step) {
   double sum = 0;
-  for (size_t j = 0; j < rank; ++j) {
-    const double code = std::clamp(std::rint(z[j] / step), -kLargestCode, kLargestCode);
-    sum += (z[j] - step * code) * (z[j] - step * code);
+  for (size_t begin = 0; begin < rank; begin += kTileDims) {
+    double squares[kTileDims];  // apart from the sum, whose order is fixed, compilers make vectors of them
+    for (size_t j = 0; j < kTileDims; ++j) {
+      const double missed = z[begin + j] - step * nearest_code(z[begin + j] / step);
+      squares[j] = missed * missed;
+    }
+    for (const double square : squares) sum += square;
   }
   return std::sqrt(sum);
 }
 
-double quantile(std::vector<double>& values, double share) {
-  const auto at = static_cast<size_t>(share * static_cast<double>(values.size() - 1));
-  std::nth_element(values.begin(), values.begin() + static_cast<std::ptrdiff_t>(at), values.end());
-  return values[at];
+std::ptrdiff_t place_of(double share, size_t count) {
+  return static_cast<std::ptrdiff_t>(share * static_cast<double>(count - 1));
 }
+
+double quantile(std::vector<double>& values, double share) {
+  const auto at = values.begin() + place_of(share, values.size());
+  std::nth_element(values.begin(), at, values.end());
+  return *at;
+}
+
+// Of |z| in columns [begin, end) of (rows, columns): several quantiles of high shares, the least given at once.
+class LargestOf {
+ public:
+  LargestOf(const std::vector<double>& z, size_t columns, size_t begin, size_t end, double least)
+      : count_(z.size() / columns * (end - begin)) {
+    values_.reserve(count_);
+    for (size_t row = 0; row < z.size(); row += columns) {
+      for (size_t j = begin; j < end; ++j) values_.push_back(std::fabs(z[row + j]));
+    }
+    if (values_.empty()) return;
+    const auto from = values_.begin() + place_of(least, count_);
+    std::nth_element(values_.begin(), from, values_.end());
+    values_.erase(values_.begin(), from);  // what is below them all
+  }
+
+  double at(double share) {
+    if (values_.empty()) return 0;
+    const auto place = values_.end() - (static_cast<std::ptrdiff_t>(count_) - place_of(share, count_));
+    std::nth_element(values_.begin(), place, values_.end());
+    return *place;
+  }
+
+ private:
+  std::vector<double> values_;
+  size_t count_;
+};
 
 }  // namespace
 
@@ -137,18 +180,12 @@ void choose_steps(const SearchIndex& index, IndexHeader& header, const uint32_t*
     header.tail_mean = static_cast<float>(mean);
     for (size_t i = 0; i < sample; ++i) z[i * rank2 + index.tail_coordinate()] -= double{header.tail_mean};
   }
-  const auto largest_of = [&](size_t begin, size_t end, double share) {
-    std::vector<double> values;
-    for (size_t i = 0; i < sample; ++i) {
-      for (size_t j = begin; j < end; ++j) values.push_back(std::fabs(z[i * rank2 + j]));
-    }
-    return values.empty() ? 0.0 : quantile(values, share);
-  };
   const auto usable = [](double value) { return std::max(value, 1e-20); };  // a constant bank has no spread to code
+  LargestOf largest(z, rank2, 0, rank1, 0.99);
+  std::vector<double> errors(sample);
   double least = 0;
   for (const double share : {1.0, 0.99999, 0.9999, 0.9998, 0.9996, 0.9993, 0.999, 0.998, 0.996, 0.99}) {
-    const double step = usable(largest_of(0, rank1, share) / kLargestCode);
-    std::vector<double> errors(sample);
+    const double step = usable(largest.at(share) / kLargestCode);
     for (size_t i = 0; i < sample; ++i) errors[i] = coding_error(z.data() + i * rank2, rank1, step);
     const double cost = quantile(errors, 0.5) + quantile(errors, 0.97);
     if (share == 1.0 || cost < least) {
@@ -156,7 +193,7 @@ void choose_steps(const SearchIndex& index, IndexHeader& header, const uint32_t*
       header.step = static_cast<float>(step);
     }
   }
-  const auto fine = static_cast<float>(usable(largest_of(rank1, rank2, 0.9999) / kLargestCode));
+  const auto fine = static_cast<float>(usable(LargestOf(z, rank2, rank1, rank2, 0.9999).at(0.9999) / kLargestCode));
   for (size_t j = 0; j < rank2; ++j) writable(index.weights)[j] = j < rank1 ? header.step / 256 : fine;
   if (is_rank) writable(index.weights)[index.tail_coordinate()] = 0;
 }
@@ -187,7 +224,7 @@ void encode_slots(const SearchIndex& index, size_t first_slot, const std::vector
         int8_t& fine = refine[j];
         double back = 0;  // what the refined code stands for
         if (j < rank1) {
-          const double code = std::clamp(std::rint(z[j] / step), -kLargestCode, kLargestCode);
+          const double code = nearest_code(z[j] / step);
           codes[j / kTileDims * kTileBytes + j % kTileDims] = static_cast<int8_t>(code);
           norm += static_cast<int64_t>(code * code);
           sum += static_cast<int32_t>(code);
@@ -197,11 +234,11 @@ void encode_slots(const SearchIndex& index, size_t first_slot, const std::vector
           }
           code_error += (z[j] - step * code) * (z[j] - step * code);
           const double weight = double{index.weights[j]};
-          fine = static_cast<int8_t>(weight > 0 ? std::clamp(std::rint(z[j] / weight - 256 * code), -128.0, 127.0) : 0);
+          fine = static_cast<int8_t>(weight > 0 ? nearest(std::clamp(z[j] / weight - 256 * code, -128.0, 127.0)) : 0);
           back = weight * (256 * code + static_cast<double>(fine));
         } else {
           const double weight = double{index.weights[j]};
-          fine = static_cast<int8_t>(std::clamp(std::rint(z[j] / weight), -kLargestCode, kLargestCode));
+          fine = static_cast<int8_t>(nearest_code(z[j] / weight));
           back = weight * static_cast<double>(fine);
         }
         const bool is_tail = index.representation == Representation::kRank && j == index.tail_coordinate();

@@ -11,6 +11,7 @@ namespace {
 constexpr size_t kOversample = 16;  // directions carried beside the wanted ones: they absorb what has not converged
 constexpr size_t kIterations = 8;
 constexpr size_t kSampleChunk = 128;  // rows whose outer products are added at once
+constexpr size_t kStrip = 64;         // rows of the scatter matrix that begin at the same column
 constexpr size_t kSkew = 16;          // added to strides: powers of two would fall on the same cache lines
 
 size_t round_up_16(size_t n) { return (n + 15) / 16 * 16; }
@@ -64,8 +65,14 @@ Buffer<double> scatter_matrix(MatrixView<const float> rows, const uint32_t* whic
       for (size_t k = 0; k < dims; ++k) chunk[i * stride + k] = double{row[k]} - double{mean[k]};
     }
     transpose(chunk.data(), count, dims, stride, chunk_transposed.data(), kSampleChunk + kSkew);
-    table.multiply_f64(chunk_transposed.data(), kSampleChunk + kSkew, chunk.data(), stride, scatter.data(), stride,
-                       dims, count, columns);
+    for (size_t i = 0; i < dims; i += kStrip) {  // from the diagonal on: the rest is the same
+      table.multiply_f64(chunk_transposed.data() + i * (kSampleChunk + kSkew), kSampleChunk + kSkew, chunk.data() + i,
+                         stride, scatter.data() + i * stride + i, stride, std::min(kStrip, dims - i), count,
+                         columns - i);
+    }
+  }
+  for (size_t i = kStrip; i < dims; ++i) {
+    for (size_t j = 0; j < i / kStrip * kStrip; ++j) scatter[i * stride + j] = scatter[j * stride + i];
   }
   return scatter;
 }

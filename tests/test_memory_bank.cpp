@@ -1,7 +1,7 @@
 // Exactness of the search, counted: every table, representation and kind of data against a float64 brute force.
 //
-//     test_memory_bank [results per table [table]]     default 15,000, at least one of each kind; far fewer under
-//                                                      emulation of another CPU
+//     test_memory_bank [results per table [table]]     default 15,000, at least one of each kind; under emulation of
+//                                                      another CPU 20,000 of all tables
 //
 // A result is wrong when its row is farther, in float64 by another order of sums than the kernels', than the nearest by
 // more than that rounding can explain, or when an equal row of a lower number exists, or when its distance is not the
@@ -12,63 +12,19 @@
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
-#include <random>
+#include <iterator>
+#include <memory>
 #include <string>
 
 #include "base/random.h"
 #include "check.h"
+#include "drawn_rows.h"
 #include "kernel_tables.h"
 #include "scoring/layout_cost.h"
 
 using namespace onceover;
 
 namespace {
-
-using Rows = std::vector<float>;
-
-Rows gaussian(size_t rows, size_t dims, Random& random) {
-  Rows out(rows * dims);
-  for (float& value : out) value = static_cast<float>(random.normal());
-  return out;
-}
-
-// Like a network's features: few directions carry most of the variance, some values are cut at 0.
-Rows feature_like(size_t rows, size_t dims, Random& random, uint64_t seed) {
-  Random mixing(seed);
-  const size_t latent = std::max<size_t>(2, dims / 12);
-  const Rows directions = gaussian(latent, dims, mixing);
-  Rows out(rows * dims);
-  for (size_t i = 0; i < rows; ++i) {
-    for (size_t l = 0; l < latent; ++l) {
-      const double share = random.normal() / static_cast<double>(l + 1);
-      for (size_t k = 0; k < dims; ++k) out[i * dims + k] += static_cast<float>(share) * directions[l * dims + k];
-    }
-    for (size_t k = 0; k < dims; ++k)
-      out[i * dims + k] = std::max(0.0f, out[i * dims + k]) + 0.03f * static_cast<float>(random.normal());
-  }
-  return out;
-}
-
-// Tight clusters, copies, rows one unit in the last place apart.
-Rows clustered(size_t rows, size_t dims, Random& random, uint64_t seed) {
-  Random placing(seed);
-  const size_t clusters = 12;
-  const Rows centers = gaussian(clusters, dims, placing);
-  Rows out(rows * dims);
-  for (size_t i = 0; i < rows; ++i) {
-    const size_t cluster = random.next() % clusters;
-    const double spread = cluster % 3 == 0 ? 1e-3 : 0.2;
-    for (size_t k = 0; k < dims; ++k) {
-      out[i * dims + k] = centers[cluster * dims + k] + static_cast<float>(spread * random.normal());
-    }
-    if (i > 3 && random.next() % 8 == 0) {
-      std::copy_n(out.begin() + static_cast<std::ptrdiff_t>((random.next() % i) * dims), dims,
-                  out.begin() + static_cast<std::ptrdiff_t>(i * dims));
-      if (random.next() % 2 == 0) out[i * dims] = std::nextafter(out[i * dims], 2.0f);
-    }
-  }
-  return out;
-}
 
 double distance_squared(const float* a, const float* b, size_t dims) {
   double sum = 0;
@@ -148,77 +104,90 @@ BuildOptions forced(const Layout& layout) {
   return options;
 }
 
-enum class Kind { kGaussian, kFeatures, kClustered };
-
-Rows drawn(Kind kind, size_t rows, size_t dims, Random& random, uint64_t seed) {
-  switch (kind) {
-    case Kind::kGaussian:
-      return gaussian(rows, dims, random);
-    case Kind::kFeatures:
-      return feature_like(rows, dims, random, seed);
-    case Kind::kClustered:
-      break;
-  }
-  return clustered(rows, dims, random, seed);
-}
-
-// As the bank's, but for some that are rows of it and some that are far out.
-Rows drawn_queries(Kind kind, size_t count, const Rows& bank, size_t dims, Random& random, uint64_t seed) {
-  Rows queries = drawn(kind, count, dims, random, seed);
-  const size_t rows = bank.size() / dims;
-  for (size_t q = 0; q < count; q += 7) {
-    float* query = queries.data() + q * dims;
-    if (q % 2 == 0) std::copy_n(bank.begin() + static_cast<std::ptrdiff_t>(q % rows * dims), dims, query);
-    if (q % 21 == 0) std::for_each(query, query + dims, [](float& value) { value *= 30; });
-  }
-  return queries;
+// Rows like features and their index, once for all tests: finding directions takes an emulator seconds.
+struct SharedBank {
+  size_t rows;
+  Rows bank;
+  MemoryBank built;
+  SharedBank(const Layout& layout, size_t rows_, Random random)
+      : rows(rows_),
+        bank(feature_like(rows, layout.dims, random, 1)),
+        built({bank.data(), rows, layout.dims}, forced(layout), kernels_named("scalar")) {}
+};
+const SharedBank& shared_bank(const Layout& layout, bool emulated) {
+  static std::unique_ptr<SharedBank> banks[std::size(kLayouts)];
+  const auto which = static_cast<size_t>(&layout - kLayouts);
+  const size_t rows = emulated ? 150 + 20 * which : 400;
+  if (banks[which] == nullptr) banks[which] = std::make_unique<SharedBank>(layout, rows, Random(layout.dims));
+  return *banks[which];
 }
 
 struct Count {
   size_t results = 0, queries = 0, screened = 0, wrong = 0;
 };
 
-// One bank and its queries, searched by every table for each number of neighbors; `round` draws them.
-void search_and_count(const std::vector<const KernelTable*>& tables, const Layout& layout,
-                      const std::vector<size_t>& ks, Kind kind, size_t round, bool emulated,
+struct Asked {
+  const Layout& layout;
+  const Rows &bank, &queries;
+  const MemoryBank& built;
+  size_t threads;
+  bool must_screen;  // else the screen is idle
+};
+
+// One bank and its queries, searched by every table for each number of neighbors.
+void search_and_count(const std::vector<const KernelTable*>& tables, const Asked& asked, const std::vector<size_t>& ks,
                       std::vector<Count>& counts) {
-  Random random(round + 1);
-  const size_t dims = layout.dims, query_count = emulated ? 40 : 96;
-  const size_t rows = emulated ? 130 + round % 3 * 70 : 700 + round % 4 * 301;
-  const Rows bank = drawn(kind, rows, dims, random, round);
-  const Rows queries = drawn_queries(kind, query_count, bank, dims, random, round);
-  const std::vector<double> squared = all_squared(bank, queries, dims);
-  const size_t threads = emulated ? 1 : 1 + round % 2;  // a part of the coordinates takes 32 queries of each thread
-  const MemoryBank built({bank.data(), rows, dims}, forced(layout), *tables.front());
+  const size_t dims = asked.layout.dims, rows = asked.bank.size() / dims, query_count = asked.queries.size() / dims;
+  const std::vector<double> squared = all_squared(asked.bank, asked.queries, dims);
   for (size_t t = 0; t < tables.size(); ++t) {
-    const MemoryBank memory_bank({bank.data(), rows, dims}, built.index_data(), built.index_size(), *tables[t]);
+    const MemoryBank memory_bank({asked.bank.data(), rows, dims}, asked.built.index_data(), asked.built.index_size(),
+                                 *tables[t]);
     for (const size_t k : ks) {
       std::vector<float> distances(query_count * k);
       std::vector<uint32_t> ids(query_count * k);
       SearchStats stats;
-      memory_bank.search({queries.data(), query_count, dims}, k, distances.data(), ids.data(), threads, stats);
-      counts[t].wrong += count_wrong(bank, dims, squared, k, distances, ids);
+      memory_bank.search({asked.queries.data(), query_count, dims}, k, distances.data(), ids.data(), asked.threads,
+                         stats);
+      counts[t].wrong += count_wrong(asked.bank, dims, squared, k, distances, ids);
       counts[t].results += query_count * k;
       counts[t].queries += query_count;
       const size_t screened = query_count - stats.scanned_queries - stats.float64_queries;
       counts[t].screened += screened;
-      // Else the screen is idle. Emulated, of few rows: many queries are scanned, of some banks all.
-      if (layout.rank1 > 0 && kind == Kind::kFeatures && k <= 2 && !emulated) CHECK(8 * screened > query_count);
+      if (asked.must_screen && k <= 2) CHECK(8 * screened > query_count);
     }
   }
 }
 
-void test_results_are_those_of_float64(size_t results_per_table, const char* only, bool emulated) {
-  const std::vector<size_t> ks = emulated ? std::vector<size_t>{1, 2} : std::vector<size_t>{1, 2, 9};
-  std::vector<const KernelTable*> tables = tables_under_test();
-  const auto unasked = [&](const KernelTable* table) { return only != nullptr && std::string(table->name) != only; };
-  tables.erase(std::remove_if(tables.begin(), tables.end(), unasked), tables.end());
+// `round` draws them.
+void search_drawn(const std::vector<const KernelTable*>& tables, const Layout& layout, const std::vector<size_t>& ks,
+                  Kind kind, size_t round, std::vector<Count>& counts) {
+  Random random(round + 1);
+  const size_t dims = layout.dims, rows = 700 + round % 4 * 301;
+  const Rows bank = drawn(kind, rows, dims, random, round);
+  const Rows queries = drawn_queries(kind, 96, bank, dims, random, round);
+  const MemoryBank built({bank.data(), rows, dims}, forced(layout), *tables.front());
+  const size_t threads = 1 + round % 2;  // a part of the coordinates takes 32 queries of each thread
+  const bool must_screen = layout.rank1 > 0 && kind == Kind::kFeatures;
+  search_and_count(tables, {layout, bank, queries, built, threads, must_screen}, ks, counts);
+}
+
+void test_results_are_those_of_float64(size_t results_per_table, const std::vector<const KernelTable*>& tables,
+                                       bool emulated) {
+  const std::vector<size_t> ks = {1, 2, 9};
+  const size_t results_per_query = 1 + 2 + 9;
   std::vector<Count> counts(tables.size());
-  for (size_t round = 0; !tables.empty() && counts[0].results < results_per_table;) {
+  for (size_t round = 0; counts[0].results < results_per_table;) {
     for (const Layout& layout : kLayouts) {
-      search_and_count(tables, layout, ks, Kind::kFeatures, round, emulated, counts);
-      const Kind other = round % 2 == 0 ? Kind::kGaussian : Kind::kClustered;
-      if (!emulated) search_and_count(tables, layout, ks, other, round, emulated, counts);
+      if (emulated) {  // few rows, of which many queries are scanned, of some banks all
+        const SharedBank& shared = shared_bank(layout, emulated);
+        Random random(round + 1);
+        const size_t count = results_per_table / (results_per_query * std::size(kLayouts)) + 1;
+        const Rows queries = drawn_queries(Kind::kFeatures, count, shared.bank, layout.dims, random, 1);
+        search_and_count(tables, {layout, shared.bank, queries, shared.built, 1, false}, ks, counts);
+      } else {
+        search_drawn(tables, layout, ks, Kind::kFeatures, round, counts);
+        search_drawn(tables, layout, ks, round % 2 == 0 ? Kind::kGaussian : Kind::kClustered, round, counts);
+      }
       ++round;
     }
   }
@@ -251,14 +220,13 @@ void test_the_count_itself_notices_a_wrong_row_and_a_wrong_distance() {
 // One index, searched by every table and split: the same bits.
 void test_every_table_and_split_returns_the_same_bits(bool emulated) {
   Random random(6);
-  const size_t rows = emulated ? 150 : 400, query_count = 70;
+  const size_t query_count = 70;
   for (const Layout& layout : kLayouts) {
+    const auto& [rows, bank, built] = shared_bank(layout, emulated);
     const size_t dims = layout.dims;
-    const Rows bank = feature_like(rows, dims, random, 1);
     Rows queries = feature_like(query_count, dims, random, 1);
     queries[3 * dims] = std::nanf("");
     queries[4 * dims + 1] = 1e30f;
-    const MemoryBank built({bank.data(), rows, dims}, forced(layout), kernels_named("scalar"));
     for (const size_t k : {2, 5}) {  // two of a part of the coordinates, five of all
       std::vector<float> expected(query_count * k);
       std::vector<uint32_t> expected_ids(query_count * k);
@@ -308,16 +276,15 @@ bool same(const SearchStats& a, const SearchStats& b) { return std::memcmp(&a, &
 
 // What a layout is chosen by, of queries some of which are scanned.
 void test_every_table_counts_the_same(bool emulated) {
-  const size_t rows = emulated ? 150 : 700, query_count = 64;
+  Random random(7);
+  const size_t query_count = 64;
   uint64_t refined = 0, scanned = 0;
   for (const Layout& layout : kLayouts) {
-    Random random(layout.dims + layout.rank2);
+    const MemoryBank& built = shared_bank(layout, emulated).built;
     const size_t dims = layout.dims;
-    const Rows bank = feature_like(rows, dims, random, 2);
-    Rows queries = feature_like(query_count, dims, random, 2);
+    Rows queries = feature_like(query_count, dims, random, 1);
     const Rows far_out = gaussian(query_count / 4, dims, random);
     std::copy(far_out.begin(), far_out.end(), queries.begin());
-    const MemoryBank built({bank.data(), rows, dims}, forced(layout), kernels_named("scalar"));
     const MatrixView<const float> asked{queries.data(), query_count, dims};
     for (const size_t k : {1, 2}) {
       SearchStats expected, all, none;
@@ -360,11 +327,17 @@ int main(int argc, char** argv) {
 #if defined(__SANITIZE_ADDRESS__)
   emulated = true;  // as slow
 #endif
-  const size_t results = argc > 1 ? std::strtoull(argv[1], nullptr, 10) : emulated ? 500 : 15000;
+  const char* only = argc > 2 ? argv[2] : nullptr;
+  std::vector<const KernelTable*> tables = tables_under_test();
+  const auto unasked = [&](const KernelTable* table) { return only != nullptr && std::string(table->name) != only; };
+  tables.erase(std::remove_if(tables.begin(), tables.end(), unasked), tables.end());
+  const size_t usual = emulated ? 20000 / std::max<size_t>(1, tables.size()) : 15000;
   test_the_count_itself_notices_a_wrong_row_and_a_wrong_distance();
   test_every_table_and_split_returns_the_same_bits(emulated);
   test_every_table_builds_the_same_bytes(emulated);
   test_every_table_counts_the_same(emulated);
-  test_results_are_those_of_float64(results, argc > 2 ? argv[2] : nullptr, emulated);
+  if (!tables.empty()) {
+    test_results_are_those_of_float64(argc > 1 ? std::strtoull(argv[1], nullptr, 10) : usual, tables, emulated);
+  }
   return check::summary("memory_bank");
 }

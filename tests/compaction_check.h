@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cstdlib>
 #include <fstream>
 #include <iterator>
 #include <memory>
@@ -22,6 +23,8 @@ using namespace onceover;
 
 inline std::string folder;  // of this run
 
+inline const bool kEmulated = std::getenv("ONCEOVER_QEMU") != nullptr;  // which takes fifty times as long
+
 inline const std::vector<uint8_t>& package_bytes() {
   static const std::vector<uint8_t> bytes = host_package::correctable_bytes();
   return bytes;
@@ -35,7 +38,8 @@ inline std::vector<uint8_t> regional_bytes(Tiling tiling) {
   for (size_t i = 0; i < adaptation.size(); ++i) {
     adaptation[i] = (i % (HOST_DIM + 1) == 0 ? 1.5f : 0.0f) + 0.01f * static_cast<float>(i % 7);
   }
-  return host_package::correctable_bytes({true, true, tiling, roi, adaptation, host_package::some_weights(tiling)});
+  return host_package::correctable_bytes(
+      {true, true, tiling, roi, adaptation, host_package::some_weights(tiling), kEmulated ? 12u : 40u});
 }
 
 // One of tiles, of which neighbors overlap.

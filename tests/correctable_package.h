@@ -79,12 +79,14 @@ inline std::vector<uint8_t> held_out_patches(const std::vector<uint8_t>& file) {
 inline std::vector<uint8_t> correctable_bytes(Kind kind = {}) {
   std::vector<uint8_t> file = bytes(kind);
   std::string names, digests;
-  for (int image = 0; image < 40; ++image) {
+  for (uint32_t image = 0; image < kind.fitted_images; ++image) {
     names += (image == 0 ? "\"" : ", \"") + std::to_string(image) + ".png\"";
     digests += (image == 0 ? "\"" : ", \"") + std::string(64, 'a') + "\"";
   }
-  const std::string manifest = "{\"data\": {\"bank_images\": [" + names + "], \"bank_sha256\": [" + digests +
-                               "]}, \"detector\": {\"bank_rows\": 960}, \"name\": \"host\"}";
+  const std::string manifest =
+      "{\"data\": {\"bank_images\": [" + names + "], \"bank_sha256\": [" + digests +
+      "]}, \"detector\": {\"bank_rows\": " + std::to_string(HOST_PATCHES * kind.fitted_images) +
+      "}, \"name\": \"host\"}";
   const std::string future = "of_the_future";
   file = with_members(file,
                       {{"manifest.json", {manifest.begin(), manifest.end()}},

@@ -24,6 +24,7 @@ struct Kind {
   std::vector<uint8_t> roi = {};       // (8, 8); empty: the whole image
   std::vector<float> adaptation = {};  // (HOST_DIM, HOST_DIM); empty: none
   std::vector<float> weights = {};     // by position, (cell_count); empty: none
+  uint32_t fitted_images = 40;
 };
 
 inline SessionOptions session_options() {
@@ -63,7 +64,7 @@ class Builder {
   explicit Builder(Kind kind) : kind_(kind), config_(write_config(config(kind.tiling))) {
     Memory memory;
     Embedder embedder(config(kind.tiling), {graph_.data(), graph_.size()}, session_options().engine, memory);
-    for (uint32_t seed = 0; seed < 40; ++seed) {
+    for (uint32_t seed = 0; seed < kind.fitted_images; ++seed) {
       Timing timing;
       const size_t patches = config(kind.tiling).feature_count();
       MatrixView<const float> rows(embedder.embed(image(seed).view, timing), patches, HOST_DIM);

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdlib>
 #include <cstring>
 #include <fstream>
 #include <iterator>
@@ -24,6 +25,7 @@ using namespace onceover;
 namespace {
 
 std::string folder;  // of this run
+const bool kEmulated = std::getenv("ONCEOVER_QEMU") != nullptr;
 
 const std::vector<uint8_t>& package_bytes() {
   static const std::vector<uint8_t> bytes = host_package::bytes();
@@ -195,7 +197,12 @@ void test_a_journal_cut_at_any_byte_is_the_operations_before_it() {
   const History history = make_history(path);
   const std::vector<uint8_t> bytes = read_file(path);
   CHECK(bytes.size() == history.sizes.back());
+  const auto is_edge = [&](size_t size) {  // of a record, or in its mark
+    return std::any_of(history.sizes.begin(), history.sizes.end(),
+                       [&](size_t end) { return size + 1 + sizeof(CommitMark) >= end && size <= end + 1; });
+  };
   for (size_t size = 0; size <= bytes.size(); ++size) {
+    if (kEmulated && size % 13 != 0 && size % 61 != 0 && !is_edge(size)) continue;
     write_file(cut, bytes, size);
     // An operation is there as soon as its record is, and at the latest when it is acknowledged.
     size_t expected = 0;
@@ -237,7 +244,7 @@ void test_no_changed_byte_ever_loses_an_operation_silently() {
   const History history = make_history(path);
   const std::vector<uint8_t> bytes = read_file(path);
   size_t refused = 0, tried = 0;
-  const size_t step = std::getenv("ONCEOVER_QEMU") == nullptr ? 1 : 7;
+  const size_t step = kEmulated ? 29 : 1;
   for (size_t at = 0; at < bytes.size(); at += step, ++tried) {
     for (const uint8_t flip : {uint8_t{0x01}, uint8_t{0x80}}) {
       for (const bool torn : {false, true}) {  // also when a kill left half a record behind the damage

@@ -18,6 +18,9 @@ foreach(test adaptation corrections compaction compaction_failures product_corre
   add_test(NAME ${test} COMMAND test_${test})
 endforeach()
 
+# Nothing of these depends on the CPU: no kernel, no arithmetic but of whole numbers. `make test-arm` runs them once.
+set_tests_properties(json_text onnx_content package package_members package_saving PROPERTIES LABELS any_cpu)
+
 add_executable(test_measuring ../tests/test_measuring.cpp)
 target_link_libraries(test_measuring PRIVATE onceover_measuring onceover_base)
 add_test(NAME measuring COMMAND test_measuring)

@@ -74,8 +74,8 @@ struct KernelTable {
   int32_t unit_shift;    // screen scores are counted in units of 2^unit_shift; a lane's step is that many times finer
   size_t word_bytes;     // 4, or 8: see "tile" above
   size_t screen_unit;    // of CodeBlocks::first: 16, or 64 where a tile is multiplied as a whole
-  const KernelTable*
-      counting;  // of the same instruction set, with scalar's limit, unit_shift and screen_unit; null: it
+  // With the same instructions and scalar's query_limit, unit_shift and screen_unit; null: this one has them.
+  const KernelTable* counting;
 
   // score(row, lane) = ((a · c) << shift) − (norm >> unit_shift), a the query's codes, c the row's, both from
   // coordinate blocks.first < 64 · tiles on: exact in int32 for dims · 127² · 2^shift ≤ 2^29. Writes for every tile t

@@ -145,6 +145,18 @@ void test_screen_and_hits_are_the_scores_of_the_contract() {
           packed.emplace_back(tiles * kTileBytes);
           queries[t].fill(*table, packed[t]);
         }
+        std::vector<int64_t> scores;  // (tile, slot, lane)
+        for (size_t t = 0; t < tile_count; ++t) {
+          for (size_t slot = 0; slot < block_count * kBlockRows; ++slot) {
+            for (size_t lane = 0; lane < kQueryLanes; ++lane) {
+              int64_t dot = 0;
+              for (size_t j = bank.blocks.first; j < queries[t].dims; ++j)
+                dot += queries[t].codes[lane * queries[t].dims + j] * bank.code(slot, j);
+              const int32_t shift = t == 1 ? queries[t].shifts[lane] : 0;
+              scores.push_back(dot * (int64_t{1} << shift) - (bank.norms[slot] >> table->unit_shift));
+            }
+          }
+        }
         for (const size_t count : {1, 2, 3}) {
           std::vector<QueryTile> list;
           std::vector<std::vector<int32_t>> maxima(count, std::vector<int32_t>(block_count * kQueryLanes));
@@ -156,11 +168,7 @@ void test_screen_and_hits_are_the_scores_of_the_contract() {
           table->screen_i8(bank.blocks, block_count, list.data(), count, to.data());
           for (size_t t = 0; t < count; ++t) {
             const auto score = [&](size_t slot, size_t lane) {
-              int64_t dot = 0;
-              for (size_t j = bank.blocks.first; j < queries[t].dims; ++j)
-                dot += queries[t].codes[lane * queries[t].dims + j] * bank.code(slot, j);
-              const int32_t shift = t == 1 ? queries[t].shifts[lane] : 0;
-              return dot * (int64_t{1} << shift) - (bank.norms[slot] >> table->unit_shift);
+              return scores[(t * block_count * kBlockRows + slot) * kQueryLanes + lane];
             };
             for (size_t block = 0; block < block_count; ++block) {
               for (size_t lane = 0; lane < kQueryLanes; ++lane) {

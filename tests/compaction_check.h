@@ -31,7 +31,7 @@ inline const std::vector<uint8_t>& package_bytes() {
 }
 
 // With a region of interest, the middle half of the rows, an adaptation and position weights.
-inline std::vector<uint8_t> regional_bytes(Tiling tiling) {
+inline std::vector<uint8_t> regional_bytes(Tiling tiling, uint32_t images = 40) {
   std::vector<uint8_t> roi(64, 0);
   std::fill(roi.begin() + 16, roi.begin() + 48, uint8_t{1});
   std::vector<float> adaptation(HOST_DIM * HOST_DIM);
@@ -39,13 +39,13 @@ inline std::vector<uint8_t> regional_bytes(Tiling tiling) {
     adaptation[i] = (i % (HOST_DIM + 1) == 0 ? 1.5f : 0.0f) + 0.01f * static_cast<float>(i % 7);
   }
   return host_package::correctable_bytes(
-      {true, true, tiling, roi, adaptation, host_package::some_weights(tiling), kEmulated ? 12u : 40u});
+      {true, true, tiling, roi, adaptation, host_package::some_weights(tiling), images});
 }
 
 // One of tiles, of which neighbors overlap.
 inline constexpr Tiling kTiling = {2, 2, 1, 1};
 inline const std::vector<uint8_t>& tiled_bytes() {
-  static const std::vector<uint8_t> bytes = regional_bytes(kTiling);
+  static const std::vector<uint8_t> bytes = regional_bytes(kTiling, kEmulated ? 12 : 40);
   return bytes;
 }
 

@@ -4,7 +4,8 @@
 
 tile: fit on the shared magnetic tiles (39 training groups, about half of them held out), confirm every false alarm of
 half of the test/good groups, and look at the other half before and after; repeated over random halves. Halves of one
-data set share images, so the pooled interval is of one half; docs/corrections.md has the numbers. variant: flanges get
+data set share images, so the pooled interval is of one half; docs/corrections.md has the numbers, which are of
+distances that are not weighed by position. variant: flanges get
 a dot of paint that no training part has; ten of them are confirmed. --json FILE keeps everything.
 """
 
@@ -108,8 +109,9 @@ def tile(folder: Path, cases: Sequence[tuple[float, bool]], halves: int, progres
     defects = [path for path in list_images(data / "test") if path.parent.name != "good"]
     effects = []
     for rate, grouped in cases:
-        package = folder / "tile.onceover"
-        options = FitOptions(false_alarm_rate=rate, groups=data / "groups.csv" if grouped else None)
+        package = folder / f"tile_{rate:g}_{'groups' if grouped else 'images'}.onceover"  # a journal beside each
+        told = data / "groups.csv" if grouped else None
+        options = FitOptions(false_alarm_rate=rate, groups=told, position_weights=False)
         export.package(fit(data, options), package)
         case = f"tile, rate {rate:g}" + ("" if grouped else ", groups not told")
         for seed in progress.track(range(halves), description=case):
@@ -145,7 +147,7 @@ def variant(folder: Path, progress: Progress) -> list[Effect]:
     line, fresh = draw("painted/line", None, 60, True), draw("painted/fresh", None, 60, True)
     defects = [path for kind in FLANGE.defects for path in draw(f"test/{kind}", kind, 15)]
     package = folder / "flange.onceover"
-    export.package(fit(folder / "flange/good", FitOptions(false_alarm_rate=0.05)), package)
+    export.package(fit(folder / "flange/good", FitOptions(false_alarm_rate=0.05, position_weights=False)), package)
     effects = []
     for count in (1, 3, 10, 30):
         with Inspector.open(package, corrections=None) as inspector:

@@ -5,8 +5,8 @@
 tile: fit on the shared magnetic tiles (39 training groups, about half of them held out), confirm every false alarm of
 half of the test/good groups, and look at the other half before and after; repeated over random halves. Halves of one
 data set share images, so the pooled interval is of one half; docs/corrections.md has the numbers, which are of
-distances that are not weighed by position. variant: flanges get
-a dot of paint that no training part has; ten of them are confirmed. --json FILE keeps everything.
+distances that are not weighed by position. variant: flanges get a dot of paint that no training part has; ten of them
+are confirmed. --json FILE keeps everything.
 """
 
 from __future__ import annotations

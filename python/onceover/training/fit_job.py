@@ -27,7 +27,7 @@ from onceover.training.cross_conformal import cross_scores, fold_of_images
 from onceover.training.gate import fit_gate, gate_threshold
 from onceover.training.image_patches import HeldPatches, ImagePatches, naming
 from onceover.training.machine_memory import return_freed_memory
-from onceover.training.position_weights import NormalDistances, Weights, measure
+from onceover.training.position_weights import Weights, measure
 from onceover.training.references import choose_references
 from onceover.types import ONE_TILE, GraphSpec, Image
 
@@ -61,7 +61,6 @@ class FitJob:
         position_weights: Weights | None = None,
     ) -> None:
         self.chosen, self.adaptation, self.position_weights = chosen, adaptation, position_weights
-        self.normal_distances: NormalDistances | None = None  # where position weights are learned
         self.not_adapted = {"adapted": False, "reason": plan.not_adapting} if plan.not_adapting else {}
         self.fold_of: NDArray[np.int64] | None = None  # (n,), of each image, where folds score each other
         self.fold_matrices: list[Matrix] = []  # of each fold, learned without it; empty: as for all
@@ -169,7 +168,7 @@ class FitJob:
     def _cross_scores(self, network: Rows) -> Scored:
         """Of all images, each by the session of a bank without its fold (training/cross_conformal.py).
 
-        network: not adapted: what a fold is scored by is adapted without it.
+        network: not adapted: what a fold is scored by is adapted, and weighed by position, without it.
         """
         plan, options, fold_of = self.plan, self.options, self.fold_of
         assert fold_of is not None  # folds were planned
@@ -178,10 +177,13 @@ class FitJob:
             inside: NDArray[np.int64], count: int, outside: NDArray[np.int64]
         ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
             matrix = self.fold_matrices[fold_of[outside[0]]] if self.fold_matrices else self._matrix
-            is_inside = np.isin(np.arange(len(fold_of)), inside)
             detector = create_detector(options.detector, BankSize(rows=count), options.coreset, options.seed)
-            detector.fit_source(HeldPatches(network, len(self.patches), inside, matrix))
-            weights = None if self.normal_distances is None else self.normal_distances.weights(is_inside)
+            source = HeldPatches(network, len(self.patches), inside, matrix)
+            detector.fit_source(source)
+            weights = None
+            if self.position_weights is not None:
+                groups = [plan.bank_groups[i] for i in inside]
+                weights = self._learned_weights(detector, groups, source.embed, no_progress)
             session = self._session(self._uncalibrated_parts(detector, matrix, weights))
             return self._score(session, [plan.bank_images[i] for i in outside], gated=False)[:2]
 
@@ -222,24 +224,28 @@ class FitJob:
         return None, images.hashes
 
     def _weigh(self, embed: Callable[[int], Rows]) -> None:
-        """Learns position weights, for the bank that the detector has chosen, where the plan says so."""
-        bank, chosen = self.detector.rows, self.detector.chosen
-        if not self.plan.weighs_positions or bank is None or chosen is None:
-            return
-        if self.position_weights is not None and not self.plan.folds:
-            return  # the earlier fit's
-        self.normal_distances = measure(
-            bank,
-            chosen // len(self.patches),
-            self.plan.bank_groups,
+        """Learns position weights where the plan says so, unless an earlier fit gave its own."""
+        if self.plan.weighs_positions and self.position_weights is None:
+            groups = self.plan.bank_groups
+            self.position_weights = self._learned_weights(self.detector, groups, embed, self.progress)
+
+    def _learned_weights(
+        self, detector: Detector, groups: Sequence[str], embed: Callable[[int], Rows], progress: Progress
+    ) -> Weights | None:
+        """For the bank that a detector has chosen; groups, embed: of the images that it was fitted on."""
+        if detector.rows is None or detector.chosen is None:
+            return None
+        found = measure(
+            detector.rows,
+            detector.chosen // len(self.patches),
+            groups,
             embed,
             self.config.cells_of(self.patches),
             self.config.cells,
             self.options.seed,
-            self.progress,
+            progress,
         )
-        if self.position_weights is None and self.normal_distances is not None:
-            self.position_weights = self.normal_distances.weights()
+        return None if found is None else found.weights()
 
     def _bank_source(self) -> NDArray[np.uint32] | None:
         """(M, 2): image and patch of every bank row, for detectors that keep patches."""

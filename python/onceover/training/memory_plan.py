@@ -152,6 +152,7 @@ def plan_memory(spec: GraphSpec, size: FitSize, limit: tuple[int | None, str], f
     bank = rows * 4 * dim
     # A fold's rows and their index, beside the bank's.
     weighing = int((1 - 1 / FOLDS) * (bank + index)) if size.weighs_positions else 0
+    weighing += bank if weighing and size.folds else 0  # of folds that score each other, beside that of all
     # Over before patches are held.
     adapting = process + _adapting_bytes(spec, size, patches, found.frame_bytes) if size.adapting_images else 0
 
@@ -194,7 +195,7 @@ def plan_memory(spec: GraphSpec, size: FitSize, limit: tuple[int | None, str], f
     seconds += size.folds * (found.factor * bank_s + found.open_s)  # a bank and a session of its own for each
     if size.weighs_positions:
         compared = min(size.bank_images, IMAGES)
-        seconds += found.factor * (FOLDS * index_s + compared * patches * rows * _SEARCH_S)
+        seconds += (1 + size.folds) * found.factor * (FOLDS * index_s + compared * patches * rows * _SEARCH_S)
         seconds += compared * found.image_s if streaming else 0.0
     if size.adapting_images:
         views = size.adapting_images * VIEWS

@@ -7,7 +7,8 @@ own rows, the mean distance at every place is taken over parts, and a distance c
     score(p) = distance(p) · w(p),    w(p) = sqrt(mean of all places / mean at p)
 
 The root, for where good parts differ there are defects, too: docs/backbones.md has what it gains and costs. Only parts
-of the bank are looked at, so a calibration on held-out parts keeps its promise as it is.
+of the bank are looked at, so a calibration on held-out parts keeps its promise as it is; where folds score each other,
+each is weighed by what the bank of the others says.
 """
 
 from __future__ import annotations
@@ -21,11 +22,11 @@ from numpy.typing import NDArray
 from onceover.detectors.detector import Progress
 from onceover.memory_bank import MemoryBank
 
-MIN_PARTS = 8  # in the bank; the same number that adapting takes
+MIN_PARTS = 8  # in the bank, or nothing is learned; the same number that adapting takes
 IMAGES = 64  # that are compared at most
 FOLDS = 4  # parts are compared with the rows of the other folds
 PRIOR_IMAGES = 4  # so many images that differ alike everywhere are added to those that were compared
-RANGE = (0.5, 2.0)  # no place counts less or more than so many times another one
+RANGE = (0.5, 2.0)  # no place counts less or more than so many times a mean one
 
 Weights = NDArray[np.float32]  # (h, w), the cells of all tiles
 
@@ -39,17 +40,15 @@ class NormalDistances:
     images: NDArray[np.int64]
     distances: NDArray[np.float32]
 
-    def weights(self, images: NDArray[np.bool_] | None = None) -> Weights | None:
-        """Of all images, or of those of the bank (n,) that count; None where none is left, or where nothing differs."""
-        chosen = self.distances if images is None else self.distances[images[self.images]]
-        if not len(chosen):
-            return None
-        mean = chosen.mean(axis=0, dtype=np.float64)  # (h, w)
+    def weights(self) -> Weights | None:
+        """None where all parts are alike."""
+        count = len(self.distances)
+        mean = self.distances.mean(axis=0, dtype=np.float64)  # (h, w)
         inside = np.isfinite(mean)
         overall = float(mean[inside].mean())
         if not overall > 0:
             return None
-        mean = (len(chosen) * mean + PRIOR_IMAGES * overall) / (len(chosen) + PRIOR_IMAGES)
+        mean = (count * mean + PRIOR_IMAGES * overall) / (count + PRIOR_IMAGES)
         weights = np.clip(np.sqrt(overall / mean), *RANGE)
         return np.where(inside, weights, 1).astype(np.float32)
 
@@ -67,12 +66,10 @@ def measure(
     """Good parts against the bank (M, D) without their own rows.
 
     row_images: (M,), which image each row is of. groups: (n,), which part each image shows. embed: image number → its
-    patches (P, D), as the bank has them. cells: (P,), where they lie in the patch grid (h, w). None with fewer than
-    MIN_PARTS parts, or where the rows are all of one fold.
+    patches (P, D), as the bank has them. cells: (P,), where they lie in the patch grid (h, w). None where the rows are
+    all of one fold.
     """
     names = list(dict.fromkeys(groups))
-    if len(names) < MIN_PARTS:
-        return None
     order = np.random.Generator(np.random.PCG64(seed)).permutation(len(names))
     turn = {names[part]: place for place, part in enumerate(order)}
     fold = np.array([turn[group] % FOLDS for group in groups])  # (n,)

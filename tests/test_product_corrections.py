@@ -372,8 +372,9 @@ def test_a_product_that_cannot_calibrate_again_is_named(line: Line, tmp_path: Pa
     assert "fitted rows of lid were removed" in " ".join(captured.err.split())
     inspected = answer(capsys, "inspect", str(package), lid, plate)[1]
     assert [each["decision"] for each in inspected["results"]] == ["uncalibrated", "anomalous"]
-    status, message = refusal(capsys, "bank", "add", str(package), lid)
+    status, message = refusal(capsys, "bank", "add", str(package), plate, lid)
     assert status == 2
     assert "lid: is uncalibrated" in message
+    assert not Corrections.open(package).candidates  # what is refused records nothing, of the other product either
     assert main(["bank", "compact", str(package), "-o", str(tmp_path / "made.onceover")]) == 0
     assert "made.onceover: lid is uncalibrated" in " ".join(capsys.readouterr().err.split())

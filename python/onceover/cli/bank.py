@@ -144,9 +144,12 @@ def run_add(options: argparse.Namespace, output: Output) -> int:
     results = []
     with output.progress() as progress:
         for i, path in enumerate(images):
-            results.append(_add_one(corrections, inspector, path, options))
+            results.append(_seen(inspector, path, options))
             progress("inspecting", i + 1, len(images))
-        added = [result for result in results if result["candidate"] is not None]
+        added = [result for result in results if result["decision"] == "anomalous"]
+        for i, result in enumerate(added):  # now that no image of any product is refused
+            result |= _proposed(corrections, inspector, result, options)
+            progress("recording", i + 1, len(added))
         # All were seen before the first is confirmed: what each of them brings makes parts like it pass more surely.
         for result in added if options.confirm else []:
             corrections.confirm([result["candidate"]], options.note)
@@ -181,21 +184,23 @@ def run_add(options: argparse.Namespace, output: Output) -> int:
     return 0
 
 
-def _add_one(corrections: Corrections, inspector: Inspector, path: Path, options: argparse.Namespace) -> dict[str, Any]:
+def _seen(inspector: Inspector, path: Path, options: argparse.Namespace) -> dict[str, Any]:
     before = inspector.inspect(path)
-    result = {
+    if before.decision == "uncalibrated":
+        which = f"{options.package}: {before.product}" if before.product else str(options.package)
+        raise UsageError(f"{which}: is uncalibrated, so that nothing is a false alarm; fit with more images")
+    return {
         "image": str(path), "product": before.product, "decision": before.decision, "score": before.score,
         "threshold": before.threshold,
         "candidate": None, "rows": None, "standing": None, "score_after": None, "decision_after": None,
     }  # fmt: skip
-    if before.decision == "uncalibrated":
-        which = f"{options.package}: {before.product}" if before.product else str(options.package)
-        raise UsageError(f"{which}: is uncalibrated, so that nothing is a false alarm; fit with more images")
-    if before.decision != "anomalous":
-        return result
-    candidate, _ = corrections.propose(inspector, path, options.note, product=before.product)
-    result |= {"candidate": candidate, "rows": len(corrections.candidates[-1].rows)}
-    return result
+
+
+def _proposed(
+    corrections: Corrections, inspector: Inspector, result: dict[str, Any], options: argparse.Namespace
+) -> dict[str, Any]:
+    candidate, _ = corrections.propose(inspector, result["image"], options.note, product=result["product"])
+    return {"candidate": candidate, "rows": len(corrections.candidates[-1].rows)}
 
 
 def run_confirm(options: argparse.Namespace, output: Output) -> int:

@@ -189,17 +189,14 @@ def _check_engine(package: PackageFile, options: CalibrateOptions) -> None:
 def _score(
     package: PackageFile, normals: NormalParts, options: CalibrateOptions, progress: Progress
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], LeakWatch, CalibrationPatches]:
-    """Image scores and largest map values (n,), what the bank has seen of these images, what corrections need of them.
-
-    That is nothing where there are tiles or a region of interest, which corrections do not know.
-    """
+    """Scores and largest map values (n,), what the bank has seen of these images, what corrections need of them."""
     session = open_session(package.core, options.engine, options.threads)
     watch, patches = LeakWatch(package), CalibrationPatches()
     scores, map_maxima = (np.zeros(len(normals.images), np.float32) for _ in range(2))
     for i, (path, part) in enumerate(zip(normals.images, normals.groups, strict=True)):
         result = session.run(read_image(path))
         scores[i], map_maxima[i] = result.score, result.map_maximum
-        watch.add(part, session.patch_scores(), session.nearest_rows())
+        watch.add(part, session.patch_distances(), session.nearest_rows())
         patches.add(session)
         progress("calibration", i + 1, len(normals.images))
     return scores, map_maxima, watch, patches

@@ -248,6 +248,24 @@ def test_a_bank_image_saved_again_is_refused_by_its_patches(fitted: Path, tmp_pa
     assert report.parts == 21
 
 
+@pytest.mark.parametrize("weight", [0.01, 100.0])
+def test_what_the_bank_has_seen_is_told_by_distances_and_not_by_what_they_count(
+    fitted: Path, tmp_path: Path, weight: float
+) -> None:
+    core, writer = open_package(fitted).core, _core.PackageWriter()
+    for member in core.members:
+        content: Any = core.read(member["name"]) if member["type"] == "bytes" else core.array(member["name"])
+        if member["name"] == "position_weights":
+            content = np.full_like(content, weight)
+        writer.add(member["name"], content, required=member["required"])
+    writer.save(str(tmp_path / "weighed.onceover"))
+    folder = good_folder(tmp_path / "good", 20, 2000)
+    assert calibrate_package(tmp_path / "weighed.onceover", folder, tmp_path / "new.onceover").parts == 20
+    RESAVED["JPEG"](bank_image(fitted, 3), folder)
+    with pytest.raises(InputError, match=r"1 of 21 images look like images in the memory bank .*: leak.jpg"):
+        calibrate_package(tmp_path / "weighed.onceover", folder, tmp_path / "new.onceover")
+
+
 def test_a_whole_folder_of_resaved_bank_images_is_caught_and_would_have_lowered_the_threshold(
     fitted: Path, normals: Path, tmp_path: Path
 ) -> None:

@@ -65,12 +65,12 @@ class LeakWatch:
         """Whether the package says which image a bank row came from."""
         return self._near is not None
 
-    def add(self, part: str, patch_scores: NDArray[np.float32], nearest_rows: NDArray[np.int64]) -> None:
-        """patch_scores float32, nearest_rows int64: (h, w) each, of an image that shows `part`."""
+    def add(self, part: str, distances: NDArray[np.float32], nearest_rows: NDArray[np.int64]) -> None:
+        """distances float32, not weighed, nearest_rows int64: (h, w) each, of an image that shows `part`."""
         if self._near is None:
             return
         rows = nearest_rows.ravel()
-        self._seen.append((part, np.unique(rows[patch_scores.ravel() < self._near[rows]])))
+        self._seen.append((part, np.unique(rows[distances.ravel() < self._near[rows]])))
 
     def leaks(self) -> list[Leak]:
         """Of all images, in order."""

@@ -43,7 +43,7 @@ SEEDS = {
     "uncalibrated": Seed(dims=2, calibrated=False, images=0),
     "every_pixel_format": Seed(dims=2, images=len(FORMATS)),
     "scan": Seed(index="scan"),
-    "rank": Seed(dims=60, rows=30, index="rank", ranks=(64, 64)),
+    "rank": Seed(dims=60, rows=26, index="rank", ranks=(64, 64)),
     "full": Seed(dims=9, rows=40, index="full"),
     "tiles_roi_gate": Seed(dims=2, field=True),
     "products": Seed(dims=2, field=True, products=2, patches=True),
@@ -114,6 +114,8 @@ def seed_bytes(seed: Seed) -> bytes:
             axes = np.eye(2, seed.dims, dtype=np.float32)
             gate = _core.gate_bytes(mean=mean, weights=weights, axes=axes, isotropic=0.5, threshold=3.0, part_count=9)
             writer.add(f"roi{suffix}", np.tri(3, 5, 1, dtype=np.uint8))
+            weights_of_cells = np.random.default_rng(4).uniform(0.5, 2, config_of(seed).cells).astype(np.float32)
+            writer.add(f"position_weights{suffix}", weights_of_cells)
             writer.add(f"gate{suffix}", gate, required=False)
         if seed.patches:
             writer.add(f"calibration_patches{suffix}", patches_of(seed), required=False)

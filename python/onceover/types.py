@@ -213,7 +213,7 @@ class Verdict:
 
     score: float32 distance, higher is more anomalous, never rescaled. p_value: share of normal parts at least this
     anomalous, (1 + #{calibration ≥ score}) / (n + 1), which is 1 without calibration parts. anomaly_map: float32 (H, W)
-    of the image, raw distances.
+    of the image, raw.
     patch_scores: float32 (h, w). regions: where an anomalous image is above the map threshold, largest peak first; none
     for a normal one, and possibly none for an anomaly smaller than the blur (see worst_patch). nearest: memory bank
     row nearest to the worst patch. reason: which patch of which normal image that is, and how near; normal_range: the

@@ -114,14 +114,14 @@ def draw_verdict(
         picture[top:bottom, left : left + PANEL] = CARD
         paste(picture, piece, (top, left), box)
     _draw_vertical_bar(picture, scale, (top, lefts[1] + PANEL + 12), box[0])
-    for text, left in zip(("image", "anomaly map, raw distance"), lefts[:2], strict=True):
+    for text, left in zip(("image", "anomaly map, raw scores"), lefts[:2], strict=True):
         write(picture, text, (left, bottom + 26), 13, FAINT)
     _draw_legend(picture, (lefts[2], bottom + 26), scale.threshold is not None, ground_truth is not None)
     return picture
 
 
 def _sheet_scales(rows: list[SheetRow]) -> list[HeatScale]:
-    """One per row. Rows of one package share it in raw distance; packages differ, so theirs is relative."""
+    """One per row. Rows of one package share it in raw scores; packages differ, so theirs is relative."""
     open_scale = heat_scale([row.verdict for row in rows if row.verdict.map_threshold is None])
     return [open_scale if row.verdict.map_threshold is None else heat_scale([row.verdict]) for row in rows]
 

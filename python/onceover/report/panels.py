@@ -34,7 +34,7 @@ _FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 @dataclass(frozen=True)
 class HeatScale:
-    """Which raw distances are the ends of the colors; threshold is marked, None when there is none."""
+    """Which raw scores are the ends of the colors; threshold is marked, None when there is none."""
 
     low: float
     high: float

@@ -1,6 +1,7 @@
 """What weighing distances by position is worth, by the exponent of the weights.
 
     python benchmarks/position_study.py drawn      drawn defects on training images (the protocol of feature_study.py)
+    python benchmarks/position_study.py test       the same by exponent on the test sets, as `fit` comes otherwise
     python benchmarks/position_study.py default    `onceover fit --no-position-weights`, and `fit` as it comes
     python benchmarks/position_study.py tiles      the same with 2 x 2 tiles
 
@@ -14,6 +15,7 @@ import argparse
 import tempfile
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -32,12 +34,15 @@ from onceover.runtime.assemble import config_of
 from onceover.runtime.graph import DEFAULT_BACKBONE, load_graph, resize
 from onceover.runtime.session import EngineOptions
 from onceover.training.adapting import study
+from onceover.training.dataset import Sample
 from onceover.training.demo_products import Counts, draw_products
 from onceover.training.field import TilingOptions
-from onceover.training.fit import FitOptions
+from onceover.training.fit import FitOptions, fit
 from onceover.training.position_weights import PRIOR_IMAGES, measure
+from onceover.types import Verdict
 
 EXPONENTS = (0.0, 0.25, 0.5, 0.75, 1.0)
+EXPONENT = 0.5  # the root: what the product takes
 SIDE, BANK_RATIO = 384, 0.1
 
 Scores = NDArray[np.float64]  # (exponents, 3)
@@ -74,6 +79,32 @@ def on_drawn_defects(product: Path, seed: int) -> Scores:
     return np.array([judge(maps, (mean.mean() / mean) ** exponent, labels, masks) for exponent in EXPONENTS])
 
 
+def by_exponent(product: Path, seed: int) -> Scores:
+    """On the test set: the package's distances, weighed by more or less than what `fit` learned."""
+    options = FitOptions(DEFAULT_BACKBONE, seed=seed, groups=groups_of(product))
+    parts = fit(product, options)
+    roots, seen = parts.position_weights, parts.spec.preprocessing  # (h, w)
+    assert roots is not None
+    weights = [roots.astype(np.float64) ** (exponent / EXPONENT) for exponent in EXPONENTS]
+    scores: list[list[float]] = [[] for _ in weights]
+    labels: list[bool] = []
+    pixels = [metrics.SegmentationMetrics() for _ in weights]
+
+    def observe(sample: Sample, _image: Any, mask: Any, verdict: Verdict) -> None:
+        labels.append(bool(sample.label))
+        for each, kept, pixel in zip(weights, scores, pixels, strict=True):
+            weighed = (verdict.patch_scores * each).astype(np.float32)
+            kept.append(float(weighed.max()))
+            drawn = _core.draw_anomaly_map(weighed, seen.height, seen.width, BLUR_SIGMA)
+            pixel.update(_core.resize_map(drawn, *verdict.anomaly_map.shape), mask)
+
+    run(product, replace(options, position_weights=False), "mask", observe)
+    found = [each.compute((0.3,)) for each in pixels]
+    return np.array(
+        [[metrics.image_auroc(s, labels), f.pixel_auroc, f.aupro[0.3]] for s, f in zip(scores, found, strict=True)]
+    )
+
+
 def judge(
     maps: list[NDArray[np.float32]],
     weights: NDArray[np.float64],
@@ -103,14 +134,15 @@ def told(values: NDArray[np.float64] | list[float]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("drawn", "default", "tiles"))
+    parser.add_argument("what", choices=("drawn", "test", "default", "tiles"))
     parser.add_argument("--products", nargs="+", default=[*REAL, *DRAWN])
     parser.add_argument("--seeds", type=int, default=3)
     options = parser.parse_args()
-    drawn = options.what == "drawn"
+    judges = {"drawn": on_drawn_defects, "test": by_exponent}
+    by = judges.get(options.what)
     tiling = TilingOptions(tiles=(2, 2)) if options.what == "tiles" else None
     table = Table(title=f"{DEFAULT_BACKBONE}, {options.what}, {options.seeds} seeds")
-    for column in ("product", *([f"^{each}" for each in EXPONENTS] if drawn else ("plain", "weighed"))):
+    for column in ("product", *([f"^{each}" for each in EXPONENTS] if by else ("plain", "weighed"))):
         table.add_column(column)
     with tempfile.TemporaryDirectory() as folder:
         if set(options.products) & set(DRAWN):
@@ -118,8 +150,8 @@ def main() -> None:
         for name in track(options.products, "weighing", console=Console(stderr=True)):
             product = SHARED / "data" / name if name in REAL else Path(folder, name)
             seeds = range(options.seeds)
-            if drawn:
-                means = np.mean([on_drawn_defects(product, seed) for seed in seeds], axis=0)
+            if by:
+                means = np.mean([by(product, seed) for seed in seeds], axis=0)
             else:
                 means = np.mean([on_test_images(product, seed, tiling) for seed in seeds], axis=0)
             table.add_row(name, *map(told, means))

@@ -2,6 +2,8 @@
 #pragma once
 
 #include <dirent.h>
+#include <signal.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -147,6 +149,26 @@ inline Corrections corrected(std::shared_ptr<const Package> package, const char*
   corrections.reject({confirm_alarm(corrections, 307, "rejected.png")}, "", 0);
   corrections.remove(0, {5, 17, corrections.changes(0).numbers[1]}, "", 0);
   return corrections;
+}
+
+// Each compaction over the file at `path` dies at another of its progress reports, and the file stays as it is.
+inline void killed_at_every_report(const Corrections& corrections, const std::string& path, size_t reports) {
+  const std::vector<uint8_t> old = read_file(path);
+  for (size_t at = 1; at <= reports; ++at) {
+    const pid_t child = ::fork();
+    if (child == 0) {
+      CompactOptions dying = options();
+      size_t seen = 0;
+      dying.progress = [&](const char*, size_t, size_t) {
+        if (++seen == at) ::raise(SIGKILL);
+      };
+      compact(corrections, path, dying);
+      ::_exit(0);
+    }
+    int status = 0;
+    CHECK(::waitpid(child, &status, 0) == child && WIFSIGNALED(status));
+    CHECK(read_file(path) == old);
+  }
 }
 
 // Runs the tests in a new folder, and removes it.

@@ -168,4 +168,10 @@ inline std::vector<float> some_weights(Tiling tiling = {}) {
 
 inline std::vector<uint8_t> bytes(Kind kind = {}) { return Builder(kind).bytes(); }
 
+inline uint16_t minor_version(const std::vector<uint8_t>& file) {
+  FileHeader header;
+  std::memcpy(&header, file.data(), sizeof header);
+  return header.minor;
+}
+
 }  // namespace host_package

@@ -118,13 +118,8 @@ void test_bad_members_are_refused() {
 }
 
 void test_packages_without_one_stay_of_the_first_version() {
-  const auto minor = [](const std::vector<uint8_t>& file) {
-    FileHeader header;
-    std::memcpy(&header, file.data(), sizeof header);
-    return header.minor;
-  };
-  CHECK(minor(host_package::bytes()) == 0);
-  CHECK(minor(host_package::bytes({true, true, {}, {}, some_matrix()})) == 1);
+  CHECK(host_package::minor_version(host_package::bytes()) == 0);
+  CHECK(host_package::minor_version(host_package::bytes({true, true, {}, {}, some_matrix()})) == 1);
 }
 
 }  // namespace

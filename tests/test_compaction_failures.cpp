@@ -1,7 +1,4 @@
 // Compaction that is refused, fails, is stopped or killed: the old file is there, or the whole new one.
-#include <signal.h>
-#include <sys/wait.h>
-
 #include "compaction_check.h"
 
 using namespace compaction_check;
@@ -140,7 +137,6 @@ void test_a_kill_leaves_the_old_file_or_the_whole_new_one() {
   Corrections corrections = corrected(fitted(), "killed.journal");
   const std::string path = path_of("killed.onceover");
   compact(corrections, path, options());
-  const std::vector<uint8_t> old = read_file(path);
   corrections.remove(0, {40}, "", 0);
   compact(corrections, path_of("as_killed.onceover"), options());
   const std::vector<uint8_t> whole = read_file(path_of("as_killed.onceover"));
@@ -149,21 +145,7 @@ void test_a_kill_leaves_the_old_file_or_the_whole_new_one() {
   counting.progress = [&](const char*, size_t, size_t) { ++reports; };
   compact(corrections, path_of("as_killed.onceover"), counting);
   const std::vector<std::string> before = files();
-  for (size_t at = 1; at <= reports; ++at) {
-    const pid_t child = ::fork();
-    if (child == 0) {
-      CompactOptions dying = options();
-      size_t seen = 0;
-      dying.progress = [&](const char*, size_t, size_t) {
-        if (++seen == at) ::raise(SIGKILL);
-      };
-      compact(corrections, path, dying);
-      ::_exit(0);
-    }
-    int status = 0;
-    CHECK(::waitpid(child, &status, 0) == child && WIFSIGNALED(status));
-    CHECK(read_file(path) == old);
-  }
+  killed_at_every_report(corrections, path, reports);
   CHECK(files().size() > before.size());  // the last of them died with its temporary file written
   compact(corrections, path, options());
   CHECK(read_file(path) == whole && files() == before);  // and the next one cleared it away

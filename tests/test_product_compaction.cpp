@@ -1,8 +1,5 @@
 // A package of several products and its journal → a new package of them all: the corrected ones are, byte for byte,
 // what compacting each of their own packages makes, the others stay as they are, and all decide as before.
-#include <signal.h>
-#include <sys/wait.h>
-
 #include <algorithm>
 #include <cstdlib>
 
@@ -24,7 +21,7 @@ std::string text_of(const Digest& id) { return "\"" + hex(id) + "\""; }
 // Members of one product, numbered or not, and those of another package are the same, byte for byte.
 void check_same_members(const Package& expected, uint32_t expected_product, const Package& got, uint32_t product) {
   for (const char* name : {"memory_bank", "bank_index", "bank_neighbors", "bank_source", "calibration", "parity",
-                           "calibration_patches", "thumbnails", "roi", "adaptation"}) {
+                           "calibration_patches", "thumbnails", "roi", "adaptation", "position_weights"}) {
     const MemberView* old = expected.find(member_name(name, expected_product));
     const MemberView* now = got.find(member_name(name, product));
     CHECK((old == nullptr) == (now == nullptr));
@@ -180,7 +177,6 @@ void test_a_kill_leaves_the_old_file_or_the_whole_new_one() {
   const std::string path = path_of("killed.onceover");
   correct(corrections, 1, 300);
   compact(corrections, path, options());
-  const std::vector<uint8_t> old = read_file(path);
   correct(corrections, 0, 302);
   size_t reports = 0;
   CompactOptions counting = options();
@@ -191,21 +187,7 @@ void test_a_kill_leaves_the_old_file_or_the_whole_new_one() {
   compact(corrections, path_of("as_killed.onceover"), counting);
   const std::vector<uint8_t> whole = read_file(path_of("as_killed.onceover"));
   const std::vector<std::string> before = files();
-  for (size_t at = 1; at <= reports; ++at) {
-    const pid_t child = ::fork();
-    if (child == 0) {
-      CompactOptions dying = options();
-      size_t seen = 0;
-      dying.progress = [&](const char*, size_t, size_t) {
-        if (++seen == at) ::raise(SIGKILL);
-      };
-      compact(corrections, path, dying);
-      ::_exit(0);
-    }
-    int status = 0;
-    CHECK(::waitpid(child, &status, 0) == child && WIFSIGNALED(status));
-    CHECK(read_file(path) == old);
-  }
+  killed_at_every_report(corrections, path, reports);
   compact(corrections, path, options());
   CHECK(read_file(path) == whole && files() == before);
 }
